@@ -1,0 +1,70 @@
+# make setup · run · test · check · sim · torture · bench · image-test
+# Needs Python 3.11 or later with its venv module, make and a C compiler. `make PYTHON=python3.12 …` chooses the Python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv --quiet
+PYTEST := PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest
+BENCHMARKS := commit transfers fanout
+
+# Pyright runs on the Node.js of its wheel; the machine's own may be too old.
+export PYRIGHT_PYTHON_GLOBAL_NODE := 0
+
+.PHONY: setup run test check lint types-mypy types-pyright imports docs sim torture bench image-test clean
+
+setup: $(VENV)/.project
+
+$(VENV)/.dependencies: requirements.lock
+	@sh tools/make_environment.sh "$(PYTHON)" $(VENV)
+	@echo "setup: installing the dependencies of requirements.lock (a minute or two the first time)"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.project: $(VENV)/.dependencies pyproject.toml
+	@echo "setup: installing Headwater, editable"
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup
+	@$(BIN)/python -m examples.departures
+
+test: check
+	@$(PYTEST) -m "not slow"
+
+# Two at a time, the slowest first; all of them run, so that one sees every mistake at once.
+CHECKS := types-pyright types-mypy lint imports docs
+check: setup
+	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target $(CHECKS)
+
+types-pyright: setup
+	@$(BIN)/python -m pyright --warnings
+
+types-mypy: setup
+	@$(BIN)/python -m mypy
+
+lint: setup
+	@$(BIN)/python -m ruff check
+	@$(BIN)/python -m ruff format --check
+
+imports: setup
+	@$(BIN)/lint-imports --no-logo
+
+docs: setup
+	@$(BIN)/python -m tools.check_docs
+
+# make sim SEED=17 replays one seed; without it, new seeds are searched until one fails.
+sim: setup
+	@$(PYTEST) tests/sim $(if $(SEED),--seed=$(SEED),-m "slow or not slow")
+
+torture: setup
+	@$(PYTEST) -m slow --timeout=3600
+
+bench: setup
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --json || exit 1; done
+
+image-test: setup
+	@$(BIN)/python -m tools.image_test
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,494 @@
+"""Every setting, once: its type, default, unit, bounds, and why one would change it.
+
+The order here is the order of the reference page and of `--help`. Code below the daemon's
+composition root never sees `Settings`; it receives the small options object of its own part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.fields import FieldInfo
+
+ENVIRONMENT_PREFIX = "HEADWATER_"
+MIB = 1024 * 1024
+
+
+def about(
+    text: str,
+    *,
+    why: str,
+    unit: str = "",
+    group: str = "",
+    ge: float | None = None,
+    le: float | None = None,
+) -> FieldInfo:
+    """Describe a setting.
+
+    Args:
+        text: What it is, without its unit.
+        why: When one would change it.
+        unit: Unit of the number; also the last word of the setting's name.
+        group: Heading that begins with this setting.
+        ge: Smallest value.
+        le: Largest value.
+    """
+    extra: dict[str, Any] = {"why": why, "unit": unit, "group": group}
+    field: FieldInfo = Field(description=text, ge=ge, le=le, json_schema_extra=extra)
+    return field
+
+
+class Settings(BaseSettings):
+    """The daemon's settings, checked and frozen. `load` makes one and knows where each value came from."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENVIRONMENT_PREFIX)
+
+    data: Annotated[
+        Path,
+        about(
+            "Folder of the database: log, store, bundles and the first admin key",
+            why="Put it on a disk of its own; never on a network file system, never into two daemons.",
+            group="Where",
+        ),
+    ] = Path(".headwater/data")
+    host: Annotated[
+        str,
+        about(
+            "Address to listen on",
+            why="`0.0.0.0` opens the daemon to other machines. Put a proxy with TLS in front of it then.",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        about(
+            "Port of HTTP and of the WebSocket `/sync`; 0 takes any free one",
+            why="Another program has it, or a second deployment runs on this machine.",
+            ge=0,
+            le=65_535,
+        ),
+    ] = 4510
+    tcp_port: Annotated[
+        int,
+        about(
+            "Port of the same protocol over plain TCP with length prefixes; 0 turns it off",
+            why="Clients without WebSocket use it; turn it off when there are none.",
+            ge=0,
+            le=65_535,
+        ),
+    ] = 4511
+    admin_key_file: Annotated[
+        Path | None,
+        about(
+            "File that holds the deployment's admin key",
+            why="To bring a key of your own. Without it the first start makes one and writes it to"
+            " `admin-key` in the data folder, readable by its owner only.",
+        ),
+    ] = None
+    production: Annotated[
+        bool,
+        about(
+            "Whether clients see a request id in place of the text of unexpected errors",
+            why="Set it where clients are strangers: error texts and traces tell how your code works.",
+        ),
+    ] = False
+
+    workers: Annotated[
+        int,
+        about(
+            "Function worker processes of the active bundle",
+            why="One for each core that queries and mutations may use; each takes 20 MiB and more.",
+            group="Functions",
+            ge=1,
+            le=256,
+        ),
+    ] = 2
+    call_time_limit_s: Annotated[
+        float,
+        about(
+            "Longest time of one query or mutation, from its start",
+            why="Raise it for slow reports; what runs longer holds a worker that others wait for.",
+            unit="s",
+            ge=0.01,
+            le=600,
+        ),
+    ] = 1.0
+    call_memory_limit_bytes: Annotated[
+        int,
+        about(
+            "Memory of one worker process",
+            why="Raise it for calls that build large results; workers × this must fit into the machine.",
+            unit="bytes",
+            ge=64 * MIB,
+            le=1024 * 1024 * MIB,
+        ),
+    ] = 512 * MIB
+    call_read_limit_documents: Annotated[
+        int,
+        about(
+            "Documents and index entries one call may read",
+            why="A lower one finds queries without an index early.",
+            unit="documents",
+            ge=1,
+            le=10_000_000,
+        ),
+    ] = 32_768
+    call_read_limit_bytes: Annotated[
+        int,
+        about(
+            "Stored bytes one call may read",
+            why="Raise it for calls on many large documents.",
+            unit="bytes",
+            ge=1024,
+            le=1024 * MIB,
+        ),
+    ] = 64 * MIB
+    call_write_limit_documents: Annotated[
+        int,
+        about(
+            "Documents one mutation may insert, change or delete",
+            why="Lower it when large mutations hold up small ones; split imports into several calls.",
+            unit="documents",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 16_384
+    call_write_limit_bytes: Annotated[
+        int,
+        about(
+            "Bytes of the documents one mutation may write",
+            why="As above. A mutation is one log record of at most 16 MiB, which bounds this too.",
+            unit="bytes",
+            ge=1024,
+            le=15 * MIB,
+        ),
+    ] = 15 * MIB
+    call_result_limit_bytes: Annotated[
+        int,
+        about(
+            "Encoded result of one call",
+            why="Raise it for exports; pages are the better way to much data.",
+            unit="bytes",
+            ge=1024,
+            le=64 * MIB,
+        ),
+    ] = 8 * MIB
+    call_log_limit_lines: Annotated[
+        int,
+        about(
+            "Lines that one call may print into the log; the rest is left out",
+            why="Raise it while looking for a fault.",
+            unit="lines",
+            ge=0,
+            le=100_000,
+        ),
+    ] = 256
+    call_log_limit_bytes: Annotated[
+        int,
+        about("Bytes that one call may print into the log", why="As above.", unit="bytes", ge=0, le=16 * MIB),
+    ] = 64 * 1024
+    call_attempts_limit: Annotated[
+        int,
+        about(
+            "Runs of one mutation whose reads others keep changing, before it fails with `conflict`",
+            why="Raise it for long mutations on contended documents.",
+            unit="runs",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 100
+    call_limit_ranges: Annotated[
+        int,
+        about(
+            "Ranges in the read set of one call; more are merged into wider ones",
+            why="More ranges make fewer false reruns and cost memory for each live query.",
+            unit="ranges",
+            ge=16,
+            le=65_536,
+        ),
+    ] = 4096
+    document_limit_bytes: Annotated[
+        int,
+        about(
+            "Size of one document",
+            why="Lower it to keep files and logs out of documents.",
+            unit="bytes",
+            ge=1024,
+            le=8 * MIB,
+        ),
+    ] = MIB
+
+    frame_limit_bytes: Annotated[
+        int,
+        about(
+            "Size of one message from a client, also over HTTP",
+            why="Lower it when no call needs large arguments. The default holds 16 MiB and its envelope.",
+            unit="bytes",
+            group="Clients",
+            ge=64 * 1024,
+            le=64 * MIB,
+        ),
+    ] = 16 * MIB + 64 * 1024
+    session_send_buffer_bytes: Annotated[
+        int,
+        about(
+            "Bytes that wait for one client's socket before its transitions pause",
+            why="A slow client gets the newest state instead of every state; a lower one does so earlier.",
+            unit="bytes",
+            ge=16 * 1024,
+            le=64 * MIB,
+        ),
+    ] = MIB
+    session_stall_limit_s: Annotated[
+        float,
+        about(
+            "Time a client may take nothing at all before its connection is closed",
+            why="Raise it for clients on bad networks.",
+            unit="s",
+            ge=1,
+            le=3600,
+        ),
+    ] = 60.0
+    heartbeat_s: Annotated[
+        float,
+        about(
+            "Time between heartbeats on an idle connection",
+            why="Keep it below the idle time after which proxies on the way close a connection.",
+            unit="s",
+            ge=1,
+            le=600,
+        ),
+    ] = 15.0
+    max_sessions: Annotated[
+        int,
+        about(
+            "Connections at one time",
+            why="An idle one takes about 14 kB; the system's limit on open files must allow as many.",
+            unit="sessions",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 20_000
+    session_mutations_limit: Annotated[
+        int,
+        about(
+            "Undecided mutations of one session; more are refused as overloaded",
+            why="They run one after another, so a long queue is a long wait.",
+            unit="mutations",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 1000
+    mutation_queue_limit: Annotated[
+        int,
+        about(
+            "Undecided mutations of all sessions; more are refused as overloaded",
+            why="A lower one refuses earlier, a higher one makes clients wait longer.",
+            unit="mutations",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 20_000
+    delta_memory_bytes: Annotated[
+        int,
+        about(
+            "Memory for earlier results, against which deltas are made",
+            why="Raise it if many large results change often: one that is gone is sent whole.",
+            unit="bytes",
+            ge=MIB,
+            le=16 * 1024 * MIB,
+        ),
+    ] = 32 * MIB
+
+    drain_limit_s: Annotated[
+        float,
+        about(
+            "Time that a stopping daemon gives running mutations to finish",
+            why="Keep it below the time after which your supervisor kills.",
+            unit="s",
+            ge=0,
+            le=60,
+        ),
+    ] = 8.0
+
+    durability: Annotated[
+        Literal["log", "lmdb"],
+        about(
+            "`log`: a commit is durable by the log's sync, the store is synced at checkpoints;"
+            " `lmdb`: the store is synced at each batch as well",
+            why="`lmdb` is about half as fast and a second way to the same promise, for comparison.",
+            group="Storage",
+        ),
+    ] = "log"
+    batch_limit_bytes: Annotated[
+        int,
+        about(
+            "Bytes of one batch of commits, which share a sync of the log; a larger mutation is a batch alone",
+            why="Larger batches raise the rate and the wait of each commit in them.",
+            unit="bytes",
+            ge=64 * 1024,
+            le=16 * MIB,
+        ),
+    ] = MIB
+    batch_limit_commits: Annotated[
+        int,
+        about("Commits of one batch", why="As above.", unit="commits", ge=1, le=4096),
+    ] = 256
+    log_segment_bytes: Annotated[
+        int,
+        about(
+            "Size of a log segment file",
+            why="Segments are written with zeros ahead of use; small ones suit small disks.",
+            unit="bytes",
+            ge=MIB,
+            le=1024 * MIB,
+        ),
+    ] = 64 * MIB
+    checkpoint_log_bytes: Annotated[
+        int,
+        about(
+            "Log written since the last checkpoint that makes the next one due",
+            why="Less log is less to replay at a start, and more writing in the long run.",
+            unit="bytes",
+            ge=MIB,
+            le=4096 * MIB,
+        ),
+    ] = 64 * MIB
+    checkpoint_growth_bytes: Annotated[
+        int,
+        about(
+            "Growth of the store's file since the last checkpoint that makes the next one due",
+            why="Pages are reused only after a checkpoint: this bounds the file's size.",
+            unit="bytes",
+            ge=16 * MIB,
+            le=16 * 1024 * MIB,
+        ),
+    ] = 256 * MIB
+    checkpoint_interval_s: Annotated[
+        float,
+        about(
+            "Time after which a checkpoint is due if anything was written",
+            why="A longer one spares slow disks, a shorter one shortens the start after a power cut.",
+            unit="s",
+            ge=0.1,
+            le=3600,
+        ),
+    ] = 5.0
+    window_limit_bytes: Annotated[
+        int,
+        about(
+            "Memory for what recent commits touched",
+            why="A call that began before the window runs again: raise it if long calls meet many writes.",
+            unit="bytes",
+            ge=MIB,
+            le=4096 * MIB,
+        ),
+    ] = 64 * MIB
+
+    log_format: Annotated[
+        Literal["json", "human", "auto"],
+        about(
+            "Form of the daemon's log lines; `auto` is `human` on a terminal and `json` elsewhere",
+            why="Set `json` when a collector reads standard error of a terminal.",
+            group="Logs",
+        ),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        about("Least level of a log line", why="`debug` while looking for a fault."),
+    ] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but what the constructor is given: `load` brings the rest and notes its origin."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the declaration of one setting says, ready to be printed.
+
+    Attributes:
+        name: As in the file; the flag and the variable are made from it.
+        kind: Type in words.
+        default: Default in words.
+        bounds: Least and largest value in words, "" if there are none.
+        unit: Unit of the number, "" if there is none.
+        text: What it is.
+        why: When one would change it.
+        group: Heading that begins here, "" within a group.
+    """
+
+    name: str
+    kind: str
+    default: str
+    bounds: str
+    unit: str
+    text: str
+    why: str
+    group: str
+
+    @property
+    def flag(self) -> str:
+        """The flag on the daemon's command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+def descriptions() -> Mapping[str, Description]:
+    """Return what is declared above, by name, in order."""
+    schema = Settings.model_json_schema()["properties"]
+    found = {name: _description(name, field, schema[name]) for name, field in Settings.model_fields.items()}
+    return MappingProxyType(found)
+
+
+def _description(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> Description:
+    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "yes or no"}
+    kind = " or ".join(f"`{choice}`" for choice in schema["enum"]) if "enum" in schema else ""
+    if not kind:
+        kind = "path" if "anyOf" in schema or schema.get("format") == "path" else words[schema["type"]]
+    bounds = [_number(schema[key]) for key in ("minimum", "maximum") if key in schema]
+    return Description(
+        name=name,
+        kind=kind,
+        default=_default(field.default),
+        bounds=" to ".join(bounds),
+        unit=schema["unit"],
+        text=schema["description"],
+        why=schema["why"],
+        group=schema["group"],
+    )
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _number(value) if isinstance(value, int | float) else str(value)
+
+
+def _number(value: float) -> str:
+    """Return a number as one would write it into the file; underscores once it is hard to read."""
+    if value != int(value):
+        return str(value)
+    return str(int(value)) if abs(value) < 100_000 else f"{int(value):_}"
