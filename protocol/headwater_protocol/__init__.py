@@ -1,0 +1,1 @@
+"""The contract between clients, daemon and workers: pure, no IO, no clock."""

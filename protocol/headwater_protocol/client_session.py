@@ -1,0 +1,595 @@
+"""One client across its reconnects: calls in, frames out; frames in, events out.
+
+Pure: no socket, no clock, no randomness. After every call the shell sends what
+`take_frames` returns, in order. A connection begins with `connect` and ends with
+`disconnected`; queries and undecided mutations outlive it.
+
+    idle ──connect()──► greeting ──Welcome──► open ──disconnected()──► idle
+
+- A mutation is in flight until it is *decided*. After a reconnect those without an answer
+  are sent again under the same number and take effect once.
+- A success resolves when a transition at or after its ts has been applied: whoever waits
+  for it then sees its effect in every query. A failure resolves at once.
+- A `ProtocolError` from `receive` means that the server broke the protocol: cut the
+  connection, call `disconnected`, connect again. All values are then fetched anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, assert_never
+
+from headwater_protocol.client_events import (
+    ActionResolved,
+    AuthenticationFailed,
+    ClientEvent,
+    Fatal,
+    IdentityChanged,
+    Moved,
+    MutationResolved,
+    Opened,
+    PeerSilent,
+    QueryFailed,
+    ValueChanged,
+)
+from headwater_protocol.codec import decode_server_message, encode_message
+from headwater_protocol.deltas import apply_delta
+from headwater_protocol.errors import (
+    HeadwaterError,
+    LocalProtocolError,
+    OutcomeUnknown,
+    ProtocolError,
+    TransientError,
+)
+from headwater_protocol.failures import error_from, too_large
+from headwater_protocol.heartbeat import Beat, Heartbeat
+from headwater_protocol.limits import CONNECT_FRAME_BYTES, QUERIES_MAX, REQUESTS_IN_FLIGHT_MAX, SESSION_BYTES
+from headwater_protocol.messages import (
+    Action,
+    ActionAnswer,
+    AddQuery,
+    Authenticate,
+    AuthError,
+    ChangeBody,
+    ClientMessage,
+    Connect,
+    Delta,
+    ErrorBody,
+    Failed,
+    FatalError,
+    ModifyQuerySet,
+    Mutation,
+    MutationAnswer,
+    Ping,
+    Pong,
+    Removed,
+    Transition,
+    Unchanged,
+    Value,
+    Version,
+    Welcome,
+)
+from headwater_protocol.values import unpack_value
+from headwater_protocol.versions import SUPPORTED_VERSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_GREETING_INTERVAL_S = 5.0  # heartbeat until the server has told its own
+_FRAME_LIMIT_BYTES = 16 * 1024 * 1024  # what a server is thought to take before it has told
+_QUERY_OVERHEAD_BYTES = 64  # numbers, headers and digest of one query in a ModifyQuerySet, at most
+_FINAL_CODES = frozenset({"unsupported_version", "protocol_error", "frame_too_large", "unauthenticated"})
+
+
+class _State(Enum):
+    IDLE = "idle"
+    GREETING = "greeting"
+    OPEN = "open"
+
+
+@dataclass(slots=True)
+class _Query:
+    """A subscription.
+
+    Attributes:
+        name: Function.
+        arguments: Encoded map.
+        carried: Whether the present connection knows it.
+        value: Last value; None while it failed or has none.
+        digest: Names `value` to the server; None while there is none to start a delta from.
+        journal: What the server wants back when the query is resumed.
+    """
+
+    name: str
+    arguments: bytes
+    carried: bool = False
+    value: Any = None
+    digest: bytes | None = None
+    journal: bytes | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.name) * 4 + len(self.arguments) + len(self.journal or b"") + _QUERY_OVERHEAD_BYTES
+
+
+@dataclass(slots=True)
+class _Request:
+    """A mutation or action in flight.
+
+    Attributes:
+        message: What is sent.
+        sent: Whether any connection has carried it.
+        waits: Whether this connection has carried it and owes the answer.
+        success: `(ts, value)` of a mutation that succeeded, until a transition covers its ts.
+    """
+
+    message: Mutation | Action
+    sent: bool = False
+    waits: bool = False
+    success: tuple[int, Any] | None = None
+
+
+_NO_QUERIES: Mapping[int, _Query] = MappingProxyType({})
+
+
+class ClientSession:
+    """State of one client.
+
+    Attributes:
+        session: 16 bytes that name it to the server.
+        last_ts: Newest ts that its values have held at.
+        incarnation: Incarnation of the log that the server last told, None before.
+        version: Where the last transition of this connection left it.
+    """
+
+    def __init__(self, session: bytes, client: str) -> None:
+        _check_session(session)
+        self.session = session
+        self.last_ts = 0
+        self.incarnation: bytes | None = None
+        self.version = Version(0, 0, 0)
+        self._client = client
+        self._state = _State.IDLE
+        self._heartbeat = Heartbeat(_GREETING_INTERVAL_S)
+        self._pings = 0
+        self._frame_limit_bytes = _FRAME_LIMIT_BYTES
+        self._frames: list[bytes] = []
+        self._queries: dict[int, _Query] = {}
+        self._next_query = 1
+        self._query_set = 0  # number of the last modification sent on this connection
+        self._requests: dict[int, _Request] = {}  # by number, rising
+        self._next_request = 1
+        self._abandoned: set[int] = set()  # this connection still brings their answers
+        self._token: str | None = None  # last accepted one
+        self._attempts: dict[int, str | None] = {}  # tokens without a verdict, by number
+        self._next_attempt = 0
+        self._resumed = 0  # query-set number that brings back everything from before this connection
+        self._resent_below = 1  # requests below it are older than this connection
+
+    # --------------------------------------------------------------------------------------- the caller
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server has accepted the present connection."""
+        return self._state is _State.OPEN
+
+    @property
+    def in_flight(self) -> int:
+        """Mutations and actions that are not resolved."""
+        return len(self._requests)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was outstanding when this connection began is answered: time to reset the backoff."""
+        if self._state is not _State.OPEN or self.version.query_set < self._resumed:
+            return False
+        return all(
+            number >= self._resent_below or not request.waits for number, request in self._requests.items()
+        )
+
+    def subscribe(self, name: str, arguments: bytes) -> int:
+        """Subscribe to a query and return its number, which events carry.
+
+        Raises:
+            TransientError: `overloaded`, too many queries.
+            RequestError: `frame_too_large`.
+        """
+        if len(self._queries) >= QUERIES_MAX:
+            raise TransientError(f"more than {QUERIES_MAX} queries in one session", code="overloaded")
+        query = _Query(name, arguments)
+        if query.size_bytes > self._frame_limit_bytes:
+            raise too_large(query.size_bytes, self._frame_limit_bytes)
+        number = self._next_query
+        self._next_query += 1
+        self._queries[number] = query
+        if self._state is _State.OPEN:
+            self._modify(add={number: query})
+        return number
+
+    def unsubscribe(self, query: int) -> None:
+        """Forget a query; no event for it follows."""
+        gone = self._queries.pop(query)
+        if gone.carried:
+            self._modify(remove=(query,))
+
+    def mutate(self, name: str, arguments: bytes) -> int:
+        """Run a mutation and return its number; `MutationResolved` follows, over as many connections as it takes.
+
+        Raises:
+            TransientError: `overloaded`, too many in flight.
+            RequestError: `frame_too_large`.
+        """
+        return self._request(Mutation(self._next_request, name, arguments))
+
+    def act(self, name: str, arguments: bytes) -> int:
+        """Run an action and return its number; `ActionResolved` follows. It is never sent twice.
+
+        Raises:
+            TransientError: `overloaded`, too many in flight.
+            RequestError: `frame_too_large`.
+        """
+        return self._request(Action(self._next_request, name, arguments))
+
+    def abandon(self, request: int) -> None:
+        """Stop caring for a request: no event for it follows, and it is not sent again.
+
+        Whether it takes effect is open, unless it was never sent: then it does not.
+        """
+        gone = self._requests.pop(request, None)
+        if gone is not None and gone.waits:
+            self._abandoned.add(request)
+
+    def authenticate(self, token: str | None) -> None:
+        """Change the identity; None signs out. `IdentityChanged` or `AuthenticationFailed` follows."""
+        if self._state is _State.OPEN:
+            self._send_token(token)
+        else:
+            self._attempts = {0: token}
+
+    def _request(self, message: Mutation | Action) -> int:
+        if len(self._requests) + len(self._abandoned) >= REQUESTS_IN_FLIGHT_MAX:
+            raise TransientError(f"more than {REQUESTS_IN_FLIGHT_MAX} requests in flight", code="overloaded")
+        frame = encode_message(message)
+        if len(frame) > self._frame_limit_bytes:
+            raise too_large(len(frame), self._frame_limit_bytes)
+        request = _Request(message)
+        self._next_request += 1
+        self._requests[message.request] = request
+        if self._state is _State.OPEN:
+            self._send_request(request, frame)
+        return message.request
+
+    # ---------------------------------------------------------------------------------- the connection
+
+    def take_frames(self) -> list[bytes]:
+        """Return the frames that are to be sent now, in order; each is handed out once."""
+        frames, self._frames = self._frames, []
+        if frames:
+            self._heartbeat.spoke = True
+        return frames
+
+    def connect(self) -> None:
+        """Begin a connection; its first frame is then there to be taken."""
+        if self._state is not _State.IDLE:
+            raise LocalProtocolError("the session already has a connection")
+        self._state = _State.GREETING
+        self._heartbeat = Heartbeat(_GREETING_INTERVAL_S)
+        self._frames = []
+        self._send(Connect(SUPPORTED_VERSIONS, self.session, self.last_ts, self.incarnation, self._client))
+
+    def disconnected(self) -> list[ClientEvent]:
+        """End the connection: actions that it carried are lost, everything else waits for the next one."""
+        if self._state is _State.IDLE:
+            return []
+        self._state = _State.IDLE
+        self._frames = []
+        self.version = Version(0, 0, 0)
+        self._query_set = 0
+        self._abandoned.clear()
+        for query in self._queries.values():
+            query.carried = False
+        if self._attempts:
+            self._attempts = {0: list(self._attempts.values())[-1]}
+        events: list[ClientEvent] = []
+        for number, request in list(self._requests.items()):
+            request.waits = False
+            if request.sent and isinstance(request.message, Action):
+                del self._requests[number]
+                events.append(ActionResolved(number, None, OutcomeUnknown(code="connection_lost")))
+        return events
+
+    def renew(self, session: bytes) -> list[ClientEvent]:
+        """Take a new session id, because another client uses the old one; only between connections.
+
+        Mutations that were sent without an answer cannot be sent again under another name:
+        they resolve as `outcome_unknown`.
+        """
+        if self._state is not _State.IDLE:
+            raise LocalProtocolError("a session is renewed between connections")
+        _check_session(session)
+        self.session = session
+        unsure = [
+            number for number, request in self._requests.items() if request.sent and not request.success
+        ]
+        for number in unsure:
+            del self._requests[number]
+        return [MutationResolved(number, None, OutcomeUnknown()) for number in unsure]
+
+    def tick(self, now_mono: float) -> list[ClientEvent]:
+        """Do what is due at a monotonic time; call it at least four times a heartbeat."""
+        if self._state is _State.IDLE:
+            return []
+        match self._heartbeat.tick(now_mono):
+            case Beat.LOST:
+                return [PeerSilent()]
+            case Beat.PING if self._state is _State.OPEN:
+                self._pings += 1
+                self._send(Ping(self._pings))
+        return []
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Interval of the heartbeat at present."""
+        return self._heartbeat.interval_s
+
+    def receive(self, frame: bytes) -> list[ClientEvent]:
+        """Take one frame apart and apply it.
+
+        Raises:
+            ProtocolError: The server broke the protocol; nothing of the frame was applied.
+        """
+        if self._state is _State.IDLE:
+            raise LocalProtocolError("a frame was handed to a session without a connection")
+        try:
+            message = decode_server_message(frame)
+            self._heartbeat.heard = True
+            if self._state is _State.GREETING and not isinstance(message, Welcome | FatalError):
+                raise ProtocolError(f"{type(message).__name__}: expected Welcome first")
+            match message:
+                case Transition():
+                    return self._transition(message)
+                case MutationAnswer():
+                    return self._mutation_answer(message)
+                case ActionAnswer():
+                    return self._action_answer(message)
+                case Welcome():
+                    return self._welcome(message)
+                case AuthError(base, text):
+                    return self._auth_error(base, text)
+                case FatalError(error):
+                    return [_fatal(error)]
+                case Ping(nonce):
+                    self._send(Pong(nonce))
+                    return []
+                case Pong():
+                    return []
+                case _:
+                    assert_never(message)
+        except ProtocolError:
+            for query in self._queries.values():
+                query.digest = None
+            raise
+
+    # ------------------------------------------------------------------------------ what the server says
+
+    def _welcome(self, message: Welcome) -> list[ClientEvent]:
+        if self._state is not _State.GREETING:
+            raise ProtocolError("Welcome: expected only once on a connection")
+        if message.version not in SUPPORTED_VERSIONS:
+            raise ProtocolError(
+                f"Welcome.version: expected one of {SUPPORTED_VERSIONS}, got {message.version}",
+                code="unsupported_version",
+            )
+        if message.frame_limit_bytes < CONNECT_FRAME_BYTES or not message.heartbeat_ms:
+            raise ProtocolError(
+                f"Welcome: expected frame_limit_bytes of {CONNECT_FRAME_BYTES} or more and a heartbeat"
+            )
+        self._state = _State.OPEN
+        self.incarnation = message.incarnation
+        self._frame_limit_bytes = message.frame_limit_bytes
+        self._heartbeat = Heartbeat(message.heartbeat_ms / 1000)
+        return [Opened(message.incarnation, message.ts), *self._resume()]
+
+    def _resume(self) -> list[ClientEvent]:
+        """Bring the new connection to where the last one was: identity, query set, requests, in this order."""
+        self._next_attempt = 0
+        pending = list(self._attempts.values())
+        self._attempts = {}
+        if pending or self._token is not None:
+            token = pending[-1] if pending else self._token
+            self._token = None
+            self._send_token(token)
+        events = self._resubscribe()
+        self._resumed = self._query_set
+        self._resent_below = self._next_request
+        for number, request in list(self._requests.items()):
+            if request.success is not None:
+                continue
+            frame = encode_message(request.message)
+            if len(frame) <= self._frame_limit_bytes:
+                self._send_request(request, frame)
+            else:
+                del self._requests[number]
+                kind = MutationResolved if isinstance(request.message, Mutation) else ActionResolved
+                events.append(kind(number, None, too_large(len(frame), self._frame_limit_bytes)))
+        return events
+
+    def _resubscribe(self) -> list[ClientEvent]:
+        """Send the query set, in as many messages as the frame limit asks for, and at least one."""
+        events: list[ClientEvent] = []
+        batch: dict[int, _Query] = {}
+        left = self._frame_limit_bytes
+        for number, query in self._queries.items():
+            if query.size_bytes > self._frame_limit_bytes:
+                query.digest = None
+                events.append(QueryFailed(number, too_large(query.size_bytes, self._frame_limit_bytes)))
+                continue
+            if query.size_bytes > left:
+                self._modify(add=batch)
+                batch = {}
+                left = self._frame_limit_bytes
+            left -= query.size_bytes
+            batch[number] = query
+        self._modify(add=batch)
+        return events
+
+    def _transition(self, message: Transition) -> list[ClientEvent]:
+        self._check_step(message.start, message.end)
+        updates: dict[int, tuple[ChangeBody, Any]] = {}
+        for change in message.changes:
+            number = change.query
+            if number in updates or not 0 < number < self._next_query:
+                raise ProtocolError(f"Transition.changes: query {number} comes twice or was never subscribed")
+            query = self._queries.get(number)
+            if query is not None:
+                updates[number] = change.body, _value_after(number, query, change.body)
+        events: list[ClientEvent] = []
+        if message.end.identity > message.start.identity:
+            self._accept_tokens(message.end.identity)
+            events.append(IdentityChanged())
+        for number, (body, value) in updates.items():
+            events += self._update(number, body, value)
+        self.version = message.end
+        if message.end.query_set < self._resumed:
+            return events  # some values are still those of the last connection
+        self.last_ts = message.end.ts
+        events.append(Moved(message.end.ts))
+        return events + self._resolve_covered()
+
+    def _check_step(self, start: Version, end: Version) -> None:
+        if start != self.version:
+            raise ProtocolError(f"Transition.start: expected {tuple(self.version)}, got {tuple(start)}")
+        if end.ts < max(start.ts, self.last_ts):
+            raise ProtocolError(f"Transition.end: expected ts {self.last_ts} or later, got {end.ts}")
+        if not start.query_set <= end.query_set <= self._query_set:
+            raise ProtocolError(f"Transition.end: query set {end.query_set} was never sent")
+        if not start.identity <= end.identity <= self._next_attempt:
+            raise ProtocolError(f"Transition.end: identity {end.identity} was never sent")
+
+    def _accept_tokens(self, identity: int) -> None:
+        for number in [number for number in self._attempts if number < identity]:
+            self._token = self._attempts.pop(number)
+
+    def _update(self, number: int, body: ChangeBody, value: Any) -> list[ClientEvent]:
+        query = self._queries[number]
+        match body:
+            case Value() | Delta():
+                query.value, query.digest, query.journal = value, body.digest, body.journal
+                return [ValueChanged(number, value)]
+            case Unchanged():
+                query.journal = body.journal
+                return []
+            case Failed():
+                query.value = query.digest = None
+                return [QueryFailed(number, value)]
+            case Removed():
+                return []
+            case _:
+                assert_never(body)
+
+    def _resolve_covered(self) -> list[ClientEvent]:
+        covered = [
+            MutationResolved(number, request.success[1], None)
+            for number, request in self._requests.items()
+            if request.success is not None and request.success[0] <= self.last_ts
+        ]
+        for event in covered:
+            del self._requests[event.request]
+        return list(covered)
+
+    def _mutation_answer(self, answer: MutationAnswer) -> list[ClientEvent]:
+        value, error = _outcome(answer)
+        request = self._answered(answer, Mutation)
+        if request is None:
+            return []
+        if error is None and answer.ts > self.last_ts:
+            request.success = answer.ts, value
+            return []
+        del self._requests[answer.request]
+        return [MutationResolved(answer.request, value, error)]
+
+    def _action_answer(self, answer: ActionAnswer) -> list[ClientEvent]:
+        value, error = _outcome(answer)
+        if self._answered(answer, Action) is None:
+            return []
+        del self._requests[answer.request]
+        return [ActionResolved(answer.request, value, error)]
+
+    def _answered(self, answer: MutationAnswer | ActionAnswer, kind: type) -> _Request | None:
+        """Return the request that an answer is for, None if nobody cares for it any more."""
+        if answer.request in self._abandoned:
+            self._abandoned.remove(answer.request)
+            return None
+        request = self._requests.get(answer.request)
+        if request is None or not request.waits or not isinstance(request.message, kind):
+            raise ProtocolError(f"{type(answer).__name__}: request {answer.request} does not wait for one")
+        request.waits = False
+        return request
+
+    def _auth_error(self, base: int, message: str) -> list[ClientEvent]:
+        if base not in self._attempts:
+            raise ProtocolError(f"AuthError: authentication {base} does not wait for a verdict")
+        del self._attempts[base]
+        return [AuthenticationFailed(message)]
+
+    # -------------------------------------------------------------------------------------------- frames
+
+    def _send(self, message: ClientMessage) -> None:
+        self._frames.append(encode_message(message))
+
+    def _send_request(self, request: _Request, frame: bytes) -> None:
+        request.sent = request.waits = True
+        self._frames.append(frame)
+
+    def _send_token(self, token: str | None) -> None:
+        self._attempts[self._next_attempt] = token
+        self._send(Authenticate(self._next_attempt, token))
+        self._next_attempt += 1
+
+    def _modify(self, *, add: Mapping[int, _Query] = _NO_QUERIES, remove: tuple[int, ...] = ()) -> None:
+        added = []
+        for number, query in add.items():
+            query.carried = True
+            added.append(AddQuery(number, query.name, query.arguments, query.journal, query.digest))
+        base = self._query_set
+        self._query_set += 1
+        self._send(ModifyQuerySet(base, self._query_set, tuple(added), remove))
+
+
+def _check_session(session: bytes) -> None:
+    if len(session) != SESSION_BYTES:
+        raise LocalProtocolError(f"a session id has {SESSION_BYTES} bytes, not {len(session)}")
+
+
+def _value_after(number: int, query: _Query, body: ChangeBody) -> Any:
+    """Return the value (or the error) that a change brings, without applying it."""
+    match body:
+        case Value(content):
+            return unpack_value(content)
+        case Delta(operations):
+            if query.digest is None:
+                raise ProtocolError(f"Transition.changes: a delta for query {number}, which has no value")
+            return apply_delta(query.value, operations)
+        case Unchanged(digest):
+            if query.digest is None or digest != query.digest:
+                raise ProtocolError(
+                    f"Transition.changes: query {number} has another value than 'unchanged' says"
+                )
+        case Failed(error):
+            return error_from(error)
+    return query.value
+
+
+def _outcome(answer: MutationAnswer | ActionAnswer) -> tuple[Any, HeadwaterError | None]:
+    """Return the value or the error that an answer carries."""
+    if (answer.value is None) == (answer.error is None):
+        raise ProtocolError(f"{type(answer).__name__}: expected either a value or an error")
+    if answer.error is not None:
+        return None, error_from(answer.error)
+    return unpack_value(answer.value or b""), None
+
+
+def _fatal(body: ErrorBody) -> Fatal:
+    return Fatal(error_from(body), body.code not in _FINAL_CODES)

@@ -1,0 +1,78 @@
+"""How a client turns the result it holds into the new one.
+
+Pure. Operations are msgpack:
+
+    [0, ops]             the result is a list, ops an array of
+        [0, start, count]          `count` elements of the old list from `start`
+        [1, elements]              these new elements
+        [2, index, set, removed]   the dict `index` of the old list, with the fields of `set` put
+                                   and those named in `removed` taken away
+    [1, set, removed]    the result is a dict: fields put and taken away
+
+The new value shares every part that stayed with the old one, so values must be treated as
+immutable. The side that makes operations is the server's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headwater_protocol.errors import ProtocolError
+from headwater_protocol.values import unpack_value
+
+LIST, MAP = 0, 1
+KEEP, INSERT, PATCH = 0, 1, 2
+ELEMENTS_MAX = 1 << 24  # of a list that a delta makes: a few bytes can ask for many copies of the old one
+
+
+def apply_delta(old: Any, operations: bytes) -> Any:
+    """Return the value that `operations` make out of `old`, which stays as it is.
+
+    Raises:
+        ProtocolError: The operations are malformed or do not fit `old`.
+    """
+    decoded = unpack_value(operations)
+    match decoded:
+        case [0, list() as ops]:
+            return _new_list(old, ops)
+        case [1, dict() as put, list() as removed]:
+            return _patched(old, put, removed)
+    raise _misfit("expected [0, operations] or [1, set, removed]", decoded)
+
+
+def _new_list(old: Any, ops: list[Any]) -> list[Any]:
+    if type(old) is not list:
+        raise _misfit("list operations need a list", old)
+    new: list[Any] = []
+    for op in ops:
+        match op:
+            case [0, int() as start, int() as count]:
+                if start < 0 or count < 0 or start + count > len(old):
+                    raise _misfit(f"expected a range of {len(old)} elements", op)
+                if len(new) + count > ELEMENTS_MAX:
+                    raise _misfit(f"expected at most {ELEMENTS_MAX} elements", op)
+                new += old[start : start + count]
+            case [1, list() as elements]:
+                new += elements
+            case [2, int() as index, dict() as put, list() as removed]:
+                if not 0 <= index < len(old):
+                    raise _misfit(f"expected one of {len(old)} elements", op)
+                new.append(_patched(old[index], put, removed))
+            case _:
+                raise _misfit("expected [0, start, count], [1, elements] or [2, index, set, removed]", op)
+    return new
+
+
+def _patched(old: Any, put: dict[str, Any], removed: list[Any]) -> dict[str, Any]:
+    if type(old) is not dict:
+        raise _misfit("a field patch needs a dict", old)
+    new = {**old, **put}
+    for name in removed:
+        if type(name) is not str or name not in old or name in put:
+            raise _misfit("expected the name of a field that is there and not put", name)
+        new.pop(name, None)
+    return new
+
+
+def _misfit(expected: str, got: Any) -> ProtocolError:
+    return ProtocolError(f"delta: {expected}, got {repr(got)[:80]}")

@@ -1,0 +1,198 @@
+"""What a deployed bundle declares: its tables with their indexes, and its functions.
+
+Pure. Made by the worker that loaded the bundle, read by the deploy, the command line and
+generators; it crosses processes as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from headwater_protocol.errors import ProtocolError
+
+FunctionKind = Literal["query", "mutation", "action"]
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class IndexManifest:
+    """One index of a table.
+
+    Attributes:
+        name: Unique among the table's indexes.
+        fields: Dotted paths into the stored document; the creation time follows by itself.
+        unique: Whether two documents may not have the same fields.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    unique: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableManifest:
+    """One table.
+
+    Attributes:
+        name: As in the schema.
+        shape: JSON schema of its documents as canonical text: equal texts mean that bytes
+            stored under one may be taken for bytes stored under the other.
+        indexes: Its indexes, by name.
+    """
+
+    name: str
+    shape: str
+    indexes: tuple[IndexManifest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionManifest:
+    """One function.
+
+    Attributes:
+        name: What clients call, `module:function`.
+        kind: `query`, `mutation` or `action`.
+        internal: Only other functions and holders of the deployment's key may call it.
+        arguments: JSON schema of its arguments, an object.
+        returns: JSON schema of its result.
+        doc: Its docstring, "" if there is none.
+    """
+
+    name: str
+    kind: FunctionKind
+    internal: bool
+    arguments: dict[str, Any]
+    returns: dict[str, Any]
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that a bundle declares, each sorted by name."""
+
+    tables: tuple[TableManifest, ...] = ()
+    functions: tuple[FunctionManifest, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Return it as JSON; equal manifests give equal bytes."""
+        return canonical_json(
+            {
+                "version": MANIFEST_VERSION,
+                "tables": [
+                    {
+                        "name": table.name,
+                        "shape": table.shape,
+                        "indexes": [_index_out(index) for index in table.indexes],
+                    }
+                    for table in self.tables
+                ],
+                "functions": [
+                    {
+                        "name": function.name,
+                        "kind": function.kind,
+                        "internal": function.internal,
+                        "arguments": function.arguments,
+                        "returns": function.returns,
+                        "doc": function.doc,
+                    }
+                    for function in self.functions
+                ],
+            }
+        ).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ProtocolError: It is not a manifest of this version; says where.
+        """
+        try:
+            parsed = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"manifest: not JSON: {error}") from None
+        top = _object(parsed, "manifest")
+        if top.get("version") != MANIFEST_VERSION:
+            raise ProtocolError(f"manifest: expected version {MANIFEST_VERSION}, got {top.get('version')!r}")
+        return cls(
+            tuple(
+                _table_in(item, f"manifest.tables[{i}]")
+                for i, item in enumerate(_list(top, "tables", "manifest"))
+            ),
+            tuple(
+                _function_in(item, f"manifest.functions[{i}]")
+                for i, item in enumerate(_list(top, "functions", "manifest"))
+            ),
+        )
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON text that is the same for equal values: sorted keys, no spaces."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _index_out(index: IndexManifest) -> dict[str, Any]:
+    return {"name": index.name, "fields": list(index.fields), "unique": index.unique}
+
+
+def _table_in(value: Any, where: str) -> TableManifest:
+    table = _object(value, where)
+    return TableManifest(
+        _text(table, "name", where),
+        _text(table, "shape", where),
+        tuple(
+            _index_in(item, f"{where}.indexes[{i}]") for i, item in enumerate(_list(table, "indexes", where))
+        ),
+    )
+
+
+def _index_in(value: Any, where: str) -> IndexManifest:
+    index = _object(value, where)
+    fields = _list(index, "fields", where)
+    if not fields or not all(isinstance(path, str) for path in fields):
+        raise ProtocolError(f"{where}.fields: expected at least one dotted path, got {fields!r}")
+    return IndexManifest(_text(index, "name", where), tuple(fields), _flag(index, "unique", where))
+
+
+def _function_in(value: Any, where: str) -> FunctionManifest:
+    function = _object(value, where)
+    kind: Any = function.get("kind")
+    if kind not in get_args(FunctionKind):
+        raise ProtocolError(f"{where}.kind: expected query, mutation or action, got {kind!r}")
+    return FunctionManifest(
+        _text(function, "name", where),
+        kind,
+        _flag(function, "internal", where),
+        _object(function.get("arguments"), f"{where}.arguments"),
+        _object(function.get("returns"), f"{where}.returns"),
+        _text(function, "doc", where),
+    )
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ProtocolError(f"{where}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _list(holder: dict[str, Any], name: str, where: str) -> list[Any]:
+    value = holder.get(name)
+    if not isinstance(value, list):
+        raise ProtocolError(f"{where}.{name}: expected a list, got {type(value).__name__}")
+    return value
+
+
+def _text(holder: dict[str, Any], name: str, where: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str):
+        raise ProtocolError(f"{where}.{name}: expected text, got {type(value).__name__}")
+    return value
+
+
+def _flag(holder: dict[str, Any], name: str, where: str) -> bool:
+    value = holder.get(name)
+    if not isinstance(value, bool):
+        raise ProtocolError(f"{where}.{name}: expected true or false, got {type(value).__name__}")
+    return value

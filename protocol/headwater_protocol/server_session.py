@@ -1,0 +1,449 @@
+"""One connection seen from the server: frames in, events out; what is sent back is made and checked here.
+
+Pure: no socket, no clock. The shell hands over each frame, handles the events in order and
+each before anything else happens to the connection, and sends the frames that the methods
+return in the order in which it got them.
+
+    fresh ──Connect──► greeting ──welcome()──► open ──fatal()──► closed
+                          │                      └─ Authenticate: later messages wait for the verdict
+                          └─ any message: protocol error
+
+A `ProtocolError` from `receive` or from an iterator of events ends the connection: send
+`fatal(error)`, close with `close_code(error)`. A `LocalProtocolError` is a fault of the
+server's own: it would have broken a rule that clients rely on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, assert_never
+
+from headwater_protocol.codec import (
+    decode_client_message,
+    encode_change_body,
+    encode_message,
+    encode_version,
+    join_transition,
+)
+from headwater_protocol.errors import HeadwaterError, LocalProtocolError, ProtocolError
+from headwater_protocol.failures import error_body
+from headwater_protocol.heartbeat import Beat, Heartbeat
+from headwater_protocol.limits import (
+    CONNECT_FRAME_BYTES,
+    QUERIES_MAX,
+    REQUESTS_IN_FLIGHT_MAX,
+    SESSION_BYTES,
+    ServerLimits,
+)
+from headwater_protocol.messages import (
+    Action,
+    ActionAnswer,
+    AddQuery,
+    Authenticate,
+    AuthError,
+    ClientMessage,
+    Connect,
+    ErrorBody,
+    FatalError,
+    ModifyQuerySet,
+    Mutation,
+    MutationAnswer,
+    Ping,
+    Pong,
+    Removed,
+    Version,
+    Welcome,
+)
+from headwater_protocol.versions import negotiate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_REMOVED_BODY = encode_change_body(Removed())
+_CLOSE_CODE = 1002  # close code of an error whose line in the table names none
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The first message is good; call `welcome` (or `fatal`) before anything else."""
+
+    connect: Connect
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySetModified:
+    """Subscribe to `add`, forget `remove`; a transition is due even if both are empty."""
+
+    add: tuple[AddQuery, ...]
+    remove: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MutationRequested:
+    """Run a mutation after those before it."""
+
+    request: int
+    name: str
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRequested:
+    """Run an action."""
+
+    request: int
+    name: str
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticateRequested:
+    """Check a token (None: sign out), then call `authenticated` or `authentication_refused`."""
+
+    base: int
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrame:
+    """Send this."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PongReceived:
+    """The client answered a `ping`."""
+
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSilent:
+    """The client has sent nothing for three heartbeats: cut the connection."""
+
+
+ServerEvent = (
+    Connected
+    | QuerySetModified
+    | MutationRequested
+    | ActionRequested
+    | AuthenticateRequested
+    | SendFrame
+    | PongReceived
+    | PeerSilent
+)
+
+
+class _State(Enum):
+    FRESH = "fresh"
+    GREETING = "greeting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class ServerSession:
+    """State of one connection.
+
+    Attributes:
+        frame_limit_bytes: Largest frame that may come next; a shell that reads a stream
+            checks it before it buffers one.
+        version: Where the last transition left the client.
+    """
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._state = _State.FRESH
+        self._heartbeat = Heartbeat(limits.heartbeat_ms / 1000)
+        self._pings = 0
+        self.frame_limit_bytes = CONNECT_FRAME_BYTES
+        self.version = Version(0, 0, 0)
+        self._version_bytes = encode_version(self.version)
+        self._protocol_version = 0
+        self._query_set = 0  # number of the last modification handed out as an event
+        self._identity = 0  # number of the last authentication that was accepted
+        self._attempts = 0  # authentications asked for
+        self._verdict_pending = False  # set by an Authenticate, cleared by its verdict
+        self._held: deque[tuple[ClientMessage, int]] = deque()
+        self._held_bytes = 0
+        self._queries: set[int] = set()
+        self._last_request = -1
+        self._mutations: set[int] = set()  # requests without an answer
+        self._actions: set[int] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `welcome` was sent and nothing has ended the connection."""
+        return self._state is _State.OPEN
+
+    # -------------------------------------------------------------------------------- from the client
+
+    def receive(self, frame: bytes) -> list[ServerEvent]:
+        """Take one frame apart.
+
+        Returns:
+            What the server has to do; empty for a message that waits for a verdict.
+
+        Raises:
+            ProtocolError: The client broke the protocol; end the connection.
+        """
+        if self._state is _State.CLOSED:
+            raise LocalProtocolError("a frame was handed to a connection that has ended")
+        if len(frame) > self.frame_limit_bytes:
+            raise ProtocolError(
+                f"a message of {len(frame)} bytes is larger than the limit of {self.frame_limit_bytes}",
+                code="frame_too_large",
+            )
+        message = decode_client_message(frame)
+        self._heartbeat.heard = True
+        if self._state is not _State.OPEN:
+            return [self._connect(message)]
+        if isinstance(message, Ping):
+            return [SendFrame(self._out(encode_message(Pong(message.nonce))))]
+        if isinstance(message, Pong):
+            return [PongReceived(message.nonce)]
+        if self._verdict_pending:
+            self._hold(message, len(frame))
+            return []
+        return [self._accept(message)]
+
+    def _connect(self, message: ClientMessage) -> Connected:
+        name = type(message).__name__
+        if self._state is _State.GREETING:
+            raise ProtocolError(f"{name}: expected nothing before Welcome")
+        if not isinstance(message, Connect):
+            raise ProtocolError(f"{name}: expected Connect as the first message")
+        version = negotiate(message.versions)
+        if len(message.session) != SESSION_BYTES:
+            raise ProtocolError(
+                f"Connect.session: expected {SESSION_BYTES} bytes, got {len(message.session)}"
+            )
+        self._state = _State.GREETING
+        self._protocol_version = version
+        return Connected(message, version)
+
+    def _hold(self, message: ClientMessage, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        limits = self._limits
+        if len(self._held) >= limits.held_messages_max or self._held_bytes > limits.held_bytes_max:
+            raise ProtocolError(
+                f"more than {limits.held_messages_max} messages or {limits.held_bytes_max} bytes"
+                " wait behind an Authenticate",
+                code="overloaded",
+            )
+        self._held.append((message, size_bytes))
+
+    def _accept(self, message: ClientMessage) -> ServerEvent:
+        match message:
+            case Mutation(request, name, arguments):
+                self._begin_request(request, "Mutation")
+                self._mutations.add(request)
+                return MutationRequested(request, name, arguments)
+            case Action(request, name, arguments):
+                self._begin_request(request, "Action")
+                self._actions.add(request)
+                return ActionRequested(request, name, arguments)
+            case ModifyQuerySet():
+                return self._modify(message)
+            case Authenticate(base, token):
+                if base != self._attempts:
+                    raise ProtocolError(f"Authenticate.base: expected {self._attempts}, got {base}")
+                self._attempts += 1
+                self._verdict_pending = True
+                return AuthenticateRequested(base, token)
+            case Connect():
+                raise ProtocolError("Connect: expected only once on a connection")
+            case Ping() | Pong():
+                raise LocalProtocolError("heartbeats are never held")
+            case _:
+                assert_never(message)
+
+    def _begin_request(self, request: int, kind: str) -> None:
+        if request <= self._last_request:
+            raise ProtocolError(f"{kind}.request: expected more than {self._last_request}, got {request}")
+        if len(self._mutations) + len(self._actions) >= REQUESTS_IN_FLIGHT_MAX:
+            raise ProtocolError(f"{kind}: more than {REQUESTS_IN_FLIGHT_MAX} requests without an answer")
+        self._last_request = request
+
+    def _modify(self, message: ModifyQuerySet) -> QuerySetModified:
+        if message.base != self._query_set:
+            raise ProtocolError(f"ModifyQuerySet.base: expected {self._query_set}, got {message.base}")
+        if message.new <= message.base:
+            raise ProtocolError(f"ModifyQuerySet.new: expected more than {message.base}, got {message.new}")
+        removed = set(message.remove)
+        unknown = removed - self._queries
+        if unknown or len(removed) != len(message.remove):
+            which = f"{min(unknown)}, which is not subscribed" if unknown else "the same query twice"
+            raise ProtocolError(f"ModifyQuerySet.remove: expected subscribed queries, got {which}")
+        for added in message.add:
+            if added.query in self._queries:
+                raise ProtocolError(f"ModifyQuerySet.add: query {added.query} is already subscribed")
+            self._queries.add(added.query)
+        self._queries -= removed
+        if len(self._queries) > QUERIES_MAX:
+            raise ProtocolError(f"ModifyQuerySet.add: more than {QUERIES_MAX} queries in one session")
+        self._query_set = message.new
+        return QuerySetModified(message.add, message.remove)
+
+    # ---------------------------------------------------------------------------------- to the client
+
+    def welcome(self, incarnation: bytes, ts: int) -> bytes:
+        """Accept the connection; from here on frames may be as large as the limits say."""
+        if self._state is not _State.GREETING:
+            raise LocalProtocolError("welcome answers a Connect, once")
+        self._state = _State.OPEN
+        self.frame_limit_bytes = self._limits.frame_limit_bytes
+        limits = self._limits
+        return self._out(
+            encode_message(
+                Welcome(
+                    self._protocol_version, incarnation, ts, limits.frame_limit_bytes, limits.heartbeat_ms
+                )
+            )
+        )
+
+    def transition(self, ts: int, changes: Sequence[tuple[int, bytes]]) -> bytes:
+        """Move the client to `ts`: everything handed out as an event so far is reflected in it.
+
+        Args:
+            ts: Commit ts that all its queries hold at.
+            changes: `(query, encoded change body)` for each query whose result differs from
+                what this connection was sent last.
+
+        Raises:
+            LocalProtocolError: It would go back, or names a query that is not subscribed.
+        """
+        self._require_open()
+        if ts < self.version.ts:
+            raise LocalProtocolError(f"a transition from {self.version.ts} back to {ts}")
+        for query, body in changes:
+            if query not in self._queries and body != _REMOVED_BODY:
+                raise LocalProtocolError(f"a transition for query {query}, which is not subscribed")
+        start = self._version_bytes
+        self.version = Version(self._query_set, self._identity, ts)
+        self._version_bytes = encode_version(self.version)
+        return self._out(join_transition(start, self._version_bytes, changes))
+
+    def mutation_answer(
+        self,
+        request: int,
+        ts: int,
+        value: bytes | None,
+        error: ErrorBody | None = None,
+        *,
+        committed: bool = False,
+    ) -> bytes:
+        """Answer a mutation; a transition to `ts` or later must follow.
+
+        Args:
+            request: Number of the mutation.
+            ts: Commit ts, or the snapshot that a read-only success or a failure saw.
+            value: Encoded result, None when it failed.
+            error: What failed, None on success.
+            committed: It was committed now, at `ts`; then no transition may have reached `ts`
+                before. (A stored outcome or what a snapshot saw may well be older.)
+
+        Raises:
+            LocalProtocolError: Not asked for, already answered, or too late.
+        """
+        self._require_open()
+        if (value is None) == (error is None):
+            raise LocalProtocolError("an answer has either a value or an error")
+        if committed and ts <= self.version.ts:
+            raise LocalProtocolError(
+                f"the answer of ts {ts} comes behind the transition to {self.version.ts}"
+            )
+        if request not in self._mutations:
+            raise LocalProtocolError(f"mutation {request} does not wait for an answer")
+        self._mutations.remove(request)
+        return self._out(encode_message(MutationAnswer(request, ts, value, error)))
+
+    def action_answer(self, request: int, value: bytes | None, error: ErrorBody | None = None) -> bytes:
+        """Answer an action.
+
+        Raises:
+            LocalProtocolError: Not asked for or already answered.
+        """
+        self._require_open()
+        if (value is None) == (error is None):
+            raise LocalProtocolError("an answer has either a value or an error")
+        if request not in self._actions:
+            raise LocalProtocolError(f"action {request} does not wait for an answer")
+        self._actions.remove(request)
+        return self._out(encode_message(ActionAnswer(request, value, error)))
+
+    def awaits(self, request: int) -> bool:
+        """Tell whether this connection still waits for the answer of a request."""
+        return request in self._mutations or request in self._actions
+
+    def authenticated(self) -> Iterator[ServerEvent]:
+        """Accept the pending authentication: the next transition announces it.
+
+        Returns:
+            The messages that waited for the verdict. Change the identity first, then take
+            them one by one, each handled before the next is asked for; they end where
+            another authentication begins.
+        """
+        self._decide()
+        self._identity = self._attempts
+        return self._release()
+
+    def authentication_refused(self, message: str) -> tuple[bytes, Iterator[ServerEvent]]:
+        """Refuse the pending authentication: the identity stays what it was.
+
+        Returns:
+            The frame that says so, and the messages that waited; see `authenticated`.
+        """
+        self._decide()
+        return self._out(encode_message(AuthError(self._attempts - 1, message))), self._release()
+
+    def _decide(self) -> None:
+        self._require_open()
+        if not self._verdict_pending:
+            raise LocalProtocolError("a verdict without an Authenticate")
+        self._verdict_pending = False
+
+    def _release(self) -> Iterator[ServerEvent]:
+        while self._held and not self._verdict_pending and self._state is _State.OPEN:
+            message, size_bytes = self._held.popleft()
+            self._held_bytes -= size_bytes
+            yield self._accept(message)
+
+    def ping(self) -> bytes:
+        """Ask the client to say something."""
+        self._require_open()
+        self._pings += 1
+        return self._out(encode_message(Ping(self._pings)))
+
+    def tick(self, now_mono: float) -> list[ServerEvent]:
+        """Return what is due at a monotonic time; call it at least four times a heartbeat."""
+        match self._heartbeat.tick(now_mono):
+            case Beat.LOST:
+                return [PeerSilent()]
+            case Beat.PING if self._state is _State.OPEN:
+                return [SendFrame(self.ping())]
+        return []
+
+    def fatal(self, error: HeadwaterError) -> bytes:
+        """Return the last message of the connection; close it with `close_code(error)` then."""
+        if self._state is _State.CLOSED:
+            raise LocalProtocolError("the connection has ended")
+        self._state = _State.CLOSED
+        self._held.clear()
+        return encode_message(FatalError(error_body(error)))
+
+    def _require_open(self) -> None:
+        if self._state is not _State.OPEN:
+            raise LocalProtocolError(f"the connection is {self._state.value}, not open")
+
+    def _out(self, frame: bytes) -> bytes:
+        self._heartbeat.spoke = True
+        return frame
+
+
+def close_code(error: HeadwaterError) -> int:
+    """Return the WebSocket close code for an error that ends a connection."""
+    return error.entry.close_code or _CLOSE_CODE
