@@ -1,0 +1,1 @@
+"""The database without a network: log, store, indexes, transactions, committer, recovery."""

@@ -1,0 +1,355 @@
+"""The single writer: validates proposals, makes them durable together, applies and publishes them.
+
+Lives on the event loop; only the append to the log leaves it. Order of a batch: its
+conflict keys enter the window, its record is appended and durable, the store applies it,
+and `published` is called in the same step of the loop, so that nobody acts on a state which
+the rest of the daemon does not know yet.
+
+A proposal is validated when it joins the open batch, against the window (which has
+everything handed to the log already) and against those in the open batch before it. The
+open batch collects while the disk is busy with the one before and is closed the moment the
+disk is free; the store applies that one while the disk works on the next.
+
+A proposal that lost to one which is not visible yet hears of its conflict when that one is
+published: only from then on can it be rerun with success.
+
+Proposals that write nothing are published at once with the ts they saw: each saw one
+snapshot, taken after it was asked for, and that is where it stands in the serial order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import lmdb
+from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
+
+from headwater_storage.apply import backfill_entries, changes_of
+from headwater_storage.catalog import CatalogCache
+from headwater_storage.lmdb_store import State
+from headwater_storage.log import LoggedTransaction
+from headwater_storage.proposal import CommitTs
+from headwater_storage.window import PendingKeys, conflict
+
+if TYPE_CHECKING:
+    from headwater_storage.environment import Environment
+    from headwater_storage.lmdb_store import LmdbStore
+    from headwater_storage.log import EncodedRecord, Log
+    from headwater_storage.proposal import Backfill, Proposal
+    from headwater_storage.window import CommitWindow
+
+NO_ROOM = (lmdb.DiskError, lmdb.MapFullError, lmdb.MemoryError)
+"""What LMDB raises when the disk, the map or memory is full: nothing was applied, and it may work later."""
+
+_log = logging.getLogger("headwater.storage.committer")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitterOptions:
+    """Bounds of the committer.
+
+    Attributes:
+        batch_bytes_max: Logged bytes at which a batch is closed.
+        batch_count_max: Transactions at which it is closed.
+        transaction_bytes_max: Logged bytes of one transaction; between this and
+            `batch_bytes_max` it is a batch of its own.
+        waiting_max: Proposals that may wait behind a full batch; more are refused.
+        free_bytes_min: Space that has to be left on the disk after an append.
+        retry_s: Pause before a durable batch is applied again after the store had no room.
+    """
+
+    batch_bytes_max: int = 1 << 20
+    batch_count_max: int = 1_024
+    transaction_bytes_max: int = 16 << 20
+    waiting_max: int = 20_000
+    free_bytes_min: int = 64 << 20
+    retry_s: float = 0.5
+
+
+class Commit(NamedTuple):
+    """One committed proposal.
+
+    Attributes:
+        owner: As it was submitted.
+        ts: Its commit ts; for a proposal that writes nothing, the ts it saw.
+        proposal: What was committed.
+    """
+
+    owner: Any
+    ts: CommitTs
+    proposal: Proposal
+
+
+class PublishedBatch(NamedTuple):
+    """What becomes visible in one step.
+
+    Attributes:
+        ts: Published ts from now on.
+        commits: In commit order.
+        conflict_keys: Of all of them together.
+    """
+
+    ts: CommitTs
+    commits: list[Commit]
+    conflict_keys: set[bytes]
+
+
+class Listener(Protocol):
+    """Whoever hears of commits. Called on the event loop; must not wait, nor raise."""
+
+    def published(self, batch: PublishedBatch) -> None:
+        """Act on a batch that is durable, applied, and the newest state from now on."""
+
+    def rejected(self, owner: Any, error: HeadwaterError) -> None:
+        """Act on a proposal that did not commit: `conflict`, `disk_full`, `overloaded` and the like.
+
+        May be called before `submit` returns.
+        """
+
+
+class _OpenBatch:
+    """Proposals that are valid after one another and will share a record, and whom they beat."""
+
+    __slots__ = ("backfill", "commits", "losers", "pending", "size")
+
+    def __init__(self) -> None:
+        self.commits: list[tuple[Proposal, Any]] = []
+        self.losers: list[Any] = []
+        self.pending = PendingKeys()
+        self.size = 0
+        self.backfill: Backfill | None = None
+
+
+class _SealedBatch(NamedTuple):
+    """A batch on its way: encoded, its conflict keys in the window."""
+
+    record: EncodedRecord
+    commits: list[Commit]
+    losers: list[Any]
+    conflict_keys: set[bytes]
+    derived: dict[bytes, bytes | None]
+    append: asyncio.Future[None]
+
+
+class Committer:
+    """Turns proposals into commits, in the order in which they are submitted.
+
+    Attributes:
+        listener: Hears of every commit and rejection; set before the first `submit`.
+        published_ts: Newest ts that the outside may see.
+        last_wall_us: Wall time of the newest record: the log's time never goes back.
+    """
+
+    def __init__(
+        self,
+        store: LmdbStore,
+        log: Log,
+        window: CommitWindow,
+        environment: Environment,
+        options: CommitterOptions,
+        listener: Listener,
+        *,
+        last_wall_us: int,
+    ) -> None:
+        self.listener = listener
+        self.last_wall_us = last_wall_us
+        with store.snapshot() as snapshot:
+            self._state = snapshot.state
+        self.published_ts = self._state.ts
+        self._store = store
+        self._log = log
+        self._head = log.head
+        self._window = window
+        self._environment = environment
+        self._options = options
+        self._catalogs = CatalogCache()
+        self._open = _OpenBatch()
+        self._sealed_losers: list[Any] = []  # of the newest sealed batch; used until it is published
+        self._waiting: deque[tuple[Proposal, Any]] = deque()
+        self._waiting_ts: Counter[CommitTs] = Counter()  # their snapshots
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    def submit(self, proposal: Proposal, owner: Any) -> None:
+        """Take a proposal; the listener is told once how it ended.
+
+        Args:
+            proposal: What to commit.
+            owner: Handed back to the listener.
+        """
+        if self._closing:
+            self.listener.rejected(owner, TransientError("the daemon is stopping"))
+        elif not proposal.writes and proposal.backfill is None:
+            commit = Commit(owner, proposal.begin_ts, proposal)
+            self.listener.published(PublishedBatch(self.published_ts, [commit], set()))
+        elif len(self._waiting) >= self._options.waiting_max:
+            message = f"{len(self._waiting)} transactions wait to be committed"
+            self.listener.rejected(owner, TransientError(message, code="overloaded"))
+        elif self._waiting or not self._join(proposal, owner):
+            self._waiting.append((proposal, owner))
+            self._waiting_ts[proposal.begin_ts] += 1
+        self._wake.set()
+
+    def waiting_since(self) -> CommitTs | None:
+        """Return the oldest snapshot of those who wait for room in a batch: the window has to keep it."""
+        return min(self._waiting_ts, default=None)
+
+    def close(self) -> None:
+        """Refuse what comes from now on; `run` ends when what came before is decided."""
+        self._closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit until `close`; one task runs it.
+
+        Raises:
+            StorageError: The log failed: whether the last batch is in it is known to nobody,
+                so the process has to end and recover from the log.
+        """
+        flying: _SealedBatch | None = None
+        while True:
+            if flying is None and not self._open.commits:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            if flying is not None:
+                flying = await self._appended(flying)
+            if flying is not None and self._open.backfill is not None:
+                await self._finish(flying)  # a backfill derives its entries from what is applied
+                flying = None
+            following = self._seal() if self._open.commits else None
+            if flying is not None:
+                await self._finish(flying)
+            flying = following
+
+    # -------------------------------------------------------------------------------------- joining
+
+    def _join(self, proposal: Proposal, owner: Any) -> bool:
+        """Validate a proposal and add it to the open batch; False if the batch has no room for it."""
+        options, batch = self._options, self._open
+        size = sum([len(write.key) + len(write.value or b"") for write in proposal.writes])
+        if size > options.transaction_bytes_max:
+            message = f"the transaction writes {size} bytes, the limit is {options.transaction_bytes_max}"
+            self.listener.rejected(owner, RequestError(message, code="too_many_bytes"))
+            return True
+        if batch.commits and (
+            batch.size + size > options.batch_bytes_max
+            or len(batch.commits) >= options.batch_count_max
+            or batch.backfill is not None
+            or proposal.backfill is not None
+        ):
+            return False
+        if conflict(self._window, batch.pending, proposal):
+            self._lost(proposal, owner)
+            return True
+        batch.commits.append((proposal, owner))
+        batch.pending.add(proposal.conflict_keys())
+        batch.size += size
+        batch.backfill = proposal.backfill
+        return True
+
+    def _lost(self, proposal: Proposal, owner: Any) -> None:
+        """Reject a proposal, now or when the batch that beat it can be seen."""
+        touched_ts = self._window.first_touch(proposal.begin_ts, proposal.points, proposal.ranges)
+        if touched_ts is None:
+            self._open.losers.append(owner)
+        elif touched_ts > self.published_ts:
+            self._sealed_losers.append(owner)
+        else:
+            self.listener.rejected(owner, TransientError(code="conflict"))
+
+    def _open_next(self) -> None:
+        """Begin a new open batch with those that wait."""
+        self._open = _OpenBatch()
+        waiting = self._waiting
+        while waiting and self._join(*waiting[0]):
+            begin_ts = waiting.popleft()[0].begin_ts
+            self._waiting_ts[begin_ts] -= 1
+            if not self._waiting_ts[begin_ts]:
+                del self._waiting_ts[begin_ts]
+
+    # -------------------------------------------------------------------------------- log and store
+
+    def _seal(self) -> _SealedBatch | None:
+        """Close the open batch and begin to append it; None if it was refused for want of space."""
+        batch = self._open
+        free = self._environment.files.free_bytes(self._store.path)
+        if free < self._options.free_bytes_min + batch.size:
+            self._open_next()
+            error = TransientError(f"only {free} bytes are left on the disk", code="disk_full")
+            self._refuse([owner for _, owner in batch.commits], batch.losers, error)
+            return None
+        keys = batch.pending.keys
+        derived: dict[bytes, bytes | None] = {}
+        if batch.backfill is not None:
+            with self._store.snapshot() as snapshot:
+                catalog = self._catalogs.get(snapshot, snapshot.state.catalog_ts)
+                derived = backfill_entries(batch.backfill, snapshot, catalog)
+            keys.update(derived)
+        self.last_wall_us = max(self.last_wall_us, self._environment.clock.wall_us())
+        record = self._log.encode(
+            self._head,
+            [
+                LoggedTransaction([(write.key, write.value) for write in proposal.writes], proposal.backfill)
+                for proposal, _ in batch.commits
+            ],
+            self.last_wall_us,
+        )
+        commits = [
+            Commit(owner, CommitTs(ts), proposal)
+            for ts, (proposal, owner) in enumerate(batch.commits, self._head.last_ts + 1)
+        ]
+        self._head = record.head
+        self._window.add(record.head.last_ts, keys)
+        self._sealed_losers = batch.losers
+        self._open_next()
+        append = asyncio.wrap_future(self._environment.executor.submit(partial(self._log.append, record)))
+        return _SealedBatch(record, commits, batch.losers, keys, derived, append)
+
+    async def _appended(self, batch: _SealedBatch) -> _SealedBatch | None:
+        """Wait until a batch is durable; None if the log refused it and is as it was."""
+        try:
+            await batch.append
+        except TransientError as error:
+            self._head = batch.record.previous
+            self._window.undo(batch.record.head.last_ts)
+            self._refuse([commit.owner for commit in batch.commits], batch.losers, error)
+            return None
+        return batch
+
+    def _refuse(self, owners: list[Any], losers: list[Any], error: HeadwaterError) -> None:
+        """Reject a batch and whom it beat; the next one tries anew."""
+        _log.warning("batch refused", extra={"code": error.code, "transactions": len(owners)})
+        for owner in owners:
+            self.listener.rejected(owner, error)
+        self._reject_losers(losers)
+
+    def _reject_losers(self, losers: list[Any]) -> None:
+        for owner in losers:
+            self.listener.rejected(owner, TransientError(code="conflict"))
+
+    async def _finish(self, batch: _SealedBatch) -> None:
+        """Apply and publish a durable batch. It is decided: without room it waits, it does not fail."""
+        changes = changes_of((commit.ts, commit.proposal.writes) for commit in batch.commits)
+        changes.entries.update(batch.derived)
+        head = batch.record.head
+        catalog_ts = changes.catalog_ts or self._state.catalog_ts
+        state = State(head.last_ts, head.number, head.digest, catalog_ts)
+        while True:
+            try:
+                self._store.apply(changes, state)
+                break
+            except NO_ROOM as error:
+                _log.error("store is full", extra={"error": str(error), "commit_ts": head.last_ts})
+                await asyncio.sleep(self._options.retry_s)
+        self._state = state
+        self.published_ts = state.ts
+        self.listener.published(PublishedBatch(state.ts, batch.commits, batch.conflict_keys))
+        self._reject_losers(batch.losers)

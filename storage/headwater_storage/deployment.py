@@ -1,0 +1,273 @@
+"""Moves the database to a new bundle while the old one serves.
+
+Indexes on tables that have documents are built first, by log records that each derive the
+entries of some documents, while all writers already maintain them. Then one commit switches
+tables, indexes and active bundle together. A deploy that fails before it has changed
+nothing that a call can see; one that was cut off is taken up by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
+from headwater_protocol.errors import RequestError, TransientError
+from headwater_protocol.ids import SUFFIX_LENGTH
+
+from headwater_storage.catalog import (
+    ACTIVE_SUFFIX,
+    BUNDLES,
+    DEPLOYMENT,
+    INDEXES,
+    NUMBERS_SUFFIX,
+    TABLES,
+    TABLES_RANGE,
+    ActiveBundle,
+    BuildProgress,
+    Numbers,
+    active_bundle,
+    encode_table,
+    index_row_suffix,
+    read_row,
+)
+from headwater_storage.catalog_plan import (
+    IndexesIncompleteError,
+    check_specs,
+    plan_abandon,
+    plan_building,
+    plan_switch,
+)
+from headwater_storage.keys import MISSING, decode_fields, index_range, table_range
+from headwater_storage.proposal import Backfill
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from headwater_storage.catalog import Catalog, TableDefinition
+    from headwater_storage.catalog_plan import CatalogPlan, TableSpec
+    from headwater_storage.indexes import IndexDefinition
+    from headwater_storage.lmdb_store import StoreSnapshot
+    from headwater_storage.proposal import CommitTs
+    from headwater_storage.transaction import Transaction
+
+BUNDLE_BYTES_MAX = 15 << 20
+"""An archive is a row, so it has to fit into one transaction."""
+
+_CHUNK_ITEMS = 256
+_CHUNK_BYTES = 1 << 20
+_SWITCH_ATTEMPTS = 8
+
+_T = TypeVar("_T")
+
+
+class Database(Protocol):
+    """What a deployment needs of the engine."""
+
+    async def transact(self, function: Callable[[Transaction], _T]) -> tuple[_T, CommitTs]:
+        """Run a function in a transaction and commit it, again after a conflict."""
+
+    async def read_blocking(self, function: Callable[[StoreSnapshot, Catalog], _T]) -> _T:
+        """Run a function over the newest state without holding up the event loop."""
+
+
+class Deployment:
+    """Deploys one bundle at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = asyncio.Lock()
+
+    async def deploy(self, tables: Sequence[TableSpec], bundle: str, archive: bytes) -> CommitTs:
+        """Make a bundle the active one and its tables the catalog.
+
+        Args:
+            tables: What the bundle's manifest declares.
+            bundle: Hash that names it.
+            archive: Its zip.
+
+        Returns:
+            Commit ts of the switch.
+
+        Raises:
+            RequestError: `invalid_bundle`, or `unique_violation`: the documents that exist do
+                not allow a unique index. Nothing has changed then.
+        """
+        check_specs(tables)
+        if len(archive) > BUNDLE_BYTES_MAX:
+            raise RequestError(
+                f"the bundle has {len(archive)} bytes, the limit is {BUNDLE_BYTES_MAX}", code="invalid_bundle"
+            )
+        async with self._turn:
+            try:
+                return await self._deploy(tables, bundle, archive)
+            except RequestError:
+                await self._database.transact(_abandon)
+                raise
+
+    async def sweep(self) -> None:
+        """Delete the entries of indexes that are no longer used, in small steps."""
+        for index in await self._indexes("dropping"):
+            while not await self._step(index):
+                pass
+
+    async def _deploy(self, tables: Sequence[TableSpec], bundle: str, archive: bytes) -> CommitTs:
+        for _ in range(_SWITCH_ATTEMPTS):
+            await self._database.transact(lambda transaction: _begin_building(transaction, tables))
+            for index in await self._indexes("building"):
+                while not await self._step(index):
+                    pass
+                if index.unique:
+                    await self._database.read_blocking(
+                        lambda snapshot, catalog, index=index: check_unique(snapshot, catalog, index)  # type: ignore[misc]
+                    )
+            try:
+                _, ts = await self._database.transact(
+                    lambda transaction: _switch(transaction, tables, bundle, archive)
+                )
+            except IndexesIncompleteError:
+                continue  # a table that was empty when the building was planned no longer is
+            return ts
+        raise TransientError("the tables change faster than their indexes can be built", code="conflict")
+
+    async def _step(self, index: IndexDefinition) -> bool:
+        """Build or empty the next part of an index; return whether nothing is left to do."""
+        done, _ = await self._database.transact(lambda transaction: _advance(transaction, index))
+        return done
+
+    async def _indexes(self, state: str) -> list[IndexDefinition]:
+        indexes = await self._database.read_blocking(lambda _, catalog: list(catalog.indexes.values()))
+        return [index for index in indexes if index.state == state]
+
+
+class _Facts:
+    """Answers a plan's questions within a transaction, so that the answers count as read."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def is_empty(self, table: TableDefinition) -> bool:
+        """Tell whether the table has no document."""
+        return self._transaction.is_empty(self._transaction.catalog.by_number[table.number])
+
+    def is_built(self, index: IndexDefinition) -> bool:
+        """Tell whether a building index has every entry."""
+        return self._is_done(index)
+
+    def is_swept(self, index: IndexDefinition) -> bool:
+        """Tell whether a dropping index has no entry left."""
+        return self._is_done(index)
+
+    def _is_done(self, index: IndexDefinition) -> bool:
+        row = read_row(self._transaction, INDEXES, index_row_suffix(index.number), BuildProgress)
+        return row is not None and row.done
+
+
+def check_unique(snapshot: StoreSnapshot, catalog: Catalog, index: IndexDefinition) -> None:
+    """Check that no two documents have the same fields in a unique index.
+
+    Once it is built and this holds, it holds for good: from then on every writer sees all
+    of its entries, and who began before conflicts with the building.
+
+    Raises:
+        RequestError: `unique_violation`, naming table, index and value.
+    """
+    cut_fields = b""
+    seen: set[bytes] = set()
+    for key, overflow in snapshot.entries(*index_range(index.number)):
+        fields = key[:-SUFFIX_LENGTH]
+        if fields != cut_fields:
+            cut_fields = fields
+            seen = {overflow}
+        elif overflow not in seen:
+            seen.add(overflow)
+        else:
+            values = decode_fields(fields[4:] + overflow)
+            if not any(value is None or value is MISSING for value in values):
+                table = catalog.by_number[index.table].definition.name
+                raise RequestError(
+                    f"table {table!r} has two documents with {', '.join(index.fields)} = {values!r:.500},"
+                    f" so the index {index.name!r} cannot be unique",
+                    code="unique_violation",
+                )
+
+
+def _begin_building(transaction: Transaction, tables: Sequence[TableSpec]) -> None:
+    transaction.add_range(*TABLES_RANGE)
+    plan = plan_building(transaction.catalog, _numbers(transaction), tables, _Facts(transaction))
+    _write_plan(transaction, plan)
+
+
+def _abandon(transaction: Transaction) -> None:
+    transaction.add_range(*TABLES_RANGE)
+    _write_plan(transaction, plan_abandon(transaction.catalog, _numbers(transaction)))
+
+
+def _switch(transaction: Transaction, tables: Sequence[TableSpec], bundle: str, archive: bytes) -> None:
+    transaction.add_range(*TABLES_RANGE)
+    plan = plan_switch(transaction.catalog, _numbers(transaction), tables, _Facts(transaction))
+    _write_plan(transaction, plan)
+    previous = active_bundle(transaction)
+    if previous == bundle:
+        return
+    kept = {bundle.encode(), (previous or "").encode()}
+    for key, _ in transaction.snapshot.documents(*table_range(BUNDLES)):
+        if key[4:] not in kept:
+            transaction.put_row(BUNDLES, key[4:], None)
+    transaction.put_row(BUNDLES, bundle.encode(), archive)
+    row = ActiveBundle(bundle, transaction.now_us)
+    transaction.put_row(DEPLOYMENT, ACTIVE_SUFFIX, msgspec.msgpack.encode(row))
+
+
+def _numbers(transaction: Transaction) -> Numbers:
+    return read_row(transaction, DEPLOYMENT, NUMBERS_SUFFIX, Numbers) or Numbers()
+
+
+def _write_plan(transaction: Transaction, plan: CatalogPlan) -> None:
+    before = transaction.catalog.indexes
+    for table in plan.tables:
+        transaction.put_row(TABLES, table.row_suffix, encode_table(table))
+        after = {index.number: index for index in table.indexes}
+        for number, index in before.items():
+            # The progress row belongs to one stay in one state.
+            if index.table == table.number and index != after.get(number):
+                transaction.put_row(INDEXES, index_row_suffix(number), None)
+    if plan.numbers != _numbers(transaction):
+        transaction.put_row(DEPLOYMENT, NUMBERS_SUFFIX, msgspec.msgpack.encode(plan.numbers))
+
+
+def _advance(transaction: Transaction, index: IndexDefinition) -> bool:
+    """Plan the next part of building or emptying an index; return whether nothing is left to do."""
+    current = transaction.catalog.indexes.get(index.number)
+    handle = transaction.catalog.by_number[index.table]
+    transaction.add_point(handle.row_key)
+    if current is None or current.state != index.state:
+        return True
+    building = current.state == "building"
+    lo, hi = handle.documents if building else index_range(index.number)
+    suffix = index_row_suffix(index.number)
+    progress = read_row(transaction, INDEXES, suffix, BuildProgress) or BuildProgress(lo, False)
+    if progress.done:
+        return True
+    snapshot = transaction.snapshot
+    items = snapshot.documents(progress.next, hi) if building else snapshot.entries(progress.next, hi)
+    end = _chunk_end(items)
+    if end is None:
+        progress = BuildProgress(hi, True)
+    else:
+        transaction.backfill = Backfill(index.number, progress.next, end)
+        progress = BuildProgress(end, False)
+    transaction.put_row(INDEXES, suffix, msgspec.msgpack.encode(progress))
+    return progress.done
+
+
+def _chunk_end(items: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return where a part ends that is small enough for one record, None if there is nothing."""
+    end = None
+    size = 0
+    for count, (key, value) in enumerate(items, 1):
+        end = key + b"\x00"
+        size += len(key) + len(value)
+        if count >= _CHUNK_ITEMS or size >= _CHUNK_BYTES:
+            break
+    return end

@@ -1,0 +1,295 @@
+"""What storage needs of the outside: clock, randomness, files, threads.
+
+Small protocols with the real implementations; simulation and tests hand in others. The
+store's own file is not among them: LMDB goes to the operating system itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_T = TypeVar("_T")
+
+_BLOCKING_THREADS = 4
+"""One append, one checkpoint and one next segment may be under way, and one look at the disk."""
+
+_MOUNTS = "/proc/self/mountinfo"
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def wall_us(self) -> int:
+        """Return wall clock time, µs since 1970. May go back."""
+        ...
+
+    def mono_s(self) -> float:
+        """Return monotonic time in seconds."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; only ever called before the daemon serves."""
+
+
+class Random(Protocol):
+    """Randomness."""
+
+    def bytes(self, count: int) -> bytes:
+        """Return `count` random bytes."""
+        ...
+
+
+class FileSystem(Protocol):
+    """The files of the log and the small files beside it. Errors are `OSError`."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Open a file, mode 0600 if it is made; returns its descriptor."""
+        ...
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+
+    def pread(self, descriptor: int, size: int, offset: int) -> bytes:
+        """Read up to `size` bytes; fewer only at the end of the file."""
+        ...
+
+    def pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write all of `data`."""
+
+    def fdatasync(self, descriptor: int) -> None:
+        """Return when what was written to the file is durable."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Return when the names in a folder are durable."""
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename, replacing what has the new name."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; one that is not there is no error."""
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the sorted names in a folder."""
+        ...
+
+    def size(self, descriptor: int) -> int:
+        """Return a file's size in bytes."""
+        ...
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how many bytes may still be written where a path lies."""
+        ...
+
+    def forget_cached(self, descriptor: int) -> None:
+        """Let later reads come from the disk where the cache holds nothing unwritten."""
+
+
+class Executor(Protocol):
+    """Runs blocking work: in threads in the daemon, at once in simulation."""
+
+    def submit(self, work: Callable[[], _T], /) -> Future[_T]:
+        """Start the work; the future has its result or error."""
+        ...
+
+    def close(self) -> None:
+        """Wait for all work and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """All of the outside that storage sees."""
+
+    clock: Clock
+    random: Random
+    files: FileSystem
+    executor: Executor
+
+    async def run_blocking(self, work: Callable[[], _T]) -> _T:
+        """Run blocking work without holding up the event loop; cancelling the caller does not stop it."""
+        return await outcome_of(self.executor.submit(work))
+
+
+class RealClock:
+    """The machine's clocks."""
+
+    def wall_us(self) -> int:
+        """Return wall clock time, µs since 1970."""
+        return time.time_ns() // 1000
+
+    def mono_s(self) -> float:
+        """Return monotonic time in seconds."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+class RealRandom:
+    """The kernel's randomness."""
+
+    def bytes(self, count: int) -> bytes:
+        """Return `count` random bytes."""
+        return os.urandom(count)
+
+
+class RealFileSystem:
+    """The machine's files."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Open a file."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def pread(self, descriptor: int, size: int, offset: int) -> bytes:
+        """Read up to `size` bytes; fewer only at the end of the file."""
+        part = os.pread(descriptor, size, offset)
+        if len(part) == size or not part:
+            return part
+        parts = [part]
+        done = len(part)
+        while done < size and (part := os.pread(descriptor, size - done, offset + done)):
+            parts.append(part)
+            done += len(part)
+        return b"".join(parts)
+
+    def pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write all of `data`."""
+        written = os.pwrite(descriptor, data, offset)
+        while written < len(data):
+            written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
+
+    def fdatasync(self, descriptor: int) -> None:
+        """Make what was written durable."""
+        os.fdatasync(descriptor)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename, replacing what has the new name."""
+        os.replace(old, new)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file if it is there."""
+        path.unlink(missing_ok=True)
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the sorted names in a folder."""
+        return sorted(os.listdir(folder))
+
+    def size(self, descriptor: int) -> int:
+        """Return a file's size in bytes."""
+        return os.fstat(descriptor).st_size
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how many bytes may still be written there."""
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
+
+    def forget_cached(self, descriptor: int) -> None:
+        """Drop clean pages of a file from the cache."""
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class ThreadExecutor:
+    """A few threads of its own."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="headwater-storage")
+
+    def submit(self, work: Callable[[], _T], /) -> Future[_T]:
+        """Start the work in a thread."""
+        return self._pool.submit(work)
+
+    def close(self) -> None:
+        """Wait for all work and end."""
+        self._pool.shutdown()
+
+
+class InlineExecutor:
+    """Does the work at once, in the caller's thread: for simulation and command line tools."""
+
+    def submit(self, work: Callable[[], _T], /) -> Future[_T]:
+        """Do the work; the returned future is done."""
+        future: Future[_T] = Future()
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Do nothing: no work is ever left."""
+
+
+async def outcome_of(future: Future[_T]) -> _T:
+    """Wait for submitted work; cancelling the caller does not stop it."""
+    if future.done():
+        return future.result()
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def real_environment() -> Environment:
+    """Return the machine's clock, randomness, files and threads; whoever makes it closes the executor."""
+    return Environment(RealClock(), RealRandom(), RealFileSystem(), ThreadExecutor())
+
+
+def read_file(files: FileSystem, path: Path) -> bytes | None:
+    """Return all of a file, None if there is none."""
+    try:
+        descriptor = files.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        return files.pread(descriptor, files.size(descriptor), 0)
+    finally:
+        files.close(descriptor)
+
+
+def write_file_durably(files: FileSystem, path: Path, data: bytes) -> None:
+    """Write a whole file so that after a crash either the old or the new one is there, complete.
+
+    On return the new one is durable under its name.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = files.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        files.pwrite(descriptor, data, 0)
+        files.fdatasync(descriptor)
+    finally:
+        files.close(descriptor)
+    files.rename(temporary, path)
+    files.sync_folder(path.parent)
+
+
+def filesystem_kind(path: Path) -> str:
+    """Return the type of the filesystem that a path lies on ("ext4", "nfs4"), or "" if it cannot be told."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields, _, rest = line.partition(" - ")
+                if fields.split()[2] == wanted:
+                    return rest.split()[0]
+    except OSError:
+        return ""
+    return ""

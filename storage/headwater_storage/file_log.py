@@ -1,0 +1,385 @@
+"""The log in segment files of one folder.
+
+Does IO. Segments are made of real zeros and synced before their first use, so that an
+append changes no metadata of the file system, and are never used again for other records,
+so that nothing old can look like a record. The next one is made ahead, in the background.
+
+A file found at the start is never appended to: its records may be in the page cache only,
+or lie behind a block whose writing failed. `FileLog.open` copies the valid records of the
+last segment to a new file, makes that durable and puts it in the old one's place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headwater_protocol.errors import StorageError, TransientError
+
+from headwater_storage.environment import write_file_durably
+from headwater_storage.log import EMPTY_HEAD, EncodedRecord, Head, LoggedTransaction, Record, RecordKind
+from headwater_storage.log_format import (
+    SECTOR_BYTES,
+    encode_record,
+    encode_segment_header,
+)
+from headwater_storage.proposal import CommitTs
+from headwater_storage.retention import SegmentExtent, removable
+from headwater_storage.segments import find_segments, read_log, scan_segment, segment_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from headwater_storage.environment import Environment
+
+SEGMENT_BYTES = 64 << 20
+FIRST_SEGMENT_BYTES = 1 << 20
+PREPARED_NAME = "next.prepared"
+_ZEROS_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileLogOptions:
+    """How the log lies on disk.
+
+    Attributes:
+        segment_bytes: Size of a segment; a record that is larger gets one of its own.
+        first_segment_bytes: Size of the one that each opening begins: small, as it is
+            written before the daemon is ready.
+        keep_bytes: How much log to keep beyond what recovery needs.
+    """
+
+    segment_bytes: int = SEGMENT_BYTES
+    first_segment_bytes: int = FIRST_SEGMENT_BYTES
+    keep_bytes: int = SEGMENT_BYTES
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    base_number: int
+    size: int
+
+
+class FileLog:
+    """The log of one data directory, whose lock the caller holds.
+
+    Appends come from one thread at a time. Life: `open` reads and secures what is there,
+    `claim` begins a segment of its own; until then nothing can be appended.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log_id: bytes,
+        environment: Environment,
+        options: FileLogOptions,
+        check_owner: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._log_id = log_id
+        self._environment = environment
+        self._files = environment.files
+        self._options = options
+        self._check_owner = check_owner
+        self._segments: list[_Segment] = []
+        self._head = EMPTY_HEAD
+        self._incarnation = b""
+        self._appended = 0
+        self._descriptor: int | None = None  # of the current segment; None before `claim` and after `close`
+        self._offset = 0
+        self._failed = False  # set by a failed write or sync, for good
+        self._preparing: Future[None] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        log_id: bytes,
+        environment: Environment,
+        options: FileLogOptions,
+        *,
+        needed: Head,
+        check_owner: Callable[[], None] = lambda: None,
+    ) -> FileLog:
+        """Open the log and make durable what is in it.
+
+        Args:
+            folder: An existing folder; without segments the log is new.
+            log_id: Which log is expected there.
+            environment: Files, and the executor that makes segments ahead.
+            options: How it lies on disk.
+            needed: Where the store is: what follows must be readable, and the log may not
+                end before.
+            check_owner: Called before each new segment; raises if the directory has got
+                another owner.
+
+        Raises:
+            StorageError: `damaged`, with file and offset.
+        """
+        log = cls(folder, log_id, environment, options, check_owner)
+        log._recover(needed)
+        return log
+
+    @property
+    def log_id(self) -> bytes:
+        """Names this log among all."""
+        return self._log_id
+
+    @property
+    def incarnation(self) -> bytes:
+        """Names the claim under which records are appended; b"" before `claim`."""
+        return self._incarnation
+
+    @property
+    def head(self) -> Head:
+        """Where the durable log ends."""
+        return self._head
+
+    @property
+    def appended_bytes(self) -> int:
+        """Bytes appended since the log was opened."""
+        return self._appended
+
+    def _recover(self, needed: Head) -> None:
+        files = self._files
+        for name in files.names(self._folder):
+            if name == PREPARED_NAME or name.endswith(".tmp"):
+                files.remove(self._folder / name)
+        found = find_segments(files, self._folder)
+        for _, path in found[:-1]:
+            self._make_durable(path)
+        if found:
+            found[-1:] = self._copy_tail(*found[-1])
+        self._segments = [_Segment(path, base, self._size_of(path)) for base, path in found]
+        self._head = self._verified_head(needed)
+
+    def _make_durable(self, path: Path) -> None:
+        descriptor = self._files.open(path, os.O_RDWR)
+        try:
+            self._files.fdatasync(descriptor)
+        finally:
+            self._files.close(descriptor)
+
+    def _size_of(self, path: Path) -> int:
+        descriptor = self._files.open(path, os.O_RDONLY)
+        try:
+            return self._files.size(descriptor)
+        finally:
+            self._files.close(descriptor)
+
+    def _copy_tail(self, base_number: int, path: Path) -> list[tuple[int, Path]]:
+        """Put a durable copy of the last segment's valid records in its place.
+
+        After a failed sync the cache may hold what the disk does not, marked as clean: such
+        pages are dropped first, so that what is copied is what a power cut would leave.
+        """
+        descriptor = self._files.open(path, os.O_RDONLY)
+        try:
+            self._files.forget_cached(descriptor)
+            data = self._files.pread(descriptor, self._files.size(descriptor), 0)
+        finally:
+            self._files.close(descriptor)
+        scan = scan_segment(data, path, self._log_id, base_number, None)
+        write_file_durably(self._files, path, data[: scan.end])
+        return [(base_number, path)]
+
+    def _verified_head(self, needed: Head) -> Head:
+        """Read everything from `needed` on and return where the log ends."""
+        if not self._segments:
+            if needed.number:
+                raise StorageError(
+                    f"{self._folder}: the log is gone, the store is at record {needed.number}", code="damaged"
+                )
+            return EMPTY_HEAD
+        trimmed = self._segments[0].base_number == needed.number + 1
+        start = needed.number + 1 if trimmed else needed.number
+        head = needed if trimmed else None
+        for record in read_log(self._files, self._folder, self._log_id, start, after=head):
+            if record.number == needed.number and record.digest != needed.digest:
+                raise StorageError(
+                    f"{self._folder}: log record {needed.number} is not the one that the store has",
+                    code="damaged",
+                )
+            head = record.head
+        if head is None:
+            raise StorageError(
+                f"{self._folder}: the log ends before record {needed.number}, which the store has",
+                code="damaged",
+            )
+        return head
+
+    def claim(self, incarnation: bytes, first_ts: CommitTs, wall_us: int) -> Record:
+        """Begin a claim in a segment of its own. Durable on return."""
+        encoded = encode_record(
+            kind=RecordKind.CLAIM,
+            log_id=self._log_id,
+            incarnation=incarnation,
+            previous=self._head,
+            first_ts=first_ts,
+            wall_us=wall_us,
+            transactions=(),
+        )
+        self._incarnation = incarnation
+        self._start_segment(len(encoded.data), self._options.first_segment_bytes)
+        self._append(encoded)
+        return Record(
+            number=encoded.head.number,
+            kind=RecordKind.CLAIM,
+            incarnation=incarnation,
+            previous_digest=encoded.previous.digest,
+            digest=encoded.head.digest,
+            first_ts=first_ts,
+            wall_us=wall_us,
+            transactions=[],
+        )
+
+    def encode(
+        self,
+        previous: Head,
+        transactions: Sequence[LoggedTransaction],
+        wall_us: int,
+        first_ts: CommitTs | None = None,
+    ) -> EncodedRecord:
+        """Return the record of a batch as bytes."""
+        return encode_record(
+            kind=RecordKind.BATCH,
+            log_id=self._log_id,
+            incarnation=self._incarnation,
+            previous=previous,
+            first_ts=CommitTs(previous.last_ts + 1) if first_ts is None else first_ts,
+            wall_us=wall_us,
+            transactions=transactions,
+        )
+
+    def append(self, record: EncodedRecord) -> None:
+        """Append one record; durable on return."""
+        if self._failed or self._descriptor is None:
+            raise StorageError("the log is closed or has failed; nothing can be appended", code="disk_failed")
+        if record.previous != self._head:
+            raise StorageError(
+                f"the log ends with record {self._head.number}, not {record.previous.number} as expected",
+                code="damaged",
+            )
+        if self._offset + len(record.data) > self._segments[-1].size:
+            self._rotate(len(record.data))
+        self._append(record)
+
+    def _append(self, record: EncodedRecord) -> None:
+        assert self._descriptor is not None
+        try:
+            self._files.pwrite(self._descriptor, record.data, self._offset)
+            self._files.fdatasync(self._descriptor)
+        except OSError as error:
+            self._failed = True
+            raise StorageError(
+                f"{self._segments[-1].path}: writing log record {record.head.number} failed: {error}",
+                code="disk_failed",
+            ) from error
+        self._offset += len(record.data)
+        self._appended += len(record.data)
+        self._head = record.head
+        if self._preparing is None and self._offset * 2 > self._segments[-1].size:
+            self._preparing = self._environment.executor.submit(self._prepare)
+
+    def _rotate(self, record_bytes: int) -> None:
+        """Begin the next segment, or raise with the log as it was."""
+        if self._preparing is not None:
+            preparing, self._preparing = self._preparing, None
+            self._before_writing(preparing.result)
+        self._before_writing(lambda: self._start_segment(record_bytes, self._options.segment_bytes))
+
+    def _before_writing(self, work: Callable[[], None]) -> None:
+        """Do work before anything of a record is written: a full disk then is no failure of the log."""
+        try:
+            work()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise TransientError(
+                    "there is no space for the next log segment", code="disk_full"
+                ) from error
+            self._failed = True
+            raise StorageError(f"the next log segment cannot be made: {error}", code="disk_failed") from error
+
+    def _prepare(self) -> None:
+        """Make a segment of zeros under a name that recovery removes."""
+        self._write_zeros(self._folder / PREPARED_NAME, self._options.segment_bytes)
+
+    def _write_zeros(self, path: Path, size: int) -> None:
+        files = self._files
+        descriptor = files.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            zeros = bytes(min(size, _ZEROS_CHUNK))
+            for offset in range(0, size, len(zeros)):
+                files.pwrite(descriptor, zeros[: size - offset], offset)
+            files.fdatasync(descriptor)
+        except OSError:
+            files.remove(path)  # a full disk shall not be fuller for it
+            raise
+        finally:
+            files.close(descriptor)
+
+    def _start_segment(self, record_bytes: int, size: int) -> None:
+        """Make the segment for the next record, durable under its name, and use it from now on."""
+        self._check_owner()
+        files = self._files
+        prepared = self._folder / PREPARED_NAME
+        size = max(size, SECTOR_BYTES + record_bytes)
+        size += -size % SECTOR_BYTES
+        try:
+            ready = self._size_of(prepared) == size
+        except FileNotFoundError:
+            ready = False
+        if not ready:
+            self._write_zeros(prepared, size)
+        base = self._head.number + 1
+        path = self._folder / segment_name(base)
+        descriptor = files.open(prepared, os.O_RDWR)
+        try:
+            files.pwrite(descriptor, encode_segment_header(self._log_id, self._head), 0)
+            files.fdatasync(descriptor)
+            files.rename(prepared, path)
+            files.sync_folder(self._folder)
+        except BaseException:
+            files.close(descriptor)
+            raise
+        if self._descriptor is not None:
+            files.close(self._descriptor)
+        self._descriptor, self._offset = descriptor, SECTOR_BYTES
+        self._segments = [segment for segment in self._segments if segment.base_number != base]
+        self._segments.append(_Segment(path, base, size))
+
+    def read(self, from_number: int) -> Iterator[Record]:
+        """Iterate the records from a number up to the head as of the call."""
+        last = self._head.number
+        if from_number > last:
+            return
+        for record in read_log(self._files, self._folder, self._log_id, from_number):
+            yield record
+            if record.number == last:
+                return
+
+    def trim(self, up_to_number: int) -> None:
+        """Allow records up to this number to go; what is kept beyond is an option."""
+        extents = [SegmentExtent(segment.base_number, segment.size) for segment in self._segments]
+        gone = set(removable(extents, up_to_number, self._options.keep_bytes))
+        if not gone:
+            return
+        # Oldest first: what is left after a crash in between is still one run of records.
+        for segment in [segment for segment in self._segments if segment.base_number in gone]:
+            self._files.remove(segment.path)
+        self._files.sync_folder(self._folder)
+        self._segments = [segment for segment in self._segments if segment.base_number not in gone]
+
+    def close(self) -> None:
+        """Give up the files; everything appended is durable already."""
+        preparing, self._preparing = self._preparing, None
+        if preparing is not None:
+            preparing.exception()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._files.close(descriptor)

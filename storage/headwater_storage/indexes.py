@@ -1,0 +1,119 @@
+"""Which entries a document has in the indexes of its table.
+
+Pure, and the only place that knows: live transactions, replay, backfill and the checks all
+derive entries here, from stored bytes and index definitions alone, so replay equals live by
+construction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from headwater_protocol.values import INT64_EXTENSION
+
+from headwater_storage.keys import MISSING, encode_fields, entry_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class IndexDefinition(msgspec.Struct, frozen=True):
+    """One index of a table.
+
+    Attributes:
+        number: Names it in entry keys; never used again for another index.
+        table: Number of its table.
+        name: Unique among the table's ready indexes.
+        fields: Dotted paths into the document.
+        unique: Whether two documents may not have the same fields; a null or missing field
+            collides with nothing.
+        state: `building`, `ready` or `dropping`.
+    """
+
+    number: int
+    table: int
+    name: str
+    fields: list[str]
+    unique: bool
+    state: str
+
+    @property
+    def maintained(self) -> bool:
+        """Whether writers keep its entries up to date."""
+        return self.state != "dropping"
+
+
+class EntryMaker:
+    """Derives the entries of one table's documents.
+
+    Only the fields that some index names are decoded; the rest of a document is skipped.
+    """
+
+    __slots__ = ("_decode", "_plans", "indexes")
+
+    def __init__(self, indexes: Sequence[IndexDefinition]) -> None:
+        self.indexes = tuple(indexes)
+        columns: dict[str, str] = {}
+        for index in indexes:
+            for path in index.fields:
+                columns.setdefault(path.split(".", 1)[0], f"column_{len(columns)}")
+        self._decode = _column_decoder(columns)
+        self._plans = [
+            (index.number, [_path_of(path, columns) for path in index.fields]) for index in self.indexes
+        ]
+
+    def entries(self, document: bytes, suffix: bytes) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """Return the entry key in each index, in the order of `indexes`, and the rests of cut ones."""
+        if not self._plans:
+            return [], {}
+        row = self._decode(document)
+        keys: list[bytes] = []
+        overflow: dict[bytes, bytes] = {}
+        for number, paths in self._plans:
+            key, rest = entry_key(number, encode_fields([_value(row, path) for path in paths]), suffix)
+            keys.append(key)
+            if rest:
+                overflow[key] = rest
+        return keys, overflow
+
+    def unique_values(self, position: int, document: bytes) -> list[Any] | None:
+        """Return the document's fields in the index at `position` of `indexes`.
+
+        None if one of them is null or missing, so that they cannot collide.
+        """
+        row = self._decode(document)
+        values = [_value(row, path) for path in self._plans[position][1]]
+        return None if any(value is None or value is MISSING for value in values) else values
+
+
+def _column_decoder(columns: dict[str, str]) -> Any:
+    """Return a function that decodes just these top-level fields, each to builtins or `MISSING`."""
+    struct = msgspec.defstruct(
+        "Columns",
+        [(column, Any, msgspec.field(default=MISSING)) for column in columns.values()],
+        rename={column: name for name, column in columns.items()},
+        frozen=True,
+        gc=False,
+    )
+    return msgspec.msgpack.Decoder(struct, ext_hook=_plain_extension).decode
+
+
+def _plain_extension(code: int, data: memoryview) -> Any:
+    if code == INT64_EXTENSION and len(data) == 8:
+        return int.from_bytes(data, "big", signed=True)
+    raise msgspec.ValidationError(f"extension type {code} has no place in the order of values")
+
+
+def _path_of(path: str, columns: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    head, *rest = path.split(".")
+    return columns[head], tuple(rest)
+
+
+def _value(row: Any, path: tuple[str, tuple[str, ...]]) -> Any:
+    value = getattr(row, path[0])
+    for name in path[1]:
+        if not isinstance(value, dict) or name not in value:
+            return MISSING
+        value = value[name]
+    return value

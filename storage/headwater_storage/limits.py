@@ -1,0 +1,86 @@
+"""What one call may read and write.
+
+Pure. Too many documents or bytes raise a named error in the call; too many ranges are
+merged into wider ones, which may cause a needless rerun but never a missed one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headwater_protocol.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Bounds of one transaction.
+
+    Attributes:
+        documents_read_max: Documents read, own writes and missing ones included.
+        bytes_read_max: Their encoded bytes together.
+        documents_written_max: Documents inserted, replaced or deleted, each time counted.
+        bytes_written_max: Their encoded bytes together.
+        document_bytes_max: One encoded document.
+        ranges_max: Ranges of the read set before neighbours are merged.
+    """
+
+    documents_read_max: int = 32_768
+    bytes_read_max: int = 64 << 20
+    documents_written_max: int = 16_384
+    bytes_written_max: int = 15 << 20
+    document_bytes_max: int = 1 << 20
+    ranges_max: int = 4_096
+
+
+class CallUsage:
+    """Counts what a transaction reads and writes, and raises when it is more than its limits.
+
+    Attributes:
+        documents_read: Documents read so far.
+        bytes_read: Their bytes.
+        documents_written: Documents written so far.
+        bytes_written: Their bytes.
+    """
+
+    __slots__ = ("_limits", "bytes_read", "bytes_written", "documents_read", "documents_written")
+
+    def __init__(self, limits: CallLimits) -> None:
+        self._limits = limits
+        self.documents_read = 0
+        self.bytes_read = 0
+        self.documents_written = 0
+        self.bytes_written = 0
+
+    def read(self, size: int) -> None:
+        """Count one document read."""
+        self.documents_read += 1
+        self.bytes_read += size
+        if self.documents_read > self._limits.documents_read_max:
+            raise RequestError(
+                f"the call read more than {self._limits.documents_read_max} documents",
+                code="too_many_documents",
+            )
+        if self.bytes_read > self._limits.bytes_read_max:
+            raise RequestError(
+                f"the call read more than {self._limits.bytes_read_max} bytes", code="too_many_bytes"
+            )
+
+    def write(self, size: int) -> None:
+        """Count one document written; `size` is 0 for a delete."""
+        limits = self._limits
+        if size > limits.document_bytes_max:
+            raise RequestError(
+                f"the document has {size} bytes encoded, the limit is {limits.document_bytes_max}",
+                code="document_too_large",
+            )
+        if self.documents_written >= limits.documents_written_max:
+            raise RequestError(
+                f"the call wrote more than {limits.documents_written_max} documents",
+                code="too_many_documents",
+            )
+        if self.bytes_written + size > limits.bytes_written_max:
+            raise RequestError(
+                f"the call wrote more than {limits.bytes_written_max} bytes", code="too_many_bytes"
+            )
+        self.documents_written += 1
+        self.bytes_written += size

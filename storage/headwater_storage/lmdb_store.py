@@ -1,0 +1,254 @@
+"""The store: latest versions of all documents, index entries and the state, in LMDB.
+
+Does IO through a memory map. One process writes, in one thread; any number of processes
+read snapshots. Between checkpoints the file on disk is not consistent by itself: only
+`recovery` may open it for writing, which first puts the saved meta pages back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import lmdb
+import msgspec
+from headwater_protocol.errors import StorageError
+
+from headwater_storage.log import NO_DIGEST, Head
+from headwater_storage.proposal import CommitTs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+DATA_FILE = "data.mdb"
+LOCK_FILE = "lock.mdb"
+MAP_SIZE_BYTES = 1 << 40
+READERS_MAX = 512
+
+_DOCUMENTS, _ENTRIES, _META = b"documents", b"entries", b"meta"
+_STATE_KEY = b"state"
+
+
+class State(NamedTuple):
+    """What the last applied record left.
+
+    Attributes:
+        ts: The database is as of this commit ts.
+        record_number: Number of that record.
+        record_digest: Its digest: the next one must chain to it.
+        catalog_ts: Commit ts at which the catalog last changed.
+    """
+
+    ts: CommitTs
+    record_number: int
+    record_digest: bytes
+    catalog_ts: CommitTs
+
+    @property
+    def head(self) -> Head:
+        """Where the log ends if nothing follows."""
+        return Head(self.record_number, self.record_digest, self.ts)
+
+
+EMPTY_STATE = State(CommitTs(0), 0, NO_DIGEST, CommitTs(0))
+
+_encode_state = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(State).decode
+
+
+@dataclass(slots=True)
+class AppliedBatch:
+    """What one record changes; the last word on a key counts.
+
+    Attributes:
+        documents: Document keys with stored values; None deletes.
+        entries: Entry keys with values (the rest of a cut field tuple, else b""); None deletes.
+    """
+
+    documents: dict[bytes, bytes | None] = field(default_factory=dict)
+    entries: dict[bytes, bytes | None] = field(default_factory=dict)
+
+
+class StoreSnapshot:
+    """The database as of one commit ts. Close it: while it is open no page of it is reused."""
+
+    __slots__ = ("_documents", "_entries", "_get", "_transaction", "state")
+
+    def __init__(self, transaction: Any, documents: Any, entries: Any, meta: Any) -> None:
+        self._transaction = transaction
+        self._documents = documents
+        self._entries = entries
+        self._get = transaction.get
+        raw = self._get(_STATE_KEY, None, meta)
+        self.state = State(*EMPTY_STATE) if raw is None else _decode_state(raw)
+
+    @property
+    def ts(self) -> CommitTs:
+        """Its commit ts."""
+        return self.state.ts
+
+    def get_document(self, key: bytes) -> bytes | None:
+        """Return a stored value, None if there is no such document."""
+        value: bytes | None = self._get(key, None, self._documents)
+        return value
+
+    def get_entry(self, key: bytes) -> bytes | None:
+        """Return an index entry's value, None if there is no such entry."""
+        value: bytes | None = self._get(key, None, self._entries)
+        return value
+
+    def documents(self, lo: bytes, hi: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate keys and stored values of `[lo, hi)`, lazily."""
+        return _scan(self._transaction.cursor(self._documents), lo, hi, reverse)
+
+    def entries(self, lo: bytes, hi: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate entry keys and values of `[lo, hi)`, lazily."""
+        return _scan(self._transaction.cursor(self._entries), lo, hi, reverse)
+
+    def close(self) -> None:
+        """Release it; may be called twice."""
+        self._transaction.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _scan(cursor: Any, lo: bytes, hi: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+    if reverse:
+        positioned = cursor.prev() if cursor.set_range(hi) else cursor.last()
+        if positioned:
+            for item in cursor.iterprev():
+                if item[0] < lo:
+                    return
+                yield item
+    elif cursor.set_range(lo):
+        for item in cursor.iternext():
+            if item[0] >= hi:
+                return
+            yield item
+
+
+class LmdbStore:
+    """One LMDB environment.
+
+    A process may have one `LmdbStore` of a folder at a time. A writer's methods belong to
+    one thread, except `sync`; snapshots may be used in any one thread each.
+    """
+
+    def __init__(self, environment: Any, path: Path, *, create: bool) -> None:
+        self._environment = environment
+        self.path = path
+        self._documents, self._entries, self._meta = (
+            environment.open_db(name, create=create) for name in (_DOCUMENTS, _ENTRIES, _META)
+        )
+        self.page_bytes: int = environment.stat()["psize"]
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        map_size: int = MAP_SIZE_BYTES,
+        readonly: bool = False,
+        create: bool = False,
+        readers_max: int = READERS_MAX,
+        sync_each_batch: bool = False,
+    ) -> LmdbStore:
+        """Open the store in a folder.
+
+        Args:
+            path: An existing folder.
+            map_size: Address space to reserve, not memory: the file cannot grow beyond it.
+            readonly: For workers.
+            create: Make a store where there is none.
+            readers_max: Snapshots open at a time in all processes together.
+            sync_each_batch: Make every `apply` durable by itself.
+
+        Raises:
+            StorageError: `damaged`, LMDB cannot open it.
+        """
+        try:
+            environment = lmdb.open(
+                str(path),
+                map_size=map_size,
+                readonly=readonly,
+                create=create,
+                max_dbs=3,
+                max_readers=readers_max,
+                max_spare_txns=8,
+                sync=sync_each_batch,
+                metasync=sync_each_batch,
+                lib_version=0,
+            )
+            return cls(environment, path, create=create)
+        except lmdb.Error as error:
+            raise StorageError(f"{path}: the store cannot be opened: {error}", code="damaged") from error
+
+    def snapshot(self) -> StoreSnapshot:
+        """Return the newest state, to be closed by the caller."""
+        transaction = self._environment.begin()
+        try:
+            return StoreSnapshot(transaction, self._documents, self._entries, self._meta)
+        except BaseException:
+            transaction.abort()
+            raise
+
+    def apply(self, changes: AppliedBatch, state: State) -> None:
+        """Apply one record in one write transaction: all of it, or nothing if it raises.
+
+        Raises:
+            lmdb.Error: The disk or the map is full, or the disk failed.
+        """
+        with self._environment.begin(write=True) as transaction:
+            _write(transaction, self._documents, changes.documents)
+            _write(transaction, self._entries, changes.entries)
+            transaction.put(_STATE_KEY, _encode_state(state), db=self._meta)
+
+    def sync(self) -> None:
+        """Return when all that was applied before the call is on disk. Blocks: run it in a thread.
+
+        Raises:
+            lmdb.Error: The disk failed. What is on disk now is known to nobody; do not retry.
+        """
+        # Without True this does nothing in an environment that was opened with sync off.
+        self._environment.sync(True)
+
+    def used_bytes(self) -> int:
+        """Return how far the file is in use, free pages inside it included."""
+        pages: int = self._environment.info()["last_pgno"] + 1
+        return pages * self.page_bytes
+
+    def reader_check(self) -> int:
+        """Free the slots of readers whose process is dead; return how many."""
+        freed: int = self._environment.reader_check()
+        return freed
+
+    def readers_text(self) -> str:
+        """Return LMDB's list of readers, for display."""
+        text: str = self._environment.readers()
+        return text
+
+    def close(self) -> None:
+        """Close it; open snapshots become invalid."""
+        self._environment.close()
+
+
+def _write(transaction: Any, database: Any, changes: Mapping[bytes, bytes | None]) -> None:
+    """Put and delete, in key order, which keeps the pages that are touched together."""
+    if not changes:
+        return
+    delete: Callable[..., bool] = transaction.delete
+    puts = []
+    for key in sorted(changes):
+        value = changes[key]
+        if value is None:
+            delete(key, db=database)
+        else:
+            puts.append((key, value))
+    if puts:
+        with transaction.cursor(database) as cursor:
+            cursor.putmulti(puts)

@@ -1,0 +1,76 @@
+"""A transaction's own writes, laid over the snapshot it reads.
+
+Pure. Documents and entries share one byte space, so one sorted list of keys serves both.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Own(NamedTuple):
+    """What a key of the transaction's own writes holds.
+
+    Attributes:
+        document: The encoded document, of the current shape.
+        overflow: For an entry: the rest of a cut field tuple.
+    """
+
+    document: bytes
+    overflow: bytes
+
+
+class Overlay:
+    """Own documents and entries by key; None stands for one that is deleted."""
+
+    __slots__ = ("_ordered", "_unordered", "states")
+
+    def __init__(self) -> None:
+        self.states: dict[bytes, Own | None] = {}
+        self._ordered: list[bytes] = []
+        self._unordered: list[bytes] = []
+
+    def set(self, key: bytes, state: Own | None) -> None:
+        """Put or delete one key."""
+        if key not in self.states:
+            self._unordered.append(key)
+        self.states[key] = state
+
+    def within(self, lo: bytes, hi: bytes) -> list[tuple[bytes, Own | None]]:
+        """Return what lies in `[lo, hi)` now, in order of keys; later writes do not show in it."""
+        if self._unordered:
+            for key in self._unordered:
+                insort(self._ordered, key)
+            self._unordered.clear()
+        ordered = self._ordered
+        keys = ordered[bisect_left(ordered, lo) : bisect_left(ordered, hi)]
+        return [(key, self.states[key]) for key in keys]
+
+
+def overlaid(
+    base: Iterator[tuple[bytes, bytes]], own: list[tuple[bytes, Own | None]], *, descending: bool
+) -> Iterator[tuple[bytes, bytes | Own]]:
+    """Merge what the store has with own writes of the same range, own ones winning."""
+    if descending:
+        own = own[::-1]
+    position, count = 0, len(own)
+    for key, value in base:
+        replaced = False
+        while position < count:
+            own_key, state = own[position]
+            if own_key == key:
+                replaced = True
+            elif (own_key > key) is not descending:
+                break
+            position += 1
+            if state is not None:
+                yield own_key, state
+        if not replaced:
+            yield key, value
+    for own_key, state in own[position:]:
+        if state is not None:
+            yield own_key, state

@@ -1,0 +1,354 @@
+"""From files on disk to an open database: the one way in, whatever ended the process before.
+
+Does IO, blocks, and runs before anything is served. Whether the page cache survived is
+neither asked nor used: the saved meta pages are put back at every start, so each kill of
+the process tests what a power cut needs. In order:
+
+1. take the directory's lock; refuse a newer format, a copied directory, a network disk;
+2. wait until no worker of an earlier daemon has the store mapped;
+3. put the saved meta pages back, open the store and pin it at once: without the pin, replay
+   would reuse pages of the only snapshot that is safe on disk;
+4. copy the last log segment's valid records to a new file and make it durable: they may be
+   in the page cache only, and must not be shown to anybody before that;
+5. replay from the record that the store says it has applied last;
+6. append a claim, with which the new life of the log begins.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import lmdb
+import msgspec
+from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
+
+from headwater_storage.checkpoint import (
+    CHECKPOINT_FORMAT,
+    Checkpointer,
+    CheckpointOptions,
+    SideFile,
+    copy_metas,
+    read_side_file,
+    restore_metas,
+    write_side_file,
+)
+from headwater_storage.directory import (
+    DataDirectory,
+    DirectoryLock,
+    refuse_network_filesystem,
+    wait_for_workers,
+)
+from headwater_storage.file_log import FileLog, FileLogOptions
+from headwater_storage.format import read_format, write_format
+from headwater_storage.lmdb_store import (
+    DATA_FILE,
+    EMPTY_STATE,
+    MAP_SIZE_BYTES,
+    READERS_MAX,
+    AppliedBatch,
+    LmdbStore,
+    State,
+)
+from headwater_storage.log import INCARNATION_BYTES, LOG_ID_BYTES
+from headwater_storage.proposal import CommitTs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Literal
+
+    from headwater_storage.environment import Environment
+    from headwater_storage.log import Record
+
+    ApplyRecord = Callable[[LmdbStore, Record], None]
+    """Apply one record with transactions and move the store's state to `record.head`."""
+
+OWNER_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """How a database lies on disk and how it is kept safe.
+
+    Attributes:
+        durability: `log`: the store is synced at checkpoints; `lmdb`: at each batch as well.
+        log: Segments.
+        checkpoint: When checkpoints are due.
+        map_size_bytes: Address space of the store: its largest size.
+        readers_max: Snapshots open at a time in all processes together.
+        worker_wait_s: How long to wait for workers of an earlier daemon.
+    """
+
+    durability: Literal["log", "lmdb"] = "log"
+    log: FileLogOptions = field(default_factory=FileLogOptions)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    map_size_bytes: int = MAP_SIZE_BYTES
+    readers_max: int = READERS_MAX
+    worker_wait_s: float = 10.0
+
+
+class Recovered:
+    """An open database directory.
+
+    Attributes:
+        directory: Its paths.
+        store: The store, with everything in the log applied.
+        log: The log, claimed.
+        checkpointer: Owns the pin.
+        incarnation: Random; names this opening.
+        was_clean: The last owner had stopped with everything synced.
+        replayed: How many records were replayed.
+    """
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        store: LmdbStore,
+        log: FileLog,
+        checkpointer: Checkpointer,
+        resources: ExitStack,
+        *,
+        was_clean: bool,
+        replayed: int,
+    ) -> None:
+        self.directory = directory
+        self.store = store
+        self.log = log
+        self.checkpointer = checkpointer
+        self.incarnation = log.incarnation
+        self.was_clean = was_clean
+        self.replayed = replayed
+        self._resources = resources
+
+    def close(self, *, clean: bool = True) -> None:
+        """Stop. Nothing may be appended or applied any more, no snapshot be open in this process.
+
+        Args:
+            clean: Make a last checkpoint, so that the next start has nothing to replay.
+                False after a failure, and in tests of one.
+        """
+        try:
+            if clean:
+                self.checkpointer.run_now(clean=True)
+        finally:
+            self._resources.close()
+
+
+def recover(
+    path: Path, options: StorageOptions, environment: Environment, apply_record: ApplyRecord
+) -> Recovered:
+    """Open a data directory; a missing or empty one is made.
+
+    Args:
+        path: The directory.
+        options: How it lies on disk.
+        environment: Clock, randomness, files, threads.
+        apply_record: Applies one record that is replayed.
+
+    Raises:
+        StorageError: `directory_in_use`, `format_too_new`, `directory_copied`, `damaged` or
+            `disk_failed`. Nothing in the directory is lost by any of them.
+        TransientError: `disk_full`.
+    """
+    resources = ExitStack()
+    try:
+        return _Recovery(path, options, environment, apply_record, resources).run()
+    except BaseException as error:
+        resources.close()
+        if (ours := _as_ours(error, path)) is not None:
+            raise ours from error
+        raise
+
+
+def _as_ours(error: BaseException, path: Path) -> HeadwaterError | None:
+    """Return what an error of the system means for the start; None: it says so itself."""
+    if isinstance(error, lmdb.DiskError) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    ):
+        return TransientError(f"{path} cannot be opened, its disk is full: {error}", code="disk_full")
+    if isinstance(error, OSError):
+        return StorageError(f"{path} cannot be opened: {error}", code="disk_failed")
+    if isinstance(error, lmdb.Error):
+        return StorageError(f"{path}: the store cannot be recovered: {error}", code="damaged")
+    return None
+
+
+class _Recovery:
+    """One run of recovery; `resources` gets what must be closed, in the order of taking."""
+
+    def __init__(
+        self,
+        path: Path,
+        options: StorageOptions,
+        environment: Environment,
+        apply_record: ApplyRecord,
+        resources: ExitStack,
+    ) -> None:
+        self._directory = DataDirectory(path)
+        self._options = options
+        self._environment = environment
+        self._files = environment.files
+        self._apply_record = apply_record
+        self._resources = resources
+
+    def run(self) -> Recovered:
+        directory, environment, resources = self._directory, self._environment, self._resources
+        log_id = self._enter()
+        found = self._put_metas_back()
+        owner = environment.random.bytes(OWNER_BYTES)
+        self._take_ownership(found, owner)
+        store = self._open_store(create=False)
+        resources.callback(store.close)
+        pin = store.snapshot()
+        resources.callback(pin.close)
+        if pin.state != found.state:
+            raise StorageError(
+                f"{directory.path}: the store is at record {pin.state.record_number}, its checkpoint at"
+                f" {found.state.record_number}",
+                code="damaged",
+            )
+        log = FileLog.open(
+            directory.log_folder,
+            log_id,
+            environment,
+            self._options.log,
+            needed=pin.state.head,
+            check_owner=lambda: checkpointer.check_owner(),
+        )
+        resources.callback(log.close)
+        checkpointer = Checkpointer(
+            directory,
+            store,
+            log,
+            environment,
+            self._options.checkpoint,
+            owner=owner,
+            inode=self._inode(),
+            pin=pin,
+        )
+        resources.callback(checkpointer.close)
+        replayed = self._replay(store, log, pin.state)
+        self._claim(store, log)
+        return Recovered(
+            directory, store, log, checkpointer, resources, was_clean=found.clean, replayed=replayed
+        )
+
+    def _enter(self) -> bytes:
+        """Take the directory and return its log's id; a new one is made."""
+        path = self._directory.path
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refuse_network_filesystem(path)
+        # Before anything is touched, the lock file included.
+        read_format(self._files, self._directory.format_file)
+        lock = DirectoryLock(self._directory)
+        self._resources.callback(lock.close)
+        found = read_format(self._files, self._directory.format_file)
+        wait_for_workers(self._directory, self._environment.clock, self._options.worker_wait_s)
+        if found is None:
+            self._check_nothing_there()
+        if found is None or found.creating:
+            return self._create()
+        return bytes.fromhex(found.log_id)
+
+    def _check_nothing_there(self) -> None:
+        directory = self._directory
+        for path in (directory.checkpoint_file, directory.log_folder, directory.store_folder):
+            if path.exists():
+                raise StorageError(
+                    f"{directory.path} holds {path.name} but no format file; it is no complete data directory",
+                    code="damaged",
+                )
+
+    def _create(self) -> bytes:
+        """Make an empty database, or begin again where an earlier start was cut short."""
+        directory, files = self._directory, self._files
+        log_id = self._environment.random.bytes(LOG_ID_BYTES)
+        files.sync_folder(directory.path.parent)
+        write_format(files, directory.format_file, log_id=log_id, creating=True)
+        files.remove(directory.checkpoint_file)
+        for folder in (directory.log_folder, directory.store_folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for name in files.names(folder):
+                files.remove(folder / name)
+        store = self._open_store(create=True)
+        try:
+            store.apply(AppliedBatch(), EMPTY_STATE)
+            store.sync()
+            metas = copy_metas(files, directory.store_folder, store.page_bytes)
+        finally:
+            store.close()
+        for folder in (directory.log_folder, directory.store_folder):
+            files.sync_folder(folder)
+        side = SideFile(CHECKPOINT_FORMAT, EMPTY_STATE, metas, self._inode(), b"", clean=True)
+        write_side_file(files, directory.checkpoint_file, side)
+        write_format(files, directory.format_file, log_id=log_id, creating=False)
+        return log_id
+
+    def _put_metas_back(self) -> SideFile:
+        """Make the store's file the one of the last checkpoint, and return that."""
+        directory = self._directory
+        side = read_side_file(self._files, directory.checkpoint_file)
+        if side.inode != self._inode() and not side.clean:
+            raise StorageError(
+                f"{directory.path} was copied or moved while a daemon used it, so its files may not fit"
+                " together; stop the daemon before copying, or use the original",
+                code="directory_copied",
+            )
+        restore_metas(self._files, directory.store_folder, side.metas)
+        return side
+
+    def _take_ownership(self, found: SideFile, owner: bytes) -> None:
+        """Note who has the directory, and that it is no longer as a clean stop left it."""
+        side = msgspec.structs.replace(found, inode=self._inode(), owner=owner, clean=False)
+        write_side_file(self._files, self._directory.checkpoint_file, side)
+
+    def _inode(self) -> int:
+        return (self._directory.store_folder / DATA_FILE).stat().st_ino
+
+    def _open_store(self, *, create: bool) -> LmdbStore:
+        return LmdbStore.open(
+            self._directory.store_folder,
+            map_size=self._options.map_size_bytes,
+            create=create,
+            readers_max=self._options.readers_max,
+            sync_each_batch=self._options.durability == "lmdb",
+        )
+
+    def _replay(self, store: LmdbStore, log: FileLog, state: State) -> int:
+        count = 0
+        for record in log.read(state.record_number + 1):
+            if record.transactions:
+                self._apply_record(store, record)
+            else:
+                _move_state(store, record)
+            count += 1
+        with store.snapshot() as snapshot:
+            reached = snapshot.state.head
+        if reached != log.head:
+            raise StorageError(
+                f"after replay the store is at record {reached.number}, the log ends with {log.head.number}",
+                code="damaged",
+            )
+        return count
+
+    def _claim(self, store: LmdbStore, log: FileLog) -> None:
+        """Begin the log's new life.
+
+        A new log begins at the wall clock's µs, far beyond any ts that an earlier database
+        of the same clients can have issued; later lives of the same log go on densely.
+        """
+        wall_us = self._environment.clock.wall_us()
+        last_ts = log.head.last_ts
+        first_ts = CommitTs(last_ts + 1 if log.head.number else max(1, wall_us))
+        record = log.claim(self._environment.random.bytes(INCARNATION_BYTES), first_ts, wall_us)
+        _move_state(store, record)
+
+
+def _move_state(store: LmdbStore, record: Record) -> None:
+    """Apply a record without transactions."""
+    with store.snapshot() as snapshot:
+        catalog_ts = snapshot.state.catalog_ts
+    store.apply(AppliedBatch(), State(record.last_ts, record.number, record.digest, catalog_ts))

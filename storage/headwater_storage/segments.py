@@ -1,0 +1,169 @@
+"""Reading the log's segment files, without changing anything.
+
+Does IO through the file system it is given. Used by the log itself, by recovery's checks and by
+`headwater doctor`, which may look at the directory of a daemon that is not running.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headwater_protocol.errors import StorageError
+
+from headwater_storage.environment import read_file
+from headwater_storage.log import Head, Record
+from headwater_storage.log_format import (
+    SECTOR_BYTES,
+    Tail,
+    decode_record,
+    decode_segment_header,
+    judge_tail,
+)
+from headwater_storage.proposal import CommitTs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from headwater_storage.environment import FileSystem
+
+_SEGMENT_PREFIX, _SEGMENT_ENDING = "segment-", ".log"
+
+
+def segment_name(base_number: int) -> str:
+    """Return the file name of the segment whose first record has this number."""
+    return f"{_SEGMENT_PREFIX}{base_number:020d}{_SEGMENT_ENDING}"
+
+
+def find_segments(files: FileSystem, folder: Path) -> list[tuple[int, Path]]:
+    """Return base numbers and paths of all segments in a folder, in order."""
+    found = []
+    for name in files.names(folder):
+        number = name.removeprefix(_SEGMENT_PREFIX).removesuffix(_SEGMENT_ENDING)
+        if number.isdecimal() and name == segment_name(int(number)):
+            found.append((int(number), folder / name))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentScan:
+    """What a segment holds.
+
+    Attributes:
+        before: Where the log ended before its first record; `last_ts` is 0 if not known.
+        head: Where the log ends with its last valid record.
+        end: Offset behind that record.
+        tail: What follows there.
+    """
+
+    before: Head
+    head: Head
+    end: int
+    tail: Tail
+
+
+def read_segment(
+    data: bytes, path: Path, log_id: bytes, base_number: int, before: Head | None
+) -> Iterator[tuple[Record, int]]:
+    """Iterate the valid records of a segment and the offset behind each; ends at the first bad one.
+
+    Args:
+        data: The segment.
+        path: Its file, for errors.
+        log_id: Of the log.
+        base_number: As its name says.
+        before: Where the log ends before it, None if it is the first one looked at.
+
+    Raises:
+        StorageError: The segment is not what its name says or does not follow `before`.
+    """
+    previous = _segment_start(data, path, log_id, base_number, before)
+    offset = SECTOR_BYTES
+    while (found := decode_record(data, offset, log_id, previous)) is not None:
+        record, offset = found
+        previous = record.head
+        yield record, offset
+
+
+def _segment_start(data: bytes, path: Path, log_id: bytes, base_number: int, before: Head | None) -> Head:
+    header = decode_segment_header(data, path.name)
+    if header.log_id != log_id:
+        raise StorageError(f"{path} belongs to another log", code="damaged")
+    if header.base_number != base_number:
+        raise StorageError(f"{path} says that its first record is {header.base_number}", code="damaged")
+    if before is None:
+        return Head(base_number - 1, header.previous_digest, CommitTs(0))
+    if (before.number, before.digest) != (base_number - 1, header.previous_digest):
+        raise StorageError(f"{path}, offset 0: it does not follow record {before.number}", code="damaged")
+    return before
+
+
+def scan_segment(
+    data: bytes, path: Path, log_id: bytes, base_number: int, before: Head | None
+) -> SegmentScan:
+    """Return what a last segment holds.
+
+    Raises:
+        StorageError: `damaged`, with file and offset, unless what follows the valid records
+            is a torn tail or nothing.
+    """
+    start = _segment_start(data, path, log_id, base_number, before)
+    head, end = start, SECTOR_BYTES
+    for record, offset in read_segment(data, path, log_id, base_number, before):
+        head, end = record.head, offset
+    tail = judge_tail(data, end, log_id, head.number + 1)
+    if tail is Tail.DAMAGED:
+        raise _damaged(path, end, head.number + 1)
+    return SegmentScan(start, head, end, tail)
+
+
+def _damaged(path: Path, offset: int, number: int) -> StorageError:
+    return StorageError(
+        f"{path}, offset {offset}: log record {number} is damaged. It was acknowledged, so it is not"
+        " cut off; restore the file or the whole directory from a copy",
+        code="damaged",
+    )
+
+
+def read_log(
+    files: FileSystem, folder: Path, log_id: bytes, from_number: int, *, after: Head | None = None
+) -> Iterator[Record]:
+    """Iterate the records of a log on disk from a number to its end. Changes nothing.
+
+    Args:
+        files: The file system.
+        folder: Where the segments are.
+        log_id: Of the log.
+        from_number: Number of the first record wanted.
+        after: What is known of the record before it; checked where a segment begins with
+            `from_number`.
+
+    Raises:
+        StorageError: `damaged`: a bad record that is no torn tail, a missing segment.
+    """
+    segments = find_segments(files, folder)
+    while len(segments) > 1 and segments[1][0] <= from_number:
+        del segments[0]
+    if not segments or segments[0][0] > from_number:
+        raise StorageError(f"{folder}: log record {from_number} is no longer there", code="damaged")
+    before = after if segments[0][0] == from_number else None
+    for position, (base, path) in enumerate(segments):
+        data = read_file(files, path) or b""
+        is_last = position == len(segments) - 1
+        ends_at = None if is_last else segments[position + 1][0] - 1
+        head, end = _segment_start(data, path, log_id, base, before), SECTOR_BYTES
+        if ends_at is None or head.number < ends_at:
+            for record, offset in read_segment(data, path, log_id, base, before):
+                head, end = record.head, offset
+                if record.number >= from_number:
+                    yield record
+                if record.number == ends_at:
+                    break
+        # Behind the number with which the next segment begins stands at most a record
+        # whose writing failed, after which the log went on in that segment.
+        if ends_at is not None and head.number != ends_at:
+            raise _damaged(path, end, head.number + 1)
+        if is_last and judge_tail(data, end, log_id, head.number + 1) is Tail.DAMAGED:
+            raise _damaged(path, end, head.number + 1)
+        before = head

@@ -1,0 +1,165 @@
+"""The committer over a log and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from headwater_protocol.errors import HeadwaterError, StorageError
+from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
+from headwater_storage.environment import Environment, InlineExecutor, RealClock, RealFileSystem, RealRandom
+from headwater_storage.keys import document_key
+from headwater_storage.log import Head
+from headwater_storage.memory_log import AppendFault, MemoryLog
+from headwater_storage.proposal import CommitTs, Proposal, Write
+from headwater_storage.window import CommitWindow
+from support.memory_store import MemoryStore
+
+ENVIRONMENT = Environment(RealClock(), RealRandom(), RealFileSystem(), InlineExecutor())
+
+
+def proposal(begin_ts: int, *names: str, reads: tuple[str, ...] = (), size: int = 1) -> Proposal:
+    """Reads and writes rows by name."""
+    return Proposal(
+        CommitTs(begin_ts),
+        [row(name) for name in (*names, *reads)],
+        [],
+        [Write(row(name), b"v" * size, [], []) for name in names],
+    )
+
+
+def row(name: str) -> bytes:
+    return document_key(5, name.encode())
+
+
+class World:
+    """A committer that runs when it is told to; `events` is what its listener hears."""
+
+    def __init__(self, **options: Any) -> None:
+        self.events: list[Any] = []
+        self.store = MemoryStore()
+        self.log = MemoryLog(b"l" * 16)
+        record = self.log.claim(b"i" * 16, CommitTs(1), 0)
+        self.store.state = self.store.state._replace(record_number=record.number, record_digest=record.digest)
+        self.window = CommitWindow(CommitTs(0))
+        self.committer = Committer(
+            self.store,  # type: ignore[arg-type]
+            self.log,
+            self.window,
+            ENVIRONMENT,
+            CommitterOptions(**options),
+            self,
+            last_wall_us=0,
+        )
+
+    def published(self, batch: PublishedBatch) -> None:
+        assert self.store.state.ts == batch.ts
+        self.events.append((batch.ts, [commit.owner for commit in batch.commits]))
+
+    def rejected(self, owner: Any, error: HeadwaterError) -> None:
+        self.events.append((owner, error.code))
+
+    async def drain(self) -> list[Any]:
+        """Run until everything submitted is decided; return what was heard since the last time."""
+        task = asyncio.create_task(self.committer.run())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+        heard, self.events = self.events, []
+        return heard
+
+
+async def test_a_batch_is_published_at_its_end() -> None:
+    world = World()
+    for name in "abc":
+        world.committer.submit(proposal(0, name), name)
+    assert await world.drain() == [(3, ["a", "b", "c"])]
+    assert world.log.head == Head(2, world.log.head.digest, CommitTs(3))
+    assert world.store.state.head == world.log.head
+
+
+async def test_a_loser_hears_of_it_when_the_winner_can_be_seen() -> None:
+    world = World()
+    world.committer.submit(proposal(0, "a"), "winner")
+    world.committer.submit(proposal(0, "b", reads=("a",)), "loser")
+    assert world.events == []
+    assert await world.drain() == [(1, ["winner"]), ("loser", "conflict")]
+    world.committer.submit(proposal(0, "b", reads=("a",)), "late")
+    assert world.events == [("late", "conflict")]
+
+
+async def test_batches_are_bounded_and_nothing_overtakes() -> None:
+    world = World(batch_bytes_max=100, batch_count_max=3, transaction_bytes_max=200)
+    for name, size in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 150), ("f", 1), ("g", 60), ("h", 60)):
+        world.committer.submit(proposal(0, name, size=size), name)
+    world.committer.submit(proposal(0, "i", size=300), "i")
+    heard = await world.drain()
+    assert [owners for ts, owners in heard if isinstance(ts, int)] == [
+        ["a", "b", "c"], ["d"], ["e"], ["f", "g"], ["h"],
+    ]  # fmt: skip
+    assert ("i", "too_many_bytes") in heard
+
+
+async def test_proposals_that_write_nothing_are_published_at_once() -> None:
+    world = World()
+    world.committer.submit(proposal(0, reads=("a",)), "reader")
+    assert world.events == [(0, ["reader"])]
+    assert world.log.head.number == 1
+
+
+async def test_too_many_waiting_are_refused() -> None:
+    world = World(batch_count_max=1, waiting_max=2)
+    for name in "abcd":
+        world.committer.submit(proposal(0, name), name)
+    assert await world.drain() == [("d", "overloaded"), (1, ["a"]), (2, ["b"]), (3, ["c"])]
+
+
+async def test_those_who_wait_keep_the_window() -> None:
+    world = World(batch_count_max=1)
+    assert world.committer.waiting_since() is None
+    for name in "abc":
+        world.committer.submit(proposal(0, name), name)
+    assert world.committer.waiting_since() == 0
+    await world.drain()
+    assert world.committer.waiting_since() is None
+
+
+async def test_a_log_without_space_refuses_a_batch_and_takes_the_next() -> None:
+    world = World()
+    world.log.fault = AppendFault.DISK_FULL
+    world.committer.submit(proposal(0, "a"), "a")
+    world.committer.submit(proposal(0, "b", reads=("a",)), "loser")
+    assert await world.drain() == [("a", "disk_full"), ("loser", "conflict")]
+    world.committer.submit(proposal(0, "a"), "again")
+    assert await world.drain() == [(1, ["again"])]
+
+
+async def test_a_disk_without_reserve_refuses_before_the_append() -> None:
+    world = World(free_bytes_min=1 << 62)
+    world.committer.submit(proposal(0, "a"), "a")
+    assert await world.drain() == [("a", "disk_full")]
+    assert world.log.head.number == 1
+    assert not world.window.touched_after(CommitTs(0), [row("a")], [])
+
+
+@pytest.mark.parametrize("fault", [AppendFault.FAILED_LOST, AppendFault.FAILED_WRITTEN])
+async def test_a_failed_append_is_answered_to_nobody(fault: AppendFault) -> None:
+    world = World()
+    world.log.fault = fault
+    world.committer.submit(proposal(0, "a"), "a")
+    with pytest.raises(StorageError):
+        await world.drain()
+    assert world.events == []
+    assert world.store.state.ts == 0
+
+
+async def test_after_closing_nothing_is_taken() -> None:
+    world = World()
+    world.committer.submit(proposal(0, "a"), "a")
+    world.committer.close()
+    world.committer.submit(proposal(0, "b"), "b")
+    assert await world.drain() == [("b", "unavailable"), (1, ["a"])]

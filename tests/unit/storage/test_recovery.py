@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from headwater_protocol.errors import StorageError
+from headwater_storage import directory as directory_module
+from headwater_storage.directory import DataDirectory, WorkerLock, wait_for_workers
+from headwater_storage.environment import filesystem_kind
+from headwater_storage.format import FORMAT_VERSION
+from headwater_storage.log import RecordKind
+from headwater_storage.recovery import Recovered, StorageOptions, recover
+from support.memory_files import Crashed
+from support.real_files import RecordingFiles
+from support.storage_world import (
+    SMALL,
+    Commits,
+    FakeClock,
+    apply_record,
+    commit,
+    contents,
+    inline_environment,
+    model,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMITS = Commits(5, documents=40)
+
+
+def open_database(
+    path: Path, files: RecordingFiles | None = None, clock: FakeClock | None = None, **options: object
+) -> Recovered:
+    changed = StorageOptions(
+        SMALL.durability, SMALL.log, SMALL.checkpoint, SMALL.map_size_bytes, worker_wait_s=1.0
+    )
+    for name, value in options.items():
+        object.__setattr__(changed, name, value)
+    return recover(path, changed, inline_environment(files, clock), apply_record)
+
+
+def refusal(path: Path) -> StorageError:
+    with pytest.raises(StorageError) as caught:
+        open_database(path)
+    return caught.value
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def test_a_new_database_starts_at_the_wall_clock_and_goes_on_densely(tmp_path: Path) -> None:
+    clock = FakeClock()
+    path = tmp_path / "a" / "b"
+    database = open_database(path, clock=clock)
+    with database.store.snapshot() as snapshot:
+        assert snapshot.state.ts == clock.wall_us() - 1
+        assert snapshot.state.head == database.log.head
+    encoded = commit(database, COMMITS.batch(0, 3))
+    assert encoded.head.last_ts == clock.wall_us() + 2
+    first = database.incarnation
+    database.close()
+    clock.now_s += 1000
+    database = open_database(path, clock=clock)
+    assert database.incarnation != first
+    with database.store.snapshot() as snapshot:
+        assert snapshot.state.ts == encoded.head.last_ts
+    database.close()
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("durability", ["log", "lmdb"])
+def test_everything_is_there_after_a_stop_of_either_kind(
+    tmp_path: Path, clean: bool, durability: str
+) -> None:
+    number = 0
+    for life in range(4):
+        database = open_database(tmp_path, durability=durability)
+        assert database.was_clean is (clean or life == 0)
+        assert (database.replayed == 0) is (clean or life == 0)
+        assert contents(database.store) == model(COMMITS.batch(0, number))
+        for batch in range(5):
+            commit(database, COMMITS.batch(number, 3))
+            number += 3
+            if batch < 4 and database.checkpointer.due():
+                database.checkpointer.run_now()
+        database.close(clean=clean)
+
+
+def test_replay_begins_behind_the_checkpoint(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    commit(database, COMMITS.batch(0, 3))
+    database.checkpointer.run_now()
+    for number in range(4):
+        commit(database, COMMITS.batch(3 + number, 1))
+    database.close(clean=False)
+    database = open_database(tmp_path)
+    assert database.replayed == 4
+    kinds = [record.kind for record in database.log.read(database.log.head.number - 5)]
+    assert kinds == [RecordKind.BATCH] * 5 + [RecordKind.CLAIM]
+    assert contents(database.store) == model(COMMITS.batch(0, 7))
+    database.close()
+
+
+def test_the_saved_metas_are_put_back_and_pinned_before_anything_is_replayed(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    commit(database, COMMITS.batch(0, 3))
+    database.checkpointer.run_now()
+    saved = database.checkpointer.saved_state
+    commit(database, COMMITS.batch(3, 3))
+    database.close(clean=False)
+    files = RecordingFiles()
+    seen = []
+
+    def watch(store, record) -> None:  # type: ignore[no-untyped-def]
+        if not seen:
+            with store.snapshot() as snapshot:
+                seen.append((snapshot.state, list(files.operations), len(store.readers_text().splitlines())))
+        apply_record(store, record)
+
+    recover(tmp_path, SMALL, inline_environment(files), watch).close()
+    state, operations, readers = seen[0]
+    assert state == saved
+    assert operations[:2] == [("write", "data.mdb"), ("sync", "data.mdb")]
+    assert readers == 3  # a heading, the pin, and this look
+
+
+def test_a_start_that_is_cut_short_anywhere_is_repeated_without_loss(tmp_path: Path) -> None:
+    """Crash at each operation on files in turn: while a directory is made, then while it is recovered."""
+    for prepared in (False, True):
+        for crash_at in range(60):
+            path = tmp_path / f"{prepared}-{crash_at}"
+            expected = 0
+            if prepared:
+                database = open_database(path)
+                commit(database, COMMITS.batch(0, 3))
+                database.checkpointer.run_now()
+                commit(database, COMMITS.batch(3, 3))
+                database.close(clean=False)
+                expected = 6
+            files = RecordingFiles()
+            files.crash_at = crash_at
+            crashed = False
+            try:
+                open_database(path, files).close(clean=False)
+            except Crashed:
+                crashed = True
+            database = open_database(path)
+            assert contents(database.store) == model(COMMITS.batch(0, expected)), crash_at
+            commit(database, COMMITS.batch(expected, 1))
+            database.close()
+            if not crashed:
+                break
+        assert not crashed
+        assert crash_at > 8
+
+
+def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
+    for name in ("lock", "workers.lock"):
+        (tmp_path / name).unlink()
+    newer = (
+        (tmp_path / "format").read_bytes().replace(b'"format":%d' % FORMAT_VERSION, b'"format":99,"more":1')
+    )
+    (tmp_path / "format").write_bytes(newer)
+    before = tree(tmp_path)
+    error = refusal(tmp_path)
+    assert (error.code, "99" in error.message) == ("format_too_new", True)
+    assert tree(tmp_path) == before
+
+
+def test_a_directory_without_its_format_file_is_refused_untouched(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
+    (tmp_path / "format").unlink()
+    before = tree(tmp_path)
+    assert refusal(tmp_path).code == "damaged"
+    assert tree(tmp_path) == before
+    (tmp_path / "format").write_bytes(b"{}")
+    assert refusal(tmp_path).code == "damaged"
+
+
+def test_files_that_are_not_ours_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "admin-key").write_bytes(b"x")
+    open_database(tmp_path).close()
+    assert (tmp_path / "admin-key").read_bytes() == b"x"
+
+
+def test_a_directory_is_for_one_process_at_a_time(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    assert refusal(tmp_path).code == "directory_in_use"
+    database.close()
+    open_database(tmp_path).close()
+
+
+def test_a_copy_of_a_running_directory_is_refused_and_one_of_a_stopped_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "original"
+    database = open_database(path)
+    commit(database, COMMITS.batch(0, 3))
+    shutil.copytree(path, tmp_path / "running")
+    database.close()
+    shutil.copytree(path, tmp_path / "stopped")
+    assert refusal(tmp_path / "running").code == "directory_copied"
+    for place in ("stopped", "original"):
+        database = open_database(tmp_path / place)
+        assert contents(database.store) == model(COMMITS.batch(0, 3))
+        database.close(clean=False)
+    shutil.copytree(path, tmp_path / "killed")
+    assert refusal(tmp_path / "killed").code == "directory_copied"
+    path.rename(tmp_path / "moved")
+    open_database(tmp_path / "moved").close()
+
+
+def test_workers_of_an_earlier_daemon_are_waited_for(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
+    worker = WorkerLock(DataDirectory(tmp_path))
+    second = WorkerLock(DataDirectory(tmp_path))
+    before = tree(tmp_path / "store")
+    assert refusal(tmp_path).code == "directory_in_use"
+    assert tree(tmp_path / "store") == before
+
+    class EndsWorkers(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if self.now_s > started + 0.5:
+                worker.close()
+                second.close()
+                self.sleep = super().sleep  # type: ignore[method-assign]
+
+    clock = EndsWorkers()
+    started = clock.now_s
+    open_database(tmp_path, clock=clock).close()
+    assert 0.5 < clock.now_s - started < 0.6
+
+
+def test_a_worker_does_not_start_into_a_recovery(tmp_path: Path) -> None:
+    recovering = os.open(tmp_path / "workers.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(recovering, fcntl.LOCK_EX)
+    with pytest.raises(StorageError) as caught:
+        WorkerLock(DataDirectory(tmp_path))
+    assert caught.value.code == "directory_in_use"
+    os.close(recovering)
+    worker = WorkerLock(DataDirectory(tmp_path))
+    with pytest.raises(StorageError):
+        wait_for_workers(DataDirectory(tmp_path), FakeClock(), 0.1)
+    worker.close()
+    wait_for_workers(DataDirectory(tmp_path), FakeClock(), 0.1)
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert filesystem_kind(tmp_path)
+    monkeypatch.setattr(directory_module, "filesystem_kind", lambda _: "nfs4")
+    assert (refusal(tmp_path).code, list(tmp_path.iterdir())) == ("directory_in_use", [])
+
+
+def test_a_log_that_does_not_fit_the_store_is_refused(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    commit(database, COMMITS.batch(0, 3))
+    database.close()
+    for segment in (tmp_path / "log").iterdir():
+        segment.unlink()
+    assert refusal(tmp_path).code == "damaged"
+
+
+def test_a_refused_start_lets_go_of_everything(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    commit(database, COMMITS.batch(0, 3))
+    database.close(clean=False)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        recover(tmp_path, SMALL, inline_environment(), fail)
+    database = open_database(tmp_path)
+    assert contents(database.store) == model(COMMITS.batch(0, 3))
+    database.close()
