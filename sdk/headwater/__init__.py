@@ -1,0 +1,74 @@
+"""What users import to write functions and to call them.
+
+    from headwater import Id, Index, MutationCtx, QueryCtx, Table, mutation, query
+
+`connect` loads the client when it is first used; a worker never needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headwater_protocol.errors import ApplicationError, HeadwaterError
+from headwater_protocol.values import Int64
+from msgspec import Meta, Struct, field
+
+from headwater.authoring import mutation, query
+from headwater.context import Auth, Identity, MutationCtx, MutationFunction, QueryCtx, QueryFunction
+from headwater.database import Database, DatabaseReader
+from headwater.fields import Id
+from headwater.indexes import Index
+from headwater.queries import Query
+from headwater.results import Page, PageOptions
+from headwater.schema import Table, replace
+
+if TYPE_CHECKING:
+    from headwater.client.aio import Client, connect
+    from headwater.client.blocking import BlockingClient, connect_blocking
+
+__all__ = [
+    "ApplicationError",
+    "Auth",
+    "BlockingClient",
+    "Client",
+    "Database",
+    "DatabaseReader",
+    "HeadwaterError",
+    "Id",
+    "Identity",
+    "Index",
+    "Int64",
+    "Meta",
+    "MutationCtx",
+    "MutationFunction",
+    "Page",
+    "PageOptions",
+    "Query",
+    "QueryCtx",
+    "QueryFunction",
+    "Struct",
+    "Table",
+    "connect",
+    "connect_blocking",
+    "field",
+    "mutation",
+    "query",
+    "replace",
+]
+
+_CLIENT = {
+    "Client": "headwater.client.aio",
+    "connect": "headwater.client.aio",
+    "BlockingClient": "headwater.client.blocking",
+    "connect_blocking": "headwater.client.blocking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client's names on first use."""
+    module = _CLIENT.get(name)
+    if module is None:
+        raise AttributeError(f"module 'headwater' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(module), name)

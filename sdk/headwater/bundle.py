@@ -1,0 +1,327 @@
+"""A loaded bundle: its functions, ready to be called, and its tables.
+
+The worker imports a package and makes one `Bundle` of it, which lives as long as the worker.
+Everything that can be wrong with the code of a bundle is found when it is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import traceback
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headwater_protocol.errors import ApplicationError, HeadwaterError, InternalError, RequestError
+from headwater_protocol.manifest import FunctionManifest, IndexManifest, Manifest, TableManifest
+
+from headwater.annotations import Tables, check_ids, type_of
+from headwater.arguments import ArgumentsCodec
+from headwater.calls import Call, CompiledFunction, CompiledTable
+from headwater.context import MutationCtx, QueryCtx, RegisteredFunction, public_name
+from headwater.documents import DocumentCodec
+from headwater.index_plans import plan_index
+from headwater.json_schema import shape_of
+from headwater.refusals import invalid_bundle, nearest
+from headwater.results import EncodedResult, ResultCodec
+from headwater.schema import TableMeta
+from headwater.values import MisfitError, check_any, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType, TracebackType
+
+    from headwater_protocol.manifest import FunctionKind
+
+    from headwater.backend import Backend
+
+_TRACE_CHARACTERS_MAX = 16_384
+_FOLDER = str(Path(__file__).parent)
+_CTX = {"query": QueryCtx, "mutation": MutationCtx}
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailure:
+    """Why a call has no result.
+
+    Attributes:
+        code: A code of the error table.
+        message: What happened; for `internal_error` not meant for clients in production.
+        data: Encoded data of an application error, else None.
+        trace: Where in the bundle it happened, "" if that says nothing more.
+    """
+
+    code: str
+    message: str
+    data: bytes | None = None
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What a call came to: a result or a failure.
+
+    Attributes:
+        result: The encoded result, None if it failed.
+        failure: Why it failed, None if it did not.
+        identity_read: Whether it looked at the identity.
+        journal: What a later run must be given to keep its page ends.
+    """
+
+    result: EncodedResult | None
+    failure: CallFailure | None
+    identity_read: bool
+    journal: bytes | None
+
+
+class Bundle:
+    """The functions and tables of one package. Make it with `load`."""
+
+    def __init__(self, tables: Tables, functions: dict[str, RegisteredFunction]) -> None:
+        """Work out everything that calls need.
+
+        Args:
+            tables: The tables.
+            functions: The functions by name.
+
+        Raises:
+            RequestError: `invalid_bundle`.
+        """
+        self._tables = tables
+        self._compiled_tables = {name: _compile_table(cls, tables) for name, cls in tables.by_name.items()}
+        self._functions = {name: _compile_function(name, item, tables) for name, item in functions.items()}
+        self._by_object = {item: self._functions[name] for name, item in functions.items()}
+
+    @classmethod
+    def load(cls, package: ModuleType) -> Bundle:
+        """Import all modules of a package and collect what they declare.
+
+        Raises:
+            RequestError: `invalid_bundle`: one clear reason.
+        """
+        if not hasattr(package, "__path__"):
+            raise invalid_bundle(
+                f"{package.__name__} is a module; a bundle is a package: a folder with modules"
+            )
+        modules = [package, *_import_modules(package)]
+        tables: dict[TableMeta, None] = {}
+        functions: dict[str, RegisteredFunction] = {}
+        for module in modules:
+            for label, item in vars(module).items():
+                if isinstance(item, TableMeta) and hasattr(item, "__table__") and _is_inside(item, package):
+                    tables[item] = None
+                elif isinstance(item, RegisteredFunction) and item.__module__ == module.__name__:
+                    _register(functions, item, module, package, label)
+        return cls(Tables(tables), functions)
+
+    def manifest(self) -> Manifest:
+        """Return what the bundle declares."""
+        tables = (
+            TableManifest(name, shape_of(table.codec.table, self._tables), _index_manifests(table))
+            for name, table in sorted(self._compiled_tables.items())
+        )
+        functions = (
+            FunctionManifest(
+                name, item.kind, item.internal, item.arguments.schema, item.result.schema, item.doc
+            )
+            for name, item in sorted(self._functions.items())
+        )
+        return Manifest(tuple(tables), tuple(functions))
+
+    def call_query(
+        self,
+        name: str,
+        arguments: bytes,
+        backend: Backend,
+        *,
+        identity: bytes | None = None,
+        journal: bytes | None = None,
+        seed: bytes = b"",
+        internal_allowed: bool = False,
+    ) -> CallOutcome:
+        """Run a query; never raises for what the caller or the function did wrong.
+
+        Args:
+            name: Function, `module:function`.
+            arguments: Encoded map.
+            backend: The transaction.
+            identity: Encoded identity of the caller.
+            journal: Of an earlier run whose page ends shall stay.
+            seed: What `ctx.random` is made from.
+            internal_allowed: Whether internal functions may be called.
+        """
+        call = self._call(name, backend, identity, journal, seed)
+        return self._run("query", call, arguments, internal_allowed=internal_allowed)
+
+    def call_mutation(
+        self,
+        name: str,
+        arguments: bytes,
+        backend: Backend,
+        *,
+        identity: bytes | None = None,
+        seed: bytes = b"",
+        internal_allowed: bool = False,
+    ) -> CallOutcome:
+        """Run a mutation; as `call_query`. After a failure its writes must be thrown away."""
+        call = self._call(name, backend, identity, None, seed)
+        return self._run("mutation", call, arguments, internal_allowed=internal_allowed)
+
+    def _call(
+        self, name: str, backend: Backend, identity: bytes | None, journal: bytes | None, seed: bytes
+    ) -> Call:
+        tables, functions = self._compiled_tables, self._by_object
+        return Call(name, backend, tables, functions, identity=identity, journal=journal, seed=seed)
+
+    def _run(
+        self, kind: FunctionKind, call: Call, arguments: bytes, *, internal_allowed: bool
+    ) -> CallOutcome:
+        result = failure = None
+        try:
+            function = self._find(call.function, kind, internal_allowed=internal_allowed)
+            table_of = call.backend.table_name
+            positional, named = function.arguments.decode(arguments, table_of)
+            value = function.function(_CTX[kind].of(call), *positional, **named)
+            result = function.result.encode(value, call.unread, table_of)
+        except (Exception, SystemExit) as error:
+            failure = failure_of(error)
+        return CallOutcome(result, failure, call.identity_read, call.journal.content())
+
+    def _find(self, name: str, kind: FunctionKind, *, internal_allowed: bool) -> CompiledFunction:
+        found = self._functions.get(name)
+        if found is None or (found.internal and not internal_allowed):
+            known = [
+                known for known, item in self._functions.items() if internal_allowed or not item.internal
+            ]
+            raise RequestError(
+                f"there is no function {name!r}{nearest(name, known)}", code="unknown_function"
+            )
+        if found.kind != kind:
+            raise RequestError(f"{name} is a {found.kind}, not a {kind}", code="unknown_function")
+        return found
+
+
+def failure_of(error: BaseException) -> CallFailure:
+    """Return what an exception that ended a call means for its caller."""
+    trace = _trace(error)
+    if isinstance(error, ApplicationError):
+        try:
+            check_any(error.data)
+            return CallFailure(error.code, error.message, encode(error.data))
+        except (MisfitError, TypeError, ValueError, OverflowError, RecursionError) as unfit:
+            return CallFailure(InternalError.code, f"the data of an ApplicationError: {unfit}", None, trace)
+    if isinstance(error, HeadwaterError):
+        return CallFailure(error.code, error.message, None, trace)
+    return CallFailure(InternalError.code, f"{type(error).__name__}: {error}", None, trace)
+
+
+def _trace(error: BaseException) -> str:
+    """Return the traceback from the first line of the bundle on, "" if it never got there."""
+    start = _first_foreign(error.__traceback__)
+    if start is None:
+        return ""
+    text = "".join(traceback.format_exception(type(error), error, start))
+    return text if len(text) <= _TRACE_CHARACTERS_MAX else "…" + text[-_TRACE_CHARACTERS_MAX:]
+
+
+def _first_foreign(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(
+        (_FOLDER, "<frozen importlib")
+    ):
+        frames = frames.tb_next
+    return frames
+
+
+def _import_modules(package: ModuleType) -> Iterator[ModuleType]:
+    for found in sorted(
+        pkgutil.iter_modules(package.__path__, f"{package.__name__}."), key=lambda item: item.name
+    ):
+        module = _import(found.name)
+        yield module
+        if found.ispkg:
+            yield from _import_modules(module)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except RequestError as error:
+        raise invalid_bundle(f"{name}: {error.message}") from error
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise invalid_bundle(f"{name} cannot be imported: {problem}\n{_trace(error)}".rstrip()) from error
+
+
+def _is_inside(cls: type, package: ModuleType) -> bool:
+    return f"{cls.__module__}.".startswith(f"{package.__name__}.")
+
+
+def _register(
+    functions: dict[str, RegisteredFunction],
+    item: RegisteredFunction,
+    module: ModuleType,
+    package: ModuleType,
+    label: str,
+) -> None:
+    path = module.__name__[len(package.__name__) + 1 :].replace(".", "/")
+    if not path:
+        raise invalid_bundle(
+            f"{label}: functions stand in modules of {package.__name__}, not in its __init__.py"
+        )
+    name = f"{path}:{public_name(label)}"
+    other = functions.setdefault(name, item)
+    if other is not item:
+        raise invalid_bundle(
+            f"two functions are called {name!r}: {other.__name__} and {item.__name__}; rename one"
+        )
+    item.rename(name)
+
+
+def _compile_table(cls: TableMeta, tables: Tables) -> CompiledTable:
+    kind = type_of(cls, cls.__name__)
+    check_ids(kind, tables, cls.__name__)
+    plans = {name: plan_index(index, cls) for name, index in cls.__indexes__.items()}
+    return CompiledTable(DocumentCodec(cls, tables), plans)
+
+
+def _index_manifests(table: CompiledTable) -> tuple[IndexManifest, ...]:
+    return tuple(
+        IndexManifest(name, tuple(field.stored_path for field in plan.fields), plan.index.unique)
+        for name, plan in sorted(table.indexes.items())
+    )
+
+
+def _compile_function(name: str, item: RegisteredFunction, tables: Tables) -> CompiledFunction:
+    declared = item.declared
+    parameters = list(inspect.signature(declared).parameters.values())
+    if not parameters:
+        raise invalid_bundle(f"{name}: its first parameter is the ctx: `def {item.__name__}(ctx: ...)`")
+    hints = _hints(name, declared, tables)
+    ctx = hints.get(parameters[0].name)
+    if item.kind == "query" and isinstance(ctx, type) and issubclass(ctx, MutationCtx):
+        raise invalid_bundle(f"{name} is a query and cannot take a {ctx.__name__}; use @mutation")
+    if "return" not in hints:
+        raise invalid_bundle(f"{name} needs a return annotation; `-> None` if it returns nothing")
+    return CompiledFunction(
+        name,
+        item.kind,
+        item.internal,
+        item.function,
+        ArgumentsCodec(name, parameters[1:], hints, tables),
+        ResultCodec(name, hints["return"], tables),
+        inspect.cleandoc(declared.__doc__ or ""),
+    )
+
+
+def _hints(name: str, declared: Any, tables: Tables) -> dict[str, Any]:
+    """Return the resolved annotations; a table imported for type checkers only is found by its class name."""
+    try:
+        try:
+            return typing.get_type_hints(declared, include_extras=True)
+        except NameError:
+            return typing.get_type_hints(declared, localns=tables.class_names(), include_extras=True)
+    except Exception as error:
+        raise invalid_bundle(f"{name}: its annotations cannot be read: {error}") from None

@@ -1,0 +1,251 @@
+"""What functions get as `ctx`, and what their decorators make of them.
+
+A ctx is a view of one call. Subclass it to add fields: `super().__init__(ctx)` makes another
+view of the same transaction.
+"""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, Self, TypeVar, cast
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from headwater.database import Database, DatabaseReader
+from headwater.refusals import invalid_bundle
+from headwater.schema import Table
+
+if TYPE_CHECKING:
+    import random
+
+    from headwater_protocol.manifest import FunctionKind
+
+    from headwater.calls import Call
+
+P = ParamSpec("P")
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+R = TypeVar(
+    "R",
+    bound=bool
+    | int
+    | float
+    | str
+    | bytes
+    | date
+    | UUID
+    | Decimal
+    | Sequence[Any]
+    | Mapping[str, Any]
+    | Struct
+    | enum.Enum
+    | _Dataclass
+    | Table
+    | None,
+)
+"""What may cross the wire. A coroutine, a generator or a set is none of these, so `async def`
+under `@query` is a type error."""
+
+
+class Identity(Struct, frozen=True, rename="camel"):
+    """Who makes a call.
+
+    Attributes:
+        token_identifier: Names this user of this issuer; stable.
+        subject: The issuer's own name of the user.
+        issuer: Who vouches for it.
+        name: For people, if the issuer tells it.
+        email: Likewise.
+    """
+
+    token_identifier: str
+    subject: str
+    issuer: str = ""
+    name: str | None = None
+    email: str | None = None
+
+
+_decode_identity = msgspec.msgpack.Decoder(Identity).decode
+
+
+class Auth:
+    """Who makes the call."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def identity(self) -> Identity | None:
+        """Return the caller's identity, None if there is none.
+
+        A query that asks for it is run for each identity by itself; one that does not is
+        shared by everybody.
+        """
+        self._call.identity_read = True
+        encoded = self._call.identity
+        return None if encoded is None else _decode_identity(encoded)
+
+
+class QueryCtx:
+    """What a query sees: the database at one moment, and who asks."""
+
+    _call: Call
+    _db: DatabaseReader
+
+    def __init__(self, ctx: QueryCtx, /) -> None:
+        self._call = ctx._call
+        self._db = ctx._db
+
+    @classmethod
+    def of(cls, call: Call) -> Self:
+        """Return the ctx of a call."""
+        ctx = cls.__new__(cls)
+        ctx._call = call
+        ctx._db = cls._database(call)
+        return ctx
+
+    @classmethod
+    def _database(cls, call: Call) -> DatabaseReader:
+        return DatabaseReader(call)
+
+    @property
+    def db(self) -> DatabaseReader:
+        """The database, for reading."""
+        return self._db
+
+    @property
+    def auth(self) -> Auth:
+        """Who makes the call."""
+        return Auth(self._call)
+
+    @property
+    def now_ms(self) -> float:
+        """Wall time in ms since 1970, the same during the whole call."""
+        return self._call.backend.now_us / 1000
+
+    @property
+    def random(self) -> random.Random:
+        """The call's own source of chance."""
+        return self._call.random
+
+    def run_query(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run another query in the same transaction, its arguments and result checked."""
+        result: R = self._call.run(QueryCtx.of(self._call), function, "query", args, kwargs)
+        return result
+
+
+class MutationCtx(QueryCtx):
+    """What a mutation sees: a QueryCtx whose database can be written to."""
+
+    def __init__(self, ctx: MutationCtx, /) -> None:
+        super().__init__(ctx)
+
+    @classmethod
+    def _database(cls, call: Call) -> Database:
+        return Database(call)
+
+    @property
+    def db(self) -> Database:
+        """The database, for reading and writing."""
+        return cast("Database", self._db)  # made by `_database`
+
+    def run_mutation(self, function: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run another mutation in the same transaction, its arguments and result checked.
+
+        If it raises and the error is caught, what it wrote until then stays written.
+        """
+        result: R = self._call.run(MutationCtx.of(self._call), function, "mutation", args, kwargs)
+        return result
+
+
+class RegisteredFunction:
+    """A function of a bundle, as its decorator made it.
+
+    Attributes:
+        kind: `query` or `mutation`.
+        declared: The function as written, for its signature.
+        function: Takes the kind's own ctx, then the arguments.
+        internal: Whether clients without the deployment's key are refused.
+    """
+
+    kind: ClassVar[FunctionKind]
+
+    def __init__(self, declared: Callable[..., Any], function: Callable[..., Any], *, internal: bool) -> None:
+        if not inspect.isfunction(declared) or not declared.__name__.isidentifier():
+            raise invalid_bundle(f"@{self.kind} stands before a plain `def`, got {declared!r}")
+        self.declared = declared
+        self.function = function
+        self.internal = internal
+        self.__name__ = declared.__name__
+        self.__doc__ = declared.__doc__
+        self.__module__ = declared.__module__
+        self._name = f"{'/'.join(declared.__module__.split('.')[1:])}:{public_name(self.__name__)}"
+        self._refuse_unfit()
+
+    @property
+    def name(self) -> str:
+        """What clients call: `module:function`, modules nested by `/`."""
+        return self._name
+
+    def rename(self, name: str) -> None:
+        """Set the name; the bundle that loads the function knows where its package begins."""
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+    def _refuse_unfit(self) -> None:
+        name = self.__name__
+        where = f"{self.__module__.rpartition('.')[2]}:{public_name(name)}"
+        if inspect.iscoroutinefunction(self.declared) or inspect.isasyncgenfunction(self.declared):
+            raise invalid_bundle(
+                f"{where} is a {self.kind} and must be a plain `def`: its reads are local and never wait. Remove `async`."
+            )
+        if inspect.isgeneratorfunction(self.declared):
+            raise invalid_bundle(
+                f"{where} is a {self.kind} and returns its result at once. Return a list; no `yield`."
+            )
+        if hasattr(builtins, name):
+            raise invalid_bundle(
+                f"{where}: `def {name}` would hide the built-in of that name in this module; "
+                f"write `def {name}_`, clients still call {where!r}."
+            )
+
+
+class QueryFunction(RegisteredFunction, Generic[P, R]):
+    """A query. Call it with a ctx as a plain function, or pass it to `ctx.run_query`."""
+
+    kind = "query"
+
+    def __call__(self, ctx: QueryCtx, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it as a plain function, in the ctx's transaction, unchecked."""
+        result: R = self.function(ctx, *args, **kwargs)
+        return result
+
+
+class MutationFunction(RegisteredFunction, Generic[P, R]):
+    """A mutation. Call it with a ctx as a plain function, or pass it to `ctx.run_mutation`."""
+
+    kind = "mutation"
+
+    def __call__(self, ctx: MutationCtx, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it as a plain function, in the ctx's transaction, unchecked."""
+        result: R = self.function(ctx, *args, **kwargs)
+        return result
+
+
+def public_name(name: str) -> str:
+    """Return the name that clients use: one trailing underscore is dropped."""
+    return name.removesuffix("_")

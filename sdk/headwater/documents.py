@@ -1,0 +1,119 @@
+"""Documents of one table, between Python objects and stored bytes.
+
+Pure. Constructors check nothing, so what is stored is checked here: a document is encoded,
+decoded again as its table, and encoded a second time with its id. The detour costs a
+microsecond and makes the stored form canonical, ints in float fields as floats.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from headwater.annotations import type_of
+from headwater.checks import BEFORE_ENCODING, STORED_DOCUMENT, TableOf, check_of
+from headwater.refusals import invalid_document, nearest
+from headwater.schema import SYSTEM_FIELDS
+from headwater.values import MisfitError, check_integers, decoder, encode
+
+if TYPE_CHECKING:
+    from headwater.annotations import Tables
+    from headwater.schema import TableMeta
+
+UNSTORED = "UNSET: it was taken from a document that was never stored"
+
+
+class DocumentCodec:
+    """Reads and writes the documents of one table.
+
+    Attributes:
+        table: Class of the table.
+        name: Name of the table.
+        fields: Names of its fields, without the system's.
+        decode_list: Decodes a whole encoded list of documents.
+    """
+
+    def __init__(self, table: TableMeta, tables: Tables) -> None:
+        kind = type_of(table, table.__name__)
+        self.table = table
+        self.name = table.__table__
+        self.fields = [name for name in table.__struct_fields__ if name not in SYSTEM_FIELDS]
+        self._decode = decoder(table).decode
+        self.decode_list = decoder(list[table]).decode  # type: ignore[valid-type]
+        self._check_before = check_of(kind, BEFORE_ENCODING, tables)
+        self._check_after = check_of(kind, STORED_DOCUMENT, tables)
+
+    def decode(self, document: bytes) -> Any:
+        """Return the object of stored bytes.
+
+        Raises:
+            RequestError: `invalid_document`; the table's class has changed in a way that
+                does not fit what is stored.
+        """
+        try:
+            return self._decode(document)
+        except msgspec.ValidationError as error:
+            raise invalid_document(
+                f"a stored document of table {self.name!r} does not fit it: {error}"
+            ) from None
+
+    def encode(self, document: Any, document_id: str, creation_time_ms: float, table_of: TableOf) -> bytes:
+        """Return the bytes to store for a document.
+
+        Args:
+            document: An instance of the table; stays as it is.
+            document_id: Its id, which `document` need not have.
+            creation_time_ms: Its creation time.
+            table_of: Names the table of an id.
+
+        Raises:
+            RequestError: `invalid_document`, naming table, path and what was expected.
+        """
+        try:
+            if self._check_before is not None:
+                self._check_before(document, table_of)
+            content = encode(document)
+            checked = self._decode(content)
+            check_integers(content, checked)
+            if self._check_after is not None:
+                self._check_after(checked, table_of)
+        except MisfitError as wrong:
+            raise self._refused(str(wrong)) from None
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise self._refused(self._told(document, error)) from None
+        force_setattr(checked, "id", document_id)
+        force_setattr(checked, "creation_time_ms", creation_time_ms)
+        return encode(checked)
+
+    def changed(self, document: Any, changes: dict[str, Any]) -> Any:
+        """Set fields of a document that was just decoded, which nobody else holds; return it.
+
+        Raises:
+            RequestError: `invalid_document` for a field that the table does not have.
+        """
+        for name, value in changes.items():
+            if name not in self.fields:
+                raise self._refused(self._no_field(name))
+            if value is msgspec.UNSET:
+                raise self._refused(f"`{name}` is {UNSTORED}")
+            force_setattr(document, name, value)
+        return document
+
+    def _no_field(self, name: str) -> str:
+        if name in SYSTEM_FIELDS:
+            return f"`{name}` belongs to the system and cannot be changed"
+        return f"there is no field `{name}`{nearest(name, self.fields)}"
+
+    def _told(self, document: Any, error: Exception) -> str:
+        """Return what an error of the encoder or decoder means for the author of the document."""
+        for name in self.fields:
+            if getattr(document, name) is msgspec.UNSET:
+                return f"`{name}` is {UNSTORED}"
+        if isinstance(error, UnicodeError):
+            return "text holds an unpaired surrogate, which is not valid Unicode"
+        return str(error) or type(error).__name__
+
+    def _refused(self, problem: str) -> Exception:
+        return invalid_document(f"table {self.name!r}: {problem}")

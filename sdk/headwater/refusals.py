@@ -1,0 +1,30 @@
+"""Errors of the authoring API, said the same way everywhere.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from headwater_protocol.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def invalid_bundle(message: str) -> RequestError:
+    """Return the error of a bundle that cannot be used."""
+    return RequestError(message, code="invalid_bundle")
+
+
+def invalid_document(message: str) -> RequestError:
+    """Return the error of a document that does not fit its table."""
+    return RequestError(message, code="invalid_document")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" if a known name resembles `name`, else ""."""
+    found = get_close_matches(name, list(known), n=1)
+    return f"; did you mean `{found[0]}`?" if found else ""
