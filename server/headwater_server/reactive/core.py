@@ -1,0 +1,594 @@
+"""The reactive core: which session is shown what, at which commit ts, and what is run for it.
+
+Pure: no IO, no clock but the injected one, no asyncio. The caller reports what happened
+(commits published, rounds opened, queries done); the core answers through `Effects`.
+
+Rules it keeps, with the reason:
+- All queries of a session hold at one ts. A round gives one: a group of sessions, one
+  worker, one read transaction. What it runs is chosen after its ts is known.
+- A snapshot newer than the published ts is held; when a result is registered, the commits
+  since its snapshot are looked through. So no commit falls between reading and registering.
+- A result that turns out equal is not sent again, but its new ranges are registered.
+- Versions that may be right at the ts of an open round are kept until it closes.
+- A version wakes every session that looks at its query, not only those of its round.
+- Answers of a commit enter their sessions in the step that publishes it, before any moves.
+- A killed run gives an error that is exempt from the common ts, and is tried again later.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from headwater_storage.proposal import CommitTs
+
+from headwater_server.reactive.contents import ContentStore
+from headwater_server.reactive.deltas import ChangeBodies
+from headwater_server.reactive.killed import KilledQueries
+from headwater_server.reactive.rounds import Need, Round, Waiting
+from headwater_server.reactive.seam import Effects, ReactiveOptions, Window
+from headwater_server.reactive.sessions import (
+    FOREVER,
+    LiveQuery,
+    Moved,
+    QueryKey,
+    QueryResult,
+    Session,
+    Subscription,
+    Version,
+)
+from headwater_server.reactive.versions import LiveQueries, RunCosts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from headwater_protocol.messages import AddQuery, ErrorBody
+
+
+__all__ = ["Effects", "ReactiveCore", "ReactiveOptions", "Window"]
+
+
+@dataclass(order=True, slots=True)
+class _Held:
+    """Something about a ts that is not published yet."""
+
+    ts: int
+    order: int
+    release: Callable[[], None] = field(compare=False)
+
+
+class ReactiveCore:
+    """Live queries, sessions and rounds of one daemon.
+
+    Every public method is one step: it leaves all sessions where the rules want them, so
+    that `check()` may be called after each. Methods about a round, call or worker that is
+    gone do nothing, since reports may cross with its end.
+    """
+
+    def __init__(
+        self,
+        effects: Effects,
+        window: Window,
+        now_ms: Callable[[], float],
+        options: ReactiveOptions,
+        published_ts: int,
+    ) -> None:
+        self.published_ts = published_ts
+        self._effects = effects
+        self._window = window
+        self._now_ms = now_ms
+        self._options = options
+        self._contents = ContentStore(options.delta_ring_bytes)
+        self._bodies = ChangeBodies(self._contents, options.body_memo_bytes)
+        self._costs = RunCosts(options.cost_weight, options.new_query_ms, options.function_names)
+        self._live = LiveQueries(self._contents, self._costs, options.parked_bytes)
+        self._sessions: dict[Session, None] = {}
+        self._waiting = Waiting()
+        self._rounds: dict[int, Round] = {}
+        self._workers: dict[int, Round | None] = {}
+        self._outdated: dict[int, None] = {}
+        self._bundle_ts = 0
+        self._killed = KilledQueries(
+            self._live,
+            self._waiting,
+            now_ms,
+            strikes=options.strikes,
+            first_ms=options.retry_first_ms,
+            longest_ms=options.retry_longest_ms,
+            cost_ms=options.killed_cost_ms,
+        )
+        self._held: list[_Held] = []
+        self._numbers = count(1)
+
+    # ------------------------------------------------------------------------ sessions
+
+    def connect(self, handle: Any, identity: bytes | None = None) -> Session:
+        """Return the session of a new connection: nothing shown, nothing subscribed."""
+        session = Session(handle, identity)
+        self._sessions[session] = None
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """End a session; nothing is delivered to it any more."""
+        if session.closed:
+            return
+        session.closed = True
+        del self._sessions[session]
+        self._put_aside(session)
+        for subscription in session.subscriptions.values():
+            self._live.unsubscribe(subscription.query, session)
+        session.subscriptions.clear()
+        session.answers.clear()
+
+    def modify(self, session: Session, add: Sequence[AddQuery], remove: Sequence[int]) -> None:
+        """Change what a session looks at; a transition that shows it follows."""
+        if session.closed:
+            return
+        for number in remove:
+            subscription = session.subscriptions.pop(number)
+            self._live.unsubscribe(subscription.query, session)
+            session.removed.append(number)
+        for query in add:
+            if query.query in session.subscriptions:
+                raise ValueError(f"query {query.query} is subscribed already")
+            if query.query in session.removed:
+                session.removed.remove(query.query)
+            live = self._live.subscribe(QueryKey(query.name, query.arguments, query.journal), session)
+            session.subscriptions[query.query] = Subscription(live, query.digest)
+        session.due = True
+        self._advance(session)
+        self._start_rounds()
+
+    def identify(self, session: Session, identity: bytes | None) -> None:
+        """Give a session another identity; a transition at which all it shows is for that one follows."""
+        if session.closed:
+            return
+        self._live.change_identity(session, identity)
+        session.due = True
+        self._advance(session)
+        self._start_rounds()
+
+    def answer(self, session: Session, answer: Any, ts: int) -> None:
+        """Send an answer that saw `ts`, once that is published; a transition that covers it follows.
+
+        Args:
+            session: Who asked.
+            answer: Handed to `deliver`.
+            ts: Snapshot that a read-only success or a failure saw. Must not fall within a session.
+        """
+        if session.closed:
+            return
+        session.hold_ts = max(session.hold_ts, ts)
+        if session.hold_ts > self.published_ts:
+            self._hold(session.hold_ts, lambda: self._answer(session, answer, ts))
+            return
+        self._answer(session, answer, ts)
+        self._start_rounds()
+
+    def block(self, session: Session) -> None:
+        """Take note that the socket of a session cannot take more: it is left alone until `unblock`."""
+        if not session.blocked and not session.closed:
+            session.blocked = True
+            self._put_aside(session)
+
+    def unblock(self, session: Session) -> None:
+        """Go on with a session: from what its client holds straight to the newest."""
+        if session.blocked and not session.closed:
+            session.blocked = False
+            self._advance(session)
+            self._start_rounds()
+
+    # ------------------------------------------------------------------------ commits
+
+    def publish(
+        self, ts: int, conflict_keys: Iterable[bytes], answers: Sequence[tuple[Session, Any, int]]
+    ) -> None:
+        """Take in a batch that is on disk and visible to workers.
+
+        Args:
+            ts: Its last commit ts; the only one of the batch that exists as a snapshot.
+            conflict_keys: Of all its transactions.
+            answers: Session, answer and commit ts of each mutation decided by it.
+        """
+        keys = set(conflict_keys)
+        touched: dict[Session, int] = {}
+        for version in self._live.touch(keys, ts):
+            for query in version.homes:
+                touched.update(query.subscribers)
+        self.published_ts = ts
+        self._give_answers(answers, touched)
+        if self._options.bundle_key in keys:
+            self._switch_bundle(ts)
+        while self._held and self._held[0].ts <= ts:
+            heapq.heappop(self._held).release()
+        for session in touched:
+            self._advance(session)
+        self._start_rounds()
+        self._collect()
+
+    def oldest_ts(self) -> int | None:
+        """Return the ts behind which the window must know every commit; None if no round is open."""
+        return min((r.opened_at if r.ts is None else r.ts for r in self._rounds.values()), default=None)
+
+    # ------------------------------------------------------------------------ workers and rounds
+
+    def add_worker(self, worker: int) -> None:
+        """Take a worker that may be given rounds. It may be busy with mutations as well."""
+        self._workers.setdefault(worker, None)
+        self._start_rounds()
+
+    def remove_worker(self, worker: int, *, retired: bool = False) -> None:
+        """Give up a worker whose process is gone; its round goes back to waiting.
+
+        Its running query counts a strike, unless the process was `retired` on purpose. If the
+        query is known to be at fault, report `query_killed`, which removes the worker as well.
+        """
+        round_ = self._workers.pop(worker, None)
+        self._outdated.pop(worker, None)
+        if round_ is not None:
+            running = next(iter(round_.calls.values()), None)
+            if running is not None and not retired and self._killed.strike(running):
+                self._wake(running.query, None)
+            self._end(round_)
+        self._start_rounds()
+
+    def round_opened(self, round: int, ts: int, bundle_current: bool) -> None:  # noqa: A002
+        """Take note of a round's snapshot; held while that is newer than the published ts."""
+        round_ = self._rounds.get(round)
+        if round_ is None or round_.ts is not None:
+            return
+        if not bundle_current:
+            # Its worker has closed it. It belongs to the bundle before, or to one that is not published yet.
+            self._workers[round_.worker] = None
+            if ts >= self._bundle_ts:
+                del self._workers[round_.worker]
+                self._outdated[round_.worker] = None
+            self._end(round_)
+        elif ts > self.published_ts:
+            self._hold(ts, lambda: self._open(round, ts))
+        else:
+            self._open(round, ts)
+        self._start_rounds()
+
+    def query_done(self, round: int, call: int, result: QueryResult) -> None:  # noqa: A002
+        """Register what a run gave and move the sessions that waited for it."""
+        round_ = self._rounds.get(round)
+        need = round_.calls.pop(call, None) if round_ is not None else None
+        if round_ is None or need is None:
+            return
+        if need == round_.retry:
+            round_.retry = None
+        self._costs.ran(need.query, result.duration_ms)
+        self._register(round_, need, result)
+        self._step(round_)
+        self._start_rounds()
+        self._collect()
+
+    def query_killed(self, round: int, call: int, error: ErrorBody) -> None:  # noqa: A002
+        """Take note that a run was ended by force, its worker with it.
+
+        What the round's other runs gave stays; calls behind this one go back to waiting.
+        """
+        round_ = self._rounds.get(round)
+        need = round_.calls.get(call) if round_ is not None else None
+        if round_ is None or need is None:
+            return
+        self._workers.pop(round_.worker, None)
+        self._kill(need, error)
+        self._end(round_)
+        self._start_rounds()
+
+    def tick(self) -> float | None:
+        """Retry killed queries whose pause is over; return when the next is due, in ms of the clock, if any."""
+        due_ms = self._killed.retry_due()
+        self._start_rounds()
+        return due_ms
+
+    # ------------------------------------------------------------------------ moving sessions
+
+    def _advance(self, session: Session) -> None:
+        """Move a session as far as its versions allow, else have it wait for a round."""
+        if session.blocked or session.closed:
+            return
+        versions = session.versions_at(self.published_ts)
+        if versions is not None:
+            self._waiting.sessions.pop(session, None)
+            session.since_ms = None
+            if session.round is not None and session.round.ts is not None:
+                session.round = None
+            if session.due or session.differs(versions):
+                self._move(session, self.published_ts, versions)
+            return
+        if session.since_ms is None:
+            session.since_ms = self._now_ms()
+        ts = session.round.ts if session.round is not None else None
+        if ts is not None and session.may_move_to(ts):
+            versions = session.versions_at(ts)
+            if versions is not None:
+                session.round = None
+                session.since_ms = self._now_ms()
+                self._move(session, ts, versions)
+                self._advance(session)  # a journal it has adopted may have brought it further
+                return
+        if session.answers and not session.blocked:
+            self._effects.deliver(session, self._take_answers(session), None)
+        if session.round is None and not session.blocked and not session.closed:
+            self._waiting.sessions[session] = None
+
+    def _move(self, session: Session, ts: int, versions: list[Version]) -> None:
+        """Send a session its answers and a transition to `ts`, at which its queries show `versions`."""
+        changes = [(number, ChangeBodies.REMOVED) for number in session.removed]
+        adopted = []
+        session.removed.clear()
+        for (number, subscription), version in zip(session.subscriptions.items(), versions, strict=True):
+            if subscription.differs(version):
+                content = version.content
+                if content.failure is None and content.digest in (subscription.shown, subscription.resumed):
+                    body = self._bodies.unchanged(content, version.journal)
+                else:
+                    body = self._bodies.change(subscription.shown, content, version.journal)
+                changes.append((number, body))
+                subscription.shown = content.digest
+                subscription.resumed = None
+                if version.journal != subscription.query.key.journal:
+                    adopted += self._adopt_journal(session, subscription, version)
+        session.ts = ts
+        session.due = ts < session.cover
+        self._effects.deliver(session, self._take_answers(session), Moved(ts, changes))
+        for query in adopted:
+            self._wake(query, None)
+
+    def _adopt_journal(
+        self, session: Session, subscription: Subscription, version: Version
+    ) -> list[LiveQuery]:
+        """From the first delivery on, a query keeps the page ends that were delivered.
+
+        Returns:
+            The query under the journal, if it got this version just now and others look at it.
+        """
+        before = subscription.query
+        after = subscription.query = self._live.subscribe(
+            before.key._replace(journal=version.journal), session
+        )
+        shared = after not in version.homes and len(after.subscribers) > 1
+        if after not in version.homes:
+            after.hold(version)
+        self._live.unsubscribe(before, session)
+        return [after] if shared else []
+
+    def _take_answers(self, session: Session) -> list[Any]:
+        answers = list(session.answers)
+        session.answers.clear()
+        return answers
+
+    def _put_aside(self, session: Session) -> None:
+        """Take a session out of what waits and out of its round."""
+        self._waiting.sessions.pop(session, None)
+        session.round = None
+        session.since_ms = None
+
+    def _give_answers(self, answers: Sequence[tuple[Session, Any, int]], touched: dict[Session, int]) -> None:
+        """Put the answers of a batch into their sessions, before any of them moves."""
+        for session, answer, ts in answers:
+            if not session.closed:
+                session.answers.append(answer)
+                session.due = True
+                session.cover = max(session.cover, ts)
+                touched[session] = 1
+
+    def _answer(self, session: Session, answer: Any, ts: int) -> None:
+        if not session.closed:
+            session.answers.append(answer)
+            session.due = True
+            session.cover = max(session.cover, ts)
+            self._advance(session)
+
+    def _hold(self, ts: int, release: Callable[[], None]) -> None:
+        heapq.heappush(self._held, _Held(ts, next(self._numbers), release))
+
+    # ------------------------------------------------------------------------ rounds
+
+    def _start_rounds(self) -> None:
+        """Give groups of waiting sessions to idle workers."""
+        idle = [worker for worker, round_ in self._workers.items() if round_ is None]
+        while idle and (self._waiting.sessions or self._waiting.retries):
+            group = self._waiting.next_group(
+                self._options.rounds,
+                published_ts=self.published_ts,
+                now_ms=self._now_ms(),
+                workers=len(self._workers),
+                slow_rounds=sum(round_.slow for round_ in self._rounds.values()),
+            )
+            if group is None:
+                return
+            worker = idle.pop()
+            number = next(self._numbers)
+            round_ = Round(number, worker, group.slow, self.published_ts, group.sessions, group.retry)
+            for session in group.sessions:
+                del self._waiting.sessions[session]
+                session.round = round_
+            if group.retry is not None:
+                del self._waiting.retries[group.retry]
+            self._rounds[number] = self._workers[worker] = round_
+            self._effects.open_round(worker, number)
+
+    def _open(self, number: int, ts: int) -> None:
+        """Start a round whose ts is known and published."""
+        round_ = self._rounds.get(number)
+        if round_ is None:
+            return
+        round_.ts = ts
+        self._live.ended += round_.pinned  # what it pinned in ignorance may not be needed after all
+        round_.pinned = []
+        for session in round_.sessions:
+            if session.round is round_:
+                self._advance(session)
+        self._step(round_)
+        self._collect()
+
+    def _step(self, round_: Round) -> None:
+        """Send the worker of a round what it needs next; close the round when that is nothing."""
+        limits = self._options.rounds
+        ahead_ms = sum(need.query.cost_ms for need in round_.calls.values())
+        while not round_.calls or (
+            len(round_.calls) < limits.prefetch_calls and ahead_ms < limits.prefetch_ms
+        ):
+            need = self._next_need(round_)
+            if need is None:
+                break
+            call = next(self._numbers)
+            round_.calls[call] = need
+            ahead_ms += need.query.cost_ms
+            self._effects.run_query(round_.worker, round_.number, call, need.query.key, need.identity)
+        if not round_.calls:
+            self._workers[round_.worker] = None
+            self._effects.close_round(round_.worker, round_.number)
+            self._end(round_)
+
+    def _next_need(self, round_: Round) -> Need | None:
+        """Return the cheapest run that a member still needs. Subscriptions and identities may have changed."""
+        while True:
+            if not round_.queue:
+                if round_.calls:
+                    return None  # looked for again when they are done: they may satisfy it
+                round_.queue.extend(self._needs(round_))
+                if not round_.queue:
+                    return None
+            need = round_.queue.popleft()
+            if round_.still_needs(need):
+                return need
+
+    def _needs(self, round_: Round) -> list[Need]:
+        return round_.needs()
+
+    def _register(self, round_: Round, need: Need, result: QueryResult) -> None:
+        """Keep a result with the interval in which it is right, and wake who looks at its query."""
+        query, identity = need
+        ts = round_.ts
+        assert ts is not None
+        if self._live.by_key.get(query.key) is not query:
+            return  # the last subscriber left during the run
+        homes = [query]
+        wanted = not result.identity_read or identity in query.identities
+        if wanted and query.result_at(identity, ts) is None:
+            first = self._window.first_touch(CommitTs(ts), result.points, result.ranges)
+            until = FOREVER if first is None or first > self.published_ts else first
+            journal = query.key.journal if result.journal is None else result.journal
+            content = self._contents.share(result.content)
+            version = self._live.new_version(ts, until, result.identity_read, identity, content, journal)
+            query.hold(version)
+            twin = self._live.by_key.get(query.key._replace(journal=journal))
+            if (
+                twin is not None
+                and twin is not query
+                and (not version.private or identity in twin.identities)
+            ):
+                twin.hold(version)
+            self._live.register(version, result)
+            homes = version.homes.copy()
+        self._killed.forgive(query, identity, result.identity_read)
+        for home in homes:
+            self._wake(home, round_)
+
+    def _wake(self, query: LiveQuery, round_: Round | None) -> None:
+        """Advance all who look at a query, those outside of the round as well."""
+        for session in list(query.subscribers):
+            self._advance(session)
+
+    def _end(self, round_: Round) -> None:
+        """Take a round down, whatever has become of it; who is still in it waits for another."""
+        del self._rounds[round_.number]
+        self._live.ended += round_.pinned
+        for session in round_.sessions:
+            if session.round is round_:
+                session.round = None
+                self._advance(session)
+        if round_.retry is not None:
+            self._killed.requeue(round_.retry)
+        self._collect()
+
+    def _collect(self) -> None:
+        """Drop the versions that have ended, except for those that an open round may need."""
+        ended, self._live.ended = self._live.ended, []
+        for version in ended:
+            if not version.homes:
+                continue
+            for round_ in self._rounds.values():
+                if self._pins(round_, version):
+                    round_.pinned.append(version)
+                    break
+            else:
+                self._live.discard(version)
+
+    def _pins(self, round_: Round, version: Version) -> bool:
+        return round_.pins(version)
+
+    # ------------------------------------------------------------------------ killed queries and bundles
+
+    def _kill(self, need: Need, error: ErrorBody) -> None:
+        """Show an error in place of a result, at whatever ts, and try again after a pause."""
+        if self._killed.kill(need, error):
+            self._wake(need.query, None)
+
+    def _switch_bundle(self, ts: int) -> None:
+        """Let outdated workers try again, and queries that the new code may have mended."""
+        self._bundle_ts = ts
+        for worker in self._outdated:
+            self._workers[worker] = None
+        self._outdated.clear()
+        self._killed.retry_all()
+
+    # ------------------------------------------------------------------------ invariants
+
+    def check(self) -> None:
+        """Verify what must hold between two steps. For tests: it looks at everything."""
+        self._live.check()
+        for session in self._sessions:
+            self._check_session(session)
+        self._killed.check({round_.retry for round_ in self._rounds.values()})
+        for number, round_ in self._rounds.items():
+            assert round_.number == number
+            assert self._workers.get(round_.worker) is round_, "a round without a worker"
+            assert round_.ts is None or round_.calls, "an open round with nothing to do"
+            assert round_.ts is None or round_.ts <= self.published_ts, "a round at what is not published"
+            for version in round_.pinned:
+                assert not version.homes or round_.pins(version), "pinned for nothing"
+        assert not self._live.ended, "ended versions were not looked at"
+        pinned = {version for round_ in self._rounds.values() for version in round_.pinned}
+        for query in self._live.by_key.values():
+            for version in query.versions():
+                assert version.until == FOREVER or version in pinned, "an ended version is kept for nothing"
+        assert all(held.ts > self.published_ts for held in self._held), "something is held too long"
+        idle = None in self._workers.values()
+        if idle and (self._waiting.sessions or self._waiting.retries):
+            group = self._waiting.next_group(
+                self._options.rounds,
+                published_ts=self.published_ts,
+                now_ms=-inf,
+                workers=len(self._workers),
+                slow_rounds=sum(round_.slow for round_ in self._rounds.values()),
+            )
+            assert group is None, "a worker is idle while sessions wait"
+
+    def _check_session(self, session: Session) -> None:
+        """Verify that a session is up to date, or waits, or is in a round; in one of these only."""
+        waits = session in self._waiting.sessions
+        assert not session.closed
+        for subscription in session.subscriptions.values():
+            assert session in subscription.query.subscribers, "a subscription is lost"
+        if session.blocked:
+            assert not waits, "a blocked session waits"
+            assert session.round is None, "a blocked session is in a round"
+            return
+        assert not session.answers, "answers are kept from a client that could take them"
+        versions = session.versions_at(self.published_ts)
+        if versions is None:
+            assert waits != (session.round is not None), "a stale session sleeps"
+            assert session.since_ms is not None
+        else:
+            assert not waits, "an up-to-date session waits"
+            assert not session.due, "an answer or modification is not covered"
+            assert not session.differs(versions), "a client was not told of a change"

@@ -1,0 +1,189 @@
+"""Rounds: a group of sessions, one worker, one read transaction; and which group comes next.
+
+Pure. What a round has to run is chosen only when the ts of its snapshot is known. Sessions
+are taken in the order in which they became stale; those that wait for slow queries have
+rounds of their own, which leave a worker free for the others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from headwater_server.reactive.sessions import LiveQuery, Session, Version
+
+
+class Need(NamedTuple):
+    """A live query to be run under an identity."""
+
+    query: LiveQuery
+    identity: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundLimits:
+    """How rounds are formed.
+
+    Attributes:
+        slow_ms: A query that takes longer than this is slow.
+        fast_round_ms: Estimated cost at which a group of fast sessions is full.
+        slow_round_ms: The same for slow ones.
+        prefetch_calls: Calls sent ahead to the worker of a round, the running one included.
+        prefetch_ms: Estimated cost at which no more is sent ahead.
+    """
+
+    slow_ms: float = 10.0
+    fast_round_ms: float = 10.0
+    slow_round_ms: float = 100.0
+    prefetch_calls: int = 8
+    prefetch_ms: float = 3.0
+
+
+@dataclass(slots=True, eq=False)
+class Round:
+    """A round from the order to open it to its end.
+
+    Attributes:
+        opened_at: Published ts when it was ordered; its snapshot is not older.
+        ts: Its snapshot; None until the worker has told it (and it is published).
+        sessions: Its members; one that has left has another `round` or none.
+        retry: A killed query that is tried again without any session waiting for it.
+        calls: Sent to the worker and not answered, in order: the first is the running one.
+        queue: Needs found when they were last looked for, cheapest first.
+        pinned: Ended versions that are kept because they may be right at its ts.
+    """
+
+    number: int
+    worker: int
+    slow: bool
+    opened_at: int
+    sessions: Sequence[Session]
+    retry: Need | None = None
+    ts: int | None = None
+    calls: dict[int, Need] = field(default_factory=dict)
+    queue: deque[Need] = field(default_factory=deque)
+    pinned: list[Version] = field(default_factory=list)
+
+    def pins(self, version: Version) -> bool:
+        """Tell whether an ended version may still be needed at this round's ts."""
+        if self.ts is None:
+            return version.until > self.opened_at
+        return version.since <= self.ts < version.until
+
+    def needs(self) -> list[Need]:
+        """Return what its members need at its ts and is not running for it, cheapest first."""
+        assert self.ts is not None
+        ts = self.ts
+        seen = set(self.calls.values())
+        found = []
+        if self.retry is not None and self.retry not in seen:
+            found.append(self.retry)
+        for session in self.sessions:
+            if session.round is not self:
+                continue
+            identity = session.identity
+            for subscription in session.subscriptions.values():
+                need = Need(subscription.query, identity)
+                if need not in seen:
+                    seen.add(need)
+                    if need.query.version_at(identity, ts) is None:
+                        found.append(need)
+        found.sort(key=lambda need: need.query.cost_ms)
+        return found
+
+    def still_needs(self, need: Need) -> bool:
+        """Tell whether a member still waits for this at the round's ts."""
+        if need == self.retry:
+            return True
+        query, identity = need
+        assert self.ts is not None
+        if query.version_at(identity, self.ts) is not None:
+            return False
+        return any(session.round is self and session.identity == identity for session in query.subscribers)
+
+
+class Group(NamedTuple):
+    """Who takes part in the next round: sessions, or a retry that nobody waits for."""
+
+    sessions: list[Session]
+    slow: bool
+    retry: Need | None = None
+
+
+class _Candidate(NamedTuple):
+    session: Session
+    needs: list[Need]
+    slow: bool
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Who wants a round: stale sessions without one, and killed queries whose pause is over (with its end)."""
+
+    sessions: dict[Session, None] = field(default_factory=dict)
+    retries: dict[Need, float] = field(default_factory=dict)
+
+    def next_group(
+        self, limits: RoundLimits, *, published_ts: int, now_ms: float, workers: int, slow_rounds: int
+    ) -> Group | None:
+        """Choose the next group; it stays in `self` until the caller takes it out.
+
+        Args:
+            limits: How rounds are formed.
+            published_ts: Sessions are stale with regard to this ts.
+            now_ms: Monotonic time.
+            workers: Workers that take rounds, busy or idle.
+            slow_rounds: Open rounds of slow groups.
+        """
+        candidates = [_candidate(session, published_ts, limits.slow_ms) for session in self._in_order()]
+        slow = [candidate for candidate in candidates if candidate.slow]
+        fast = len(slow) < len(candidates)
+        if (slow or self.retries) and slow_rounds < max(1, workers - 1):
+            retry, due_ms = min(self.retries.items(), key=lambda item: item[1], default=(None, 0.0))
+            oldest_ms = slow[0].session.since_ms if slow else None
+            retry_first = retry is not None and (oldest_ms is None or due_ms < oldest_ms)
+            waited_ms = now_ms - (due_ms if retry_first or oldest_ms is None else oldest_ms)
+            needs = [retry] if retry_first and retry is not None else slow[0].needs
+            # A single worker gives slow groups at most half its time.
+            if workers > 1 or not fast or waited_ms > max(need.query.cost_ms for need in needs):
+                if retry_first:
+                    return Group([], True, retry)
+                return Group(_fill(slow, limits.slow_round_ms), True)
+        if fast:
+            return Group(_fill((c for c in candidates if not c.slow), limits.fast_round_ms), False)
+        return None
+
+    def _in_order(self) -> list[Session]:
+        return sorted(self.sessions, key=lambda session: session.since_ms or 0.0)
+
+
+def _candidate(session: Session, ts: int, slow_ms: float) -> _Candidate:
+    identity = session.identity
+    needs = []
+    slow = False
+    for subscription in session.subscriptions.values():
+        query = subscription.query
+        if query.version_at(identity, ts) is None:
+            needs.append(Need(query, identity))
+            slow = slow or query.cost_ms > slow_ms
+    return _Candidate(session, needs, slow)
+
+
+def _fill(candidates: Iterable[_Candidate], limit_ms: float) -> list[Session]:
+    """Return sessions until what they need together costs the limit; at least one."""
+    group: list[Session] = []
+    counted: set[Need] = set()
+    cost_ms = 0.0
+    for session, needs, _ in candidates:
+        for need in needs:
+            if need not in counted:
+                counted.add(need)
+                cost_ms += need.query.cost_ms
+        if group and cost_ms > limit_ms:
+            break
+        group.append(session)
+    return group

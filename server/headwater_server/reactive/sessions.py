@@ -1,0 +1,259 @@
+"""Sessions, the live queries they look at, and the versions those have: three kinds that know each other.
+
+Pure. A result version is right for an interval of commit timestamps. Sharing belongs to a
+version, not to a query: whether a run looks at the identity depends on data, so a version
+is for everybody if that run did not, and for that identity alone if it did.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwater_server.reactive.contents import Content
+
+FOREVER = 1 << 62
+
+
+class QueryKey(NamedTuple):
+    """What makes two subscriptions the same live query."""
+
+    name: str
+    arguments: bytes
+    journal: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """What a run in a round gave.
+
+    Attributes:
+        content: Result or failure.
+        points: Document keys read, the row "active bundle" among them.
+        ranges: Key ranges read.
+        identity_read: Whether the run looked at the identity.
+        journal: What a later run must be given to keep its page ends.
+        duration_ms: How long the worker took.
+    """
+
+    content: Content
+    points: Sequence[bytes]
+    ranges: Sequence[tuple[bytes, bytes]]
+    identity_read: bool
+    journal: bytes | None
+    duration_ms: float
+
+
+class Version:
+    """One result of a live query, right at every ts with `since <= ts < until`.
+
+    Attributes:
+        serial: Rises with every version; gives work an order that a seed repeats.
+        until: `FOREVER` until a commit touches what the run read; set once.
+        private: Whether only sessions of `identity` may use it.
+        journal: The run's journal, or the one it was given.
+        homes: Live queries that hold this version: its own, and the one under its journal.
+    """
+
+    __slots__ = ("content", "homes", "identity", "journal", "private", "serial", "since", "until")
+
+    def __init__(
+        self, serial: int, since: int, until: int, private: bool, identity: bytes | None,
+        content: Content, journal: bytes | None,
+    ) -> None:  # fmt: skip
+        self.serial = serial
+        self.since = since
+        self.until = until
+        self.private = private
+        self.identity = identity
+        self.content = content
+        self.journal = journal
+        self.homes: list[LiveQuery] = []
+
+
+@dataclass(slots=True)
+class Killed:
+    """A run that was ended by force: an error that is valid at every ts, until a retry succeeds.
+
+    It has no read set, so nothing could ever make it stale; were it not exempt from the
+    common ts, it would hold its sessions where they are for ever.
+
+    Attributes:
+        version: The error, in the form of a version that never ends.
+        pause_ms: Pause before the next retry; doubles with every kill.
+        due_ms: When the next retry may start, monotonic; infinite while one is waiting or running.
+    """
+
+    version: Version
+    pause_ms: float
+    due_ms: float
+
+
+class LiveQuery:
+    """One (function, arguments, journal) that somebody looks at.
+
+    Attributes:
+        shared: Versions for everybody, oldest first.
+        private: Versions that are for one identity alone.
+        killed: By identity, since a killed run does not tell whether it read it.
+        strikes: Deaths of workers while this ran, by identity, since its last success.
+        subscribers: Sessions, with how many of their queries this is.
+        identities: Of the subscriptions, with how many there are of each.
+        cost_ms: Moving average of its runs, or an estimate before the first.
+    """
+
+    __slots__ = ("cost_ms", "identities", "key", "killed", "private", "shared", "strikes", "subscribers")
+
+    def __init__(self, key: QueryKey, cost_ms: float) -> None:
+        self.key = key
+        self.cost_ms = cost_ms
+        self.shared: list[Version] = []
+        self.private: dict[bytes | None, list[Version]] = {}
+        self.killed: dict[bytes | None, Killed] = {}
+        self.strikes: dict[bytes | None, int] = {}
+        self.subscribers: dict[Session, int] = {}
+        self.identities: dict[bytes | None, int] = {}
+
+    def version_at(self, identity: bytes | None, ts: int) -> Version | None:
+        """Return what a session of this identity may show at `ts`; None if it has to be run."""
+        found = self.result_at(identity, ts)
+        if found is None and self.killed:
+            killed = self.killed.get(identity)
+            return None if killed is None else killed.version
+        return found
+
+    def result_at(self, identity: bytes | None, ts: int) -> Version | None:
+        """Return the version of a finished run, errors of killed runs left out."""
+        for version in self.shared:
+            if version.since <= ts < version.until:
+                return version
+        if self.private:
+            for version in self.private.get(identity, ()):
+                if version.since <= ts < version.until:
+                    return version
+        return None
+
+    def versions(self) -> list[Version]:
+        """Return all versions, shared and private."""
+        return [*self.shared, *(version for own in self.private.values() for version in own)]
+
+    def hold(self, version: Version) -> None:
+        """Take a version in."""
+        version.homes.append(self)
+        if version.private:
+            self.private.setdefault(version.identity, []).append(version)
+        else:
+            self.shared.append(version)
+
+    def release(self, version: Version) -> None:
+        """Let a version go."""
+        version.homes.remove(self)
+        if not version.private:
+            self.shared.remove(version)
+            return
+        own = self.private[version.identity]
+        own.remove(version)
+        if not own:
+            del self.private[version.identity]
+
+
+class Snapshot(Protocol):
+    """What a session needs to know of the round it is in: its ts, None until it is open."""
+
+    ts: int | None
+
+
+class Moved(NamedTuple):
+    """A session's move to a later ts.
+
+    Attributes:
+        ts: Commit ts at which all its queries now hold.
+        changes: Number of the query and encoded body of what became of it; the bytes are
+            shared with all sessions for which the same became of it.
+    """
+
+    ts: int
+    changes: list[tuple[int, bytes]]
+
+
+class Subscription:
+    """One query of one session.
+
+    Attributes:
+        query: Live query; another one once a journal has been adopted.
+        shown: Digest of the content the client holds over this connection; None before the first.
+        resumed: Digest of the value the client says it kept from an earlier connection; None
+            once something has been shown.
+    """
+
+    __slots__ = ("query", "resumed", "shown")
+
+    def __init__(self, query: LiveQuery, resumed: bytes | None) -> None:
+        self.query = query
+        self.shown: bytes | None = None
+        self.resumed = resumed
+
+    def differs(self, version: Version) -> bool:
+        """Tell whether the client does not hold this version's content and journal yet."""
+        return self.shown != version.content.digest or version.journal != self.query.key.journal
+
+
+class Session:
+    """State of one connected client. Only the core changes it.
+
+    Attributes:
+        handle: Whatever the server wants to find again when something is delivered.
+        ts: Where the client stands: 0 before its first transition.
+        subscriptions: By the client's number of the query.
+        removed: Queries taken away since the last transition.
+        answers: Ready to be sent, in order. Not empty only while the session is blocked.
+        cover: The next transition that counts must reach at least this ts.
+        due: A transition is owed even if no content differs.
+        blocked: Its socket cannot take more; it joins no round and pins nothing.
+        since_ms: Since when it has been stale, monotonic; None while all it shows is up to date.
+        round: The round it takes part in, if any.
+        hold_ts: No later answer may be sent before this ts is published, to keep their order.
+    """
+
+    __slots__ = (
+        "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "identity", "removed", "round",
+        "since_ms", "subscriptions", "ts",
+    )  # fmt: skip
+
+    def __init__(self, handle: Any, identity: bytes | None) -> None:
+        self.handle = handle
+        self.identity = identity
+        self.ts = 0
+        self.subscriptions: dict[int, Subscription] = {}
+        self.removed: list[int] = []
+        self.answers: deque[Any] = deque()
+        self.cover = 0
+        self.due = False
+        self.blocked = False
+        self.closed = False
+        self.since_ms: float | None = None
+        self.round: Snapshot | None = None
+        self.hold_ts = 0
+
+    def versions_at(self, ts: int) -> list[Version] | None:
+        """Return what its queries show at `ts`, in their order; None if one of them has no version there."""
+        identity = self.identity
+        found = []
+        for subscription in self.subscriptions.values():
+            version = subscription.query.version_at(identity, ts)
+            if version is None:
+                return None
+            found.append(version)
+        return found
+
+    def differs(self, versions: list[Version]) -> bool:
+        """Tell whether the client would see a change."""
+        return any(map(Subscription.differs, self.subscriptions.values(), versions))
+
+    def may_move_to(self, ts: int) -> bool:
+        """Tell whether a transition to `ts`, short of the newest, brings the client forward."""
+        return ts > self.ts or (self.due and ts == self.ts and ts >= self.cover)

@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import pytest
+from headwater_protocol.messages import AddQuery, ErrorBody
+from headwater_server.reactive.contents import Content
+from support.reactive_steps import Steps
+from support.reactive_world import content_of
+
+KILLED = ErrorBody("time_limit", "ended")
+
+
+def test_a_subscription_is_run_in_a_round_and_shown_once():
+    steps = Steps()
+    steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done([1])
+    assert [(who, ts, changes[1][0]) for who, _, ts, changes in steps.take()] == [("a", 1, 0)]
+    assert steps.closed
+    assert steps.core.oldest_ts() is None
+
+
+def test_two_sessions_share_one_run():
+    steps = Steps()
+    steps.subscribe("a", "m:q")
+    steps.subscribe("b", "m:q")
+    steps.open()
+    assert len(steps.calls) == 1
+    steps.done([1])
+    assert {who for who, *_ in steps.take()} == {"a", "b"}
+
+
+def test_equal_results_are_not_sent_but_their_new_reads_count():
+    steps = Steps()
+    steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done([1], points=[b"docs1"])
+    steps.take()
+    steps.commit(b"docs1")
+    steps.open()
+    steps.done([1], points=[b"docs2"])
+    assert steps.take() == []
+    steps.commit(b"docs2")
+    assert steps.rounds
+    steps.open()
+    steps.done([2])
+    assert len(steps.take()) == 1
+
+
+def test_a_commit_between_reading_and_registering_makes_the_result_stale():
+    steps = Steps()
+    steps.subscribe("a", "m:q")
+    steps.open()
+    steps.commit(b"docs1")
+    steps.done([1])
+    assert steps.take()[0][2] == 1  # shown at the ts it was read at
+    steps.open()
+    steps.done([2])
+    assert steps.take()[0][2] == 2
+
+
+def test_a_snapshot_newer_than_the_published_ts_is_held():
+    steps = Steps()
+    steps.subscribe("a", "m:q")
+    steps.open(ts=2)
+    assert steps.calls == []
+    assert steps.core.oldest_ts() == 1
+    steps.commit(b"docs7")
+    assert len(steps.calls) == 1
+    assert steps.core.oldest_ts() == 2
+
+
+def test_answers_of_a_commit_come_with_or_before_the_transition_that_covers_them():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done([1])
+    steps.take()
+    steps.commit(b"docs1", answers=[(session, "first", 2)])
+    assert steps.take() == [("a", ["first"], None, {})]
+    steps.open()
+    steps.done([1])
+    assert steps.take() == [("a", [], 2, {})]  # nothing changed, and yet it is covered
+
+
+def test_an_answer_from_the_future_is_held_and_keeps_its_place():
+    steps = Steps()
+    session = steps.subscribe("a")
+    steps.take()
+    steps.core.answer(session, "first", 3)
+    steps.core.answer(session, "second", 1)
+    assert steps.take() == []
+    steps.commit()
+    assert steps.take() == []
+    steps.commit()
+    assert [answer for _, answers, *_ in steps.take() for answer in answers] == ["first", "second"]
+
+
+def test_a_blocked_session_is_left_alone_and_then_goes_straight_to_the_newest():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done([1])
+    steps.take()
+    steps.core.block(session)
+    for _ in range(3):
+        steps.commit(b"docs1", answers=[(session, "x", steps.ts + 1)])
+    assert steps.rounds == []
+    assert steps.take() == []
+    steps.core.unblock(session)
+    steps.open()
+    steps.done([4])
+    sent = steps.take()
+    assert [answers for _, answers, *_ in sent if answers] == [["x", "x", "x"]]
+    assert [ts for *_, ts, _ in sent if ts] == [4]
+
+
+@pytest.mark.parametrize("act", ["block", "disconnect"])
+def test_delivery_may_block_or_end_its_session(act):
+    steps = Steps()
+    steps.on_deliver = lambda session: getattr(steps.core, act)(session)
+    for handle in range(3):
+        steps.subscribe(handle, "m:q", "m:r")
+    steps.open()
+    while steps.calls:
+        steps.done([1])
+    steps.commit(b"docs1")
+    assert len(steps.take()) == 3
+    assert steps.rounds == []
+
+
+def test_resuming_with_the_right_value_costs_a_digest():
+    steps = Steps()
+    digest = content_of([1]).digest
+    steps.subscribe("a", "m:q", digest=digest)
+    steps.subscribe("b", "m:q", digest=b"x" * 16)
+    steps.open()
+    steps.done([1])
+    assert {who: changes[1][0] for who, _, _, changes in steps.take()} == {"a": 2, "b": 0}
+
+
+def test_a_delivered_journal_is_kept():
+    steps = Steps()
+    steps.subscribe("a", "m:page")
+    steps.open()
+    steps.done([[1]], journal=b"end")
+    assert steps.take()[0][3][1][-1] == b"end"
+    steps.commit(b"docs1")
+    steps.open()
+    assert steps.calls[0][-1] == b"end"
+
+
+def test_a_journal_alone_is_news_too():
+    steps = Steps()
+    steps.subscribe("a", "m:page")
+    steps.open()
+    steps.done([[1]])
+    steps.take()
+    steps.commit(b"docs1")
+    steps.open()
+    steps.done([[1]], journal=b"end")
+    assert steps.take()[0][3][1] == [2, content_of([[1]]).digest, b"end"]
+
+
+def test_adopting_a_journal_wakes_others_that_wait_under_it():
+    steps = Steps(workers=2)
+    steps.subscribe("a", "m:page")
+    steps.open()
+    steps.subscribe("b", "m:page", journal=b"end")
+    steps.done([[1]], journal=b"end")
+    assert {who for who, *_ in steps.take()} == {"a", "b"}
+
+
+def test_a_private_result_serves_its_identity_alone():
+    steps = Steps(workers=0)
+    steps.subscribe("a", "m:me", identity=b"ada")
+    steps.subscribe("b", "m:me", identity=b"bob")
+    steps.core.add_worker(1)
+    steps.open()
+    assert {identity for *_, identity, _ in steps.calls} == {b"ada", b"bob"}
+    first = steps.calls[0][3]
+    steps.done([1], private=True)
+    assert [who for who, *_ in steps.take()] == ["a" if first == b"ada" else "b"]
+    steps.done([2], private=True)
+    assert len(steps.take()) == 1
+
+
+def test_private_results_go_with_the_last_session_of_their_identity():
+    steps = Steps(workers=0)
+    session = steps.subscribe("a", "m:me", identity=b"ada")
+    steps.subscribe("b", "m:me", identity=b"bob")
+    steps.core.add_worker(1)
+    steps.open()
+    steps.done([1], private=True)
+    steps.done([2], private=True)
+    steps.core.disconnect(session)
+    steps.core.check()
+    assert len(steps.core._live.tracker) == 1
+
+
+def test_switching_identity_runs_again_and_sends_the_difference():
+    steps = Steps()
+    session = steps.subscribe("a", "m:me", identity=b"ada")
+    steps.open()
+    steps.done([1], private=True)
+    steps.take()
+    steps.core.identify(session, b"bob")
+    steps.open()
+    assert steps.calls[0][3] == b"bob"
+    steps.done([2], private=True)
+    assert steps.take()[0][3][1][0] == 0
+
+
+def test_what_nobody_looks_at_stays_while_it_is_right():
+    steps = Steps()
+    steps.core.disconnect(steps.subscribe("a", "m:q"))
+    session = steps.subscribe("a", "m:q")
+    assert steps.open() in steps.closed  # ordered for the one that left
+    steps.open()
+    steps.done([1])
+    steps.core.disconnect(session)
+    steps.core.check()
+    steps.take()
+    again = steps.subscribe("b", "m:q")
+    assert len(steps.take()) == 1
+    steps.core.disconnect(again)
+    steps.commit(b"docs1")
+    assert steps.core._live.by_key == {}
+    assert len(steps.core._live.tracker) == 0
+
+
+def test_parked_results_are_bounded_in_bytes():
+    steps = Steps(parked_bytes=4_000)
+    for number in range(10):
+        session = steps.subscribe("a", f"m:q{number}")
+        steps.open()
+        steps.done(["x" * 200])
+        steps.core.disconnect(session)
+        steps.core.check()
+    assert 0 < len(steps.core._live.by_key) < 10
+
+
+def test_a_query_added_again_before_the_transition_is_not_reported_as_removed():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done([1])
+    steps.take()
+    steps.core.modify(session, [], [1])
+    assert steps.take()[0][3] == {1: [4]}
+    steps.core.block(session)
+    steps.core.modify(session, [AddQuery(2, "m:q", b"\x80")], [])
+    steps.core.modify(session, [], [2])
+    steps.core.modify(session, [AddQuery(2, "m:q", b"\x80")], [])
+    steps.core.unblock(session)
+    assert steps.take()[0][3][2][0] == 0
+    with pytest.raises(ValueError, match="subscribed already"):
+        steps.core.modify(session, [AddQuery(2, "m:q", b"\x80")], [])
+
+
+def test_a_worker_of_another_bundle_gets_no_rounds_until_the_bundle_switches():
+    steps = Steps(bundle_key=b"bundle")
+    steps.subscribe("a", "m:q")
+    steps.open(current=False)
+    assert steps.rounds == []
+    steps.commit(b"other")
+    assert steps.rounds == []
+    steps.commit(b"bundle")
+    assert len(steps.rounds) == 1
+    steps.open()
+    steps.done([1])
+    assert len(steps.take()) == 1
+
+
+def test_a_worker_found_outdated_behind_the_switch_gets_another_chance():
+    steps = Steps(bundle_key=b"bundle")
+    steps.subscribe("a", "m:q")
+    steps.commit(b"bundle")
+    steps.open(ts=1, current=False)
+    assert len(steps.rounds) == 1
+
+
+def kill(steps):
+    number, call, *_ = steps.calls.pop(0)
+    steps.core.query_killed(number, call, KILLED)
+    steps.core.check()
+    steps.core.remove_worker(1)
+    steps.core.add_worker(1)
+    steps.core.check()
+
+
+def test_a_killed_query_shows_its_error_and_is_retried_after_a_doubling_pause():
+    steps = Steps(retry_first_ms=100.0)
+    steps.subscribe("a", "m:good", "m:bad")
+    steps.open()
+    steps.done([1])
+    kill(steps)
+    assert steps.take()[-1][3] == {
+        1: [0, b"\x91\x01", content_of([1]).digest, None],
+        2: [3, ["time_limit", "ended", None]],
+    }
+    assert steps.core.tick() == 100.0
+    steps.now = 100.0
+    assert steps.core.tick() is None
+    steps.open()
+    kill(steps)
+    assert steps.core.tick() == 300.0
+    steps.now = 300.0
+    steps.core.tick()
+    steps.open()
+    steps.done([2])
+    assert steps.take()[-1][3][2][0] == 0
+    assert steps.core.tick() is None
+
+
+def test_a_session_goes_on_while_its_killed_query_is_retried():
+    steps = Steps(workers=2, retry_first_ms=100.0)
+    steps.subscribe("a", "m:bad", "m:good")
+    steps.open()
+    steps.done([1], points=[b"docs1"])
+    number, call, *_ = steps.calls.pop(0)
+    steps.core.query_killed(number, call, KILLED)
+    steps.now = 100.0
+    steps.core.tick()
+    steps.core.add_worker(3)
+    steps.core.add_worker(4)
+    steps.open()
+    steps.take()
+    steps.commit(b"docs1")
+    steps.open()
+    steps.calls.reverse()
+    steps.done([2])
+    assert [ts for *_, ts, _ in steps.take()] == [2]
+
+
+def test_leaving_and_coming_back_does_not_kill_the_next_worker_at_once():
+    steps = Steps(retry_first_ms=100.0)
+    session = steps.subscribe("a", "m:bad")
+    steps.open()
+    kill(steps)
+    steps.take()
+    steps.core.disconnect(session)
+    session = steps.subscribe("a", "m:bad")
+    assert steps.take()[0][3][1][0] == 3
+    assert steps.rounds == []
+    steps.core.disconnect(session)
+    steps.now = 100.0
+    assert steps.core.tick() is None
+    assert steps.core._live.by_key == {}
+
+
+def test_a_new_bundle_retries_killed_queries_at_once():
+    steps = Steps(bundle_key=b"bundle", retry_first_ms=1e9)
+    steps.subscribe("a", "m:bad")
+    steps.open()
+    kill(steps)
+    steps.commit(b"bundle")
+    steps.open()
+    steps.done([1])
+    assert steps.take()[-1][3][1][0] == 0
+
+
+def test_deaths_of_workers_are_strikes_and_the_second_is_shown():
+    steps = Steps()
+    steps.subscribe("a", "m:crash")
+    for worker in (1, 2):
+        steps.open()
+        assert steps.take() == []
+        steps.calls.clear()
+        steps.core.remove_worker(worker)
+        steps.core.add_worker(worker + 1)
+        steps.core.check()
+    assert steps.take()[0][3][1][1][0] == "worker_died"
+
+
+def test_a_retired_worker_is_no_strike():
+    steps = Steps(strikes=1)
+    steps.subscribe("a", "m:q")
+    steps.open()
+    steps.calls.clear()
+    steps.core.remove_worker(1, retired=True)
+    steps.core.add_worker(2)
+    assert steps.take() == []
+    assert len(steps.rounds) == 1
+
+
+def test_an_application_failure_is_a_result_like_any_other():
+    steps = Steps()
+    steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done(Content.failed(ErrorBody("application_error", "no", b"\xc0")))
+    assert steps.take()[0][3][1] == [3, ["application_error", "no", b"\xc0"]]
+    steps.commit(b"docs1")
+    steps.open()
+    steps.done([1])
+    assert steps.take()[0][3][1][0] == 0
+
+
+def test_reports_about_what_is_gone_are_ignored():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q")
+    number = steps.open()
+    _, call, *_ = steps.calls[0]
+    steps.core.remove_worker(1)
+    steps.core.round_opened(number, 1, True)
+    steps.core.query_killed(number, call, KILLED)
+    steps.done([1])
+    steps.core.disconnect(session)
+    steps.core.disconnect(session)
+    steps.core.answer(session, "late", 1)
+    steps.core.modify(session, [], [])
+    steps.core.identify(session, None)
+    steps.core.unblock(session)
+    steps.commit(answers=[(session, "late", 2)])
+    assert steps.take() == []
+
+
+def test_changes_that_many_need_are_encoded_once():
+    steps = Steps()
+    bodies = []
+    deliver = steps.deliver
+    steps.deliver = lambda session, answers, moved: (
+        bodies.append(moved.changes[0][1]),
+        deliver(session, answers, moved),
+    )
+    for handle in range(3):
+        steps.subscribe(handle, "m:q")
+    steps.open()
+    steps.done([1])
+    assert len(bodies) == 3
+    assert len({id(body) for body in bodies}) == 1

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from headwater_server.reactive.rounds import Need, RoundLimits, Waiting
+from headwater_server.reactive.sessions import LiveQuery, QueryKey, Session, Subscription
+
+LIMITS = RoundLimits(slow_ms=10.0, fast_round_ms=10.0, slow_round_ms=100.0)
+
+
+def waiting(*sessions: tuple[float, list[LiveQuery]]) -> Waiting:
+    found = Waiting()
+    for since_ms, queries in sessions:
+        session = Session(len(found.sessions), None)
+        session.since_ms = since_ms
+        session.subscriptions = {number: Subscription(query, None) for number, query in enumerate(queries)}
+        found.sessions[session] = None
+    return found
+
+
+def query(name: str, cost_ms: float) -> LiveQuery:
+    return LiveQuery(QueryKey(name, b"", None), cost_ms)
+
+
+def group(found, *, workers=2, slow_rounds=0, now_ms=1000.0):
+    chosen = found.next_group(LIMITS, published_ts=1, now_ms=now_ms, workers=workers, slow_rounds=slow_rounds)
+    return chosen and ([session.handle for session in chosen.sessions], chosen.slow, chosen.retry)
+
+
+SLOW, FAST = query("slow", 50.0), query("fast", 1.0)
+
+
+def test_slow_sessions_have_rounds_of_their_own():
+    found = waiting((1.0, [FAST]), (2.0, [SLOW, FAST]), (3.0, [FAST]))
+    assert group(found) == ([1], True, None)
+    assert group(found, slow_rounds=1) == ([0, 2], False, None)
+
+
+def test_slow_rounds_leave_one_worker_free():
+    found = waiting((1.0, [SLOW]))
+    assert group(found, workers=4, slow_rounds=2) is not None
+    assert group(found, workers=4, slow_rounds=3) is None
+    assert group(found, workers=1, slow_rounds=0) is not None
+
+
+def test_a_single_worker_gives_slow_sessions_half_its_time():
+    found = waiting((100.0, [SLOW]), (140.0, [FAST]))
+    assert group(found, workers=1, now_ms=149.0) == ([1], False, None)
+    assert group(found, workers=1, now_ms=151.0) == ([0], True, None)
+
+
+def test_groups_are_filled_in_the_order_of_staleness_up_to_a_cost():
+    queries = [query(str(number), 4.0) for number in range(5)]
+    found = waiting(*[(float(-number), [queries[number]]) for number in range(5)])
+    assert group(found) == ([4, 3], False, None)
+
+
+def test_sharing_a_query_costs_nothing_and_one_session_always_fits():
+    found = waiting(*[(float(number), [FAST]) for number in range(1000)])
+    chosen = group(found)
+    assert chosen is not None
+    assert len(chosen[0]) == 1000
+    assert group(waiting((1.0, [query(str(n), 9.0) for n in range(50)]))) == ([0], False, None)
+
+
+def test_retries_take_a_slow_slot_in_their_turn():
+    found = waiting((50.0, [SLOW]))
+    need = Need(query("bad", 1000.0), None)
+    found.retries[need] = 60.0
+    assert group(found) == ([0], True, None)
+    found.retries[need] = 40.0
+    assert group(found) == ([], True, need)
+    assert group(found, slow_rounds=1) is None
