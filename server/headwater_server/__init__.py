@@ -1,0 +1,1 @@
+"""The daemon: sockets, reactive core, worker pool, deploy."""

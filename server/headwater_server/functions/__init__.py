@@ -1,0 +1,1 @@
+"""Bundles, calls and the processes that run them."""

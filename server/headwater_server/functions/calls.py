@@ -1,0 +1,89 @@
+"""Calls of those who have no session: HTTP and the command line."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from headwater_protocol.errors import RequestError, TransientError, error_for
+
+from headwater_server.functions.mutations import Decision, MutationCall
+from headwater_server.worker.messages import Failure
+
+if TYPE_CHECKING:
+    from headwater_protocol.manifest import Manifest
+
+    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.mutations import Mutations, Publication
+    from headwater_server.functions.pool import WorkerPool
+    from headwater_server.observe.metrics import Metrics
+
+
+class Calls:
+    """Runs one function and waits for how it ends.
+
+    Attributes:
+        manifest: What the active bundle declares; None before the first deploy.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        mutations: Mutations,
+        publication: Publication,
+        reporter: ErrorReporter,
+        metrics: Metrics,
+    ) -> None:
+        self._pool = pool
+        self._mutations = mutations
+        self._publication = publication
+        self._reporter = reporter
+        self._metrics = metrics
+        self.manifest: Manifest | None = None
+
+    def kind(self, name: str, *, internal: bool) -> str:
+        """Return the kind of a function; raises `unknown_function`, or `no_bundle` before the first deploy.
+
+        An internal function looks like an unknown one to whoever may not call it.
+        """
+        if self.manifest is None:
+            raise TransientError(code="no_bundle")
+        known = {item.name: item.kind for item in self.manifest.functions if internal or not item.internal}
+        if name not in known:
+            raise RequestError(
+                f"there is no function {name!r}; there are {', '.join(sorted(known)[:20])}",
+                code="unknown_function",
+            )
+        return known[name]
+
+    async def query(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+        """Return the encoded result of a query at a published snapshot."""
+        done = await self._pool.query(name, arguments, internal=internal)
+        self._metrics.calls.labels("query", done.failure.code if done.failure else "success").inc()
+        published = asyncio.Event()
+        self._publication.when_published(done.ts, published.set)
+        await published.wait()
+        if done.failure is not None or done.content is None:
+            raise self._error(name, done.failure)
+        return done.content
+
+    async def mutation(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+        """Return the encoded result of a mutation that is committed."""
+        decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+
+        def receive(call: MutationCall, decision: Decision) -> None:
+            if not decided.done():
+                decided.set_result(decision)
+
+        self._mutations.run(MutationCall(name, arguments, None, internal, receive))
+        decision = await decided
+        if decision.error is not None:
+            raise error_for(decision.error.code, decision.error.message, decision.error.data)
+        assert decision.value is not None, "a decision has a value or an error"
+        return decision.value
+
+    def _error(self, name: str, failure: Failure | None) -> Exception:
+        if failure is None:
+            failure = Failure("internal_error", "the worker sent neither result nor failure")
+        body = self._reporter.body("query", name, failure)
+        return error_for(body.code, body.message, body.data)

@@ -1,0 +1,62 @@
+"""What calls and their processes may use, as frozen options; the composition root fills them from settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headwater_storage.limits import CallLimits
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Bounds that a worker enforces on itself; sent to it when it starts.
+
+    Attributes:
+        memory_limit_bytes: Private memory of one worker; an allocation beyond it fails and ends the worker.
+        result_limit_bytes: Largest encoded result of one call.
+        log_lines_max: Lines that one call may print.
+        log_bytes_max: Bytes that one call may print.
+        calls: Documents and bytes that one call may read and write.
+    """
+
+    memory_limit_bytes: int = 512 * MIB
+    result_limit_bytes: int = 8 * MIB
+    log_lines_max: int = 256
+    log_bytes_max: int = 64 * 1024
+    calls: CallLimits = field(default_factory=CallLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How many workers there are and how they are used.
+
+    Attributes:
+        workers: Processes that serve the active bundle.
+        time_limit_s: Wall time of one query or mutation, from its start in the worker.
+        start_limit_s: Time that a worker may take to import its bundle.
+        prefetch_ms: Estimated work that is sent to a worker ahead of time; more would wait
+            behind a slow call while another worker is idle.
+        prefetch_calls_max: Calls that are sent ahead at most, however short they are.
+        waiting_max: Calls that may wait for a worker before new ones are refused as `overloaded`.
+        reruns_max: How often a call may be sent again because the worker it waited in has died.
+        restart_pause_s: First pause before a worker that did not come up is started again; doubles.
+        restart_pause_max_s: Longest such pause.
+        memory_watch_s: Time between two looks at the memory of the workers.
+        stop_grace_s: Time that processes get to end when the pool closes.
+        worker: Bounds inside a worker.
+    """
+
+    workers: int = 2
+    time_limit_s: float = 1.0
+    start_limit_s: float = 20.0
+    prefetch_ms: float = 3.0
+    prefetch_calls_max: int = 256
+    waiting_max: int = 20_000
+    reruns_max: int = 5
+    restart_pause_s: float = 0.1
+    restart_pause_max_s: float = 5.0
+    memory_watch_s: float = 0.5
+    stop_grace_s: float = 2.0
+    worker: WorkerLimits = field(default_factory=WorkerLimits)

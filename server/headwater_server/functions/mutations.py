@@ -1,0 +1,352 @@
+"""From a mutation's request to its answer: in order for each session, once, rerun on conflict.
+
+Runs on the event loop, without awaits: the pool runs the function, the engine commits what
+it proposes, and every step comes back here as a call.
+
+A session's queue belongs to the session id, not to a connection: a client that reconnects
+finds its running call, and whatever it had queued it sends again. Every decided call is
+recorded in its request row in the same commit as its writes, so a resend is answered from
+the row and never runs twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Protocol
+
+from headwater_server.worker.messages import Failure, MutationDone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater_protocol.errors import HeadwaterError
+    from headwater_protocol.messages import ErrorBody
+    from headwater_storage.proposal import Proposal
+
+    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.observe.metrics import Metrics
+    from headwater_server.reactive.sessions import Session
+
+logger = logging.getLogger("headwater.mutations")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How a mutation ended.
+
+    Attributes:
+        ts: Commit ts, or the snapshot that a read-only success or a failure saw.
+        value: Encoded result; None when it failed.
+        error: What failed; None on success.
+        committed: Whether it was committed now, at `ts`.
+    """
+
+    ts: int
+    value: bytes | None
+    error: ErrorBody | None
+    committed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class MutationCall:
+    """One mutation on its way.
+
+    Attributes:
+        name: Function.
+        arguments: Encoded map.
+        identity: Encoded identity, None if there is none.
+        internal: Whether the caller may call internal functions.
+        decided: Called once, when the outcome is certain and published.
+        number: The client's number for it, 0 over HTTP.
+        request: Suffix of its request row; None over HTTP, where nothing is remembered.
+        fingerprint: What a resend must be the same in.
+        attempts: How often it has run.
+        started_s: Monotonic time of the request.
+        outcome: Result of the last run, which the committer has or the answer carries.
+        failure: Failure of the last run.
+    """
+
+    name: str
+    arguments: bytes
+    identity: bytes | None
+    internal: bool
+    decided: Callable[[MutationCall, Decision], None]
+    number: int = 0
+    request: bytes | None = None
+    fingerprint: bytes = b""
+    attempts: int = 0
+    started_s: float = 0.0
+    outcome: bytes | None = None
+    failure: Failure | None = None
+
+
+class MutationRunner(Protocol):
+    """What runs mutations: the worker pool."""
+
+    def run_mutation(self, call: MutationCall) -> None:
+        """Run it; `Mutations.ran` or `Mutations.killed` follows."""
+
+
+class Committer(Protocol):
+    """What commits proposals: the engine."""
+
+    @property
+    def published_ts(self) -> int:
+        """Newest ts that the outside may see."""
+
+    def submit(self, proposal: Proposal, owner: object) -> None:
+        """Commit it; `Mutations.committed` or `Mutations.refused` follows."""
+
+
+class Publication(Protocol):
+    """Knows what is published: the switchboard."""
+
+    def when_published(self, ts: int, action: Callable[[], None]) -> None:
+        """Do something once `ts` is published; at once if it is."""
+
+
+class Receiver(Protocol):
+    """The connection that a session's answers go to."""
+
+    @property
+    def session(self) -> Session | None:
+        """Its session in the reactive core; None once the connection has ended."""
+
+    def receive_decision(self, call: MutationCall, decision: Decision) -> None:
+        """A call was decided without a commit of its own at this moment."""
+
+
+@dataclass(slots=True, eq=False)
+class SessionQueue:
+    """The mutations of one session, in order. It outlives connections while a call runs."""
+
+    session: bytes
+    waiting: deque[MutationCall] = field(default_factory=deque)
+    running: MutationCall | None = None
+    receiver: Receiver | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MutationLimits:
+    """Bounds of the queues.
+
+    Attributes:
+        waiting_max: Mutations that one session may have waiting.
+        attempts_max: Runs of one mutation before it fails with `conflict`.
+        exclusive_after: Runs after which other proposals wait for it.
+        exclusive_s: How long they wait at most.
+    """
+
+    waiting_max: int = 1000
+    attempts_max: int = 100
+    exclusive_after: int = 4
+    exclusive_s: float = 0.05
+
+
+class Mutations:
+    """All mutations in flight."""
+
+    def __init__(
+        self,
+        runner: MutationRunner,
+        committer: Committer,
+        publication: Publication,
+        reporter: ErrorReporter,
+        metrics: Metrics,
+        limits: MutationLimits,
+        mono_s: Callable[[], float],
+        later: Callable[[float, Callable[[], None]], object],
+        make_request_row: Callable[[MutationCall, Failure], Proposal],
+    ) -> None:
+        self._runner = runner
+        self._committer = committer
+        self._publication = publication
+        self._reporter = reporter
+        self._metrics = metrics
+        self._limits = limits
+        self._mono_s = mono_s
+        self._later = later
+        self._make_request_row = make_request_row
+        self._queues: dict[bytes, SessionQueue] = {}
+        self._running_since: dict[MutationCall, int] = {}
+        self._exclusive: MutationCall | None = None
+        self._waiting_for_exclusive: deque[tuple[Proposal, MutationCall]] = deque()
+        self.in_flight = 0
+
+    # ------------------------------------------------------------------ sessions
+
+    def attach(self, session: bytes, receiver: Receiver) -> SessionQueue:
+        """Give a session's answers to a new connection; what the old one had queued is dropped (it is resent)."""
+        queue = self._queues.setdefault(session, SessionQueue(session))
+        self.in_flight -= len(queue.waiting)
+        queue.waiting.clear()
+        queue.receiver = receiver
+        return queue
+
+    def detach(self, queue: SessionQueue, receiver: Receiver) -> None:
+        """The connection is gone; its running call goes on, the queued ones are dropped."""
+        if queue.receiver is not receiver:
+            return
+        queue.receiver = None
+        self.in_flight -= len(queue.waiting)
+        queue.waiting.clear()
+        if queue.running is None:
+            del self._queues[queue.session]
+
+    def request(
+        self,
+        queue: SessionQueue,
+        number: int,
+        name: str,
+        arguments: bytes,
+        identity: bytes | None,
+        *,
+        internal: bool,
+    ) -> bool:
+        """Queue one mutation of a session; False when the session has too many waiting.
+
+        A resend of the call that is running joins it: the answer goes to the connection of now.
+        """
+        if queue.running is not None and queue.running.number == number:
+            return True
+        if len(queue.waiting) >= self._limits.waiting_max:
+            return False
+        call = MutationCall(
+            name=name,
+            arguments=arguments,
+            identity=identity,
+            internal=internal,
+            decided=self._answer_session,
+            number=number,
+            request=queue.session + number.to_bytes(8, "big"),
+            fingerprint=fingerprint(name, arguments, identity),
+            started_s=self._mono_s(),
+        )
+        self.in_flight += 1
+        queue.waiting.append(call)
+        if queue.running is None:
+            self._start_next(queue)
+        return True
+
+    def run(self, call: MutationCall) -> None:
+        """Run a call that belongs to no session."""
+        call.started_s = self._mono_s()
+        self.in_flight += 1
+        self._start(call)
+
+    # ------------------------------------------------------------------ what comes back
+
+    def ran(self, call: MutationCall, done: MutationDone) -> None:
+        """The function has run: commit what it proposes, or answer once its snapshot is published."""
+        call.outcome, call.failure = done.outcome, done.failure
+        if done.proposal is not None:
+            self._submit(done.proposal, call)
+            return
+        self._publication.when_published(done.ts, lambda: self._decide(call, done.ts))
+
+    def killed(self, call: MutationCall, failure: Failure) -> None:
+        """The function was ended by a limit or took its worker with it: that is its outcome, recorded like any other."""
+        call.outcome, call.failure = None, failure
+        if call.request is None:
+            self._decide(call, self._committer.published_ts)
+        else:
+            self._submit(self._make_request_row(call, failure), call)
+
+    def committed(self, call: MutationCall, ts: int) -> Decision:
+        """The committer published the call's proposal; the caller hands the decision on in the same step."""
+        return Decision(ts, *self._result(call), committed=True)
+
+    def refused(self, call: MutationCall, error: HeadwaterError) -> None:
+        """The committer did not take the proposal: a conflict is rerun, anything else is the answer."""
+        if error.code == "conflict" and call.attempts < self._limits.attempts_max:
+            self._metrics.conflicts.inc()
+            self._start(call)
+            return
+        call.outcome, call.failure = None, Failure(error.code, error.message)
+        self._decide(call, self._committer.published_ts)
+
+    def finish(self, call: MutationCall, decision: Decision) -> None:
+        """Account for a decided call and let the next of its session begin."""
+        self.in_flight -= 1
+        self._running_since.pop(call, None)
+        outcome = decision.error.code if decision.error else "success"
+        self._metrics.calls.labels("mutation", outcome).inc()
+        self._metrics.mutation_seconds.observe(self._mono_s() - call.started_s)
+        self._release_exclusive(call)
+        queue = self.queue_of(call)
+        if queue is not None:
+            queue.running = None
+            self._start_next(queue)
+
+    def queue_of(self, call: MutationCall) -> SessionQueue | None:
+        """Return the queue that a session's call belongs to."""
+        return None if call.request is None else self._queues.get(call.request[:-8])
+
+    def session_of(self, call: MutationCall) -> Session | None:
+        """Return the session that now waits for a call's answer, None if nobody does."""
+        queue = self.queue_of(call)
+        return queue.receiver.session if queue is not None and queue.receiver is not None else None
+
+    def oldest_ts(self) -> int | None:
+        """Return a ts that no running call has begun before; None if none runs."""
+        return next(iter(self._running_since.values()), None)
+
+    # ------------------------------------------------------------------ inside
+
+    def _start_next(self, queue: SessionQueue) -> None:
+        if queue.waiting:
+            queue.running = queue.waiting.popleft()
+            self._start(queue.running)
+        elif queue.receiver is None:
+            self._queues.pop(queue.session, None)
+
+    def _start(self, call: MutationCall) -> None:
+        call.attempts += 1
+        self._running_since.pop(call, None)  # at the end again: the dict is in the order of its ts
+        self._running_since[call] = self._committer.published_ts
+        if call.attempts > self._limits.exclusive_after and self._exclusive is None:
+            self._exclusive = call
+            self._later(self._limits.exclusive_s, lambda: self._release_exclusive(call))
+        self._runner.run_mutation(call)
+
+    def _submit(self, proposal: Proposal, call: MutationCall) -> None:
+        if self._exclusive is not None and self._exclusive is not call:
+            self._waiting_for_exclusive.append((proposal, call))
+        else:
+            self._committer.submit(proposal, call)
+
+    def _release_exclusive(self, call: MutationCall) -> None:
+        """Let the proposals go that waited for a call which had lost too often: it is decided, or had its time."""
+        if self._exclusive is not call:
+            return
+        self._exclusive = None
+        waiting, self._waiting_for_exclusive = self._waiting_for_exclusive, deque()
+        for proposal, other in waiting:
+            self._committer.submit(proposal, other)
+
+    def _decide(self, call: MutationCall, ts: int) -> None:
+        decision = Decision(ts, *self._result(call))
+        call.decided(call, decision)
+        self.finish(call, decision)
+
+    def _result(self, call: MutationCall) -> tuple[bytes | None, ErrorBody | None]:
+        if call.failure is None:
+            return call.outcome, None
+        return None, self._reporter.body("mutation", call.name, call.failure)
+
+    def _answer_session(self, call: MutationCall, decision: Decision) -> None:
+        queue = self.queue_of(call)
+        if queue is not None and queue.receiver is not None:
+            queue.receiver.receive_decision(call, decision)
+
+
+def fingerprint(name: str, arguments: bytes, identity: bytes | None) -> bytes:
+    """Return what a resend of a request must be the same in: function, arguments, identity."""
+    state = blake2b(digest_size=16)
+    for part in (name.encode(), arguments, identity or b""):
+        state.update(len(part).to_bytes(4, "big"))
+        state.update(part)
+    return state.digest()

@@ -1,0 +1,198 @@
+"""One call as the pool sees it: how to ask a worker for it, and whom to tell how it ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol
+
+from headwater_server.worker.messages import Failure, MutationDone, QueryDone, RunMutation, RunQuery, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater_protocol.errors import HeadwaterError
+
+    from headwater_server.functions.mutations import MutationCall
+
+
+class MutationReceiver(Protocol):
+    """Hears how mutations ended."""
+
+    def ran(self, call: MutationCall, done: MutationDone) -> None:
+        """It ran; what it proposes is to be committed."""
+
+    def killed(self, call: MutationCall, failure: Failure) -> None:
+        """It was ended by a limit, or its worker ended during it."""
+
+    def refused(self, call: MutationCall, error: HeadwaterError) -> None:
+        """It was never run: there is no bundle, or too much to do."""
+
+
+class RoundReceiver(Protocol):
+    """Hears how queries of rounds ended."""
+
+    def round_query_done(self, worker: int, round_number: int, call: int, done: QueryDone) -> None:
+        """A query of a round has run."""
+
+    def round_query_killed(self, worker: int, round_number: int, call: int, failure: Failure) -> None:
+        """A query of a round was ended, or took its worker with it; `worker_gone` follows."""
+
+
+class Work(ABC):
+    """A call that waits or runs.
+
+    Attributes:
+        name: Function.
+        reruns: How often it was sent again without any fault of its own.
+        switches: How often it was sent again because another bundle was active.
+    """
+
+    __slots__ = ("name", "reruns", "switches")
+
+    movable = True
+    """Whether any worker may run it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.reruns = 0
+        self.switches = 0
+
+    @abstractmethod
+    def message(self, number: int) -> RunQuery | RunMutation:
+        """Return what to send to a worker."""
+
+    @abstractmethod
+    def ran(self, done: QueryDone | MutationDone) -> None:
+        """Tell how it ran.
+
+        Raises:
+            TypeError: The worker sent the answer of another kind of call.
+        """
+
+    @abstractmethod
+    def killed(self, failure: Failure) -> None:
+        """Tell that it was ended."""
+
+    def refused(self, error: HeadwaterError) -> None:
+        """Tell that it was never run."""
+        self.killed(Failure(error.code, error.message))
+
+
+class MutationWork(Work):
+    """A mutation."""
+
+    __slots__ = ("call", "now_us_min", "receiver")
+
+    def __init__(self, call: MutationCall, receiver: MutationReceiver, now_us_min: Callable[[], int]) -> None:
+        super().__init__(call.name)
+        self.call = call
+        self.receiver = receiver
+        self.now_us_min = now_us_min
+
+    def message(self, number: int) -> RunMutation:
+        """Return what to send to a worker."""
+        call = self.call
+        return RunMutation(
+            number,
+            call.name,
+            call.arguments,
+            call.identity,
+            call.request,
+            call.fingerprint,
+            self.now_us_min(),
+            call.internal,
+        )
+
+    def ran(self, done: QueryDone | MutationDone) -> None:
+        """Tell how it ran."""
+        if not isinstance(done, MutationDone):
+            raise TypeError("a mutation was answered as a query")
+        self.receiver.ran(self.call, done)
+
+    def killed(self, failure: Failure) -> None:
+        """Tell that it was ended."""
+        self.receiver.killed(self.call, failure)
+
+    def refused(self, error: HeadwaterError) -> None:
+        """Tell that it was never run."""
+        self.receiver.refused(self.call, error)
+
+
+class QueryWork(Work):
+    """A query outside of rounds, over a snapshot of its own."""
+
+    __slots__ = ("arguments", "done", "identity", "internal", "journal")
+
+    def __init__(
+        self,
+        name: str,
+        arguments: bytes,
+        identity: bytes | None,
+        journal: bytes | None,
+        internal: bool,
+        done: Callable[[QueryDone], None],
+    ) -> None:
+        super().__init__(name)
+        self.arguments = arguments
+        self.identity = identity
+        self.journal = journal
+        self.internal = internal
+        self.done = done
+
+    def message(self, number: int) -> RunQuery:
+        """Return what to send to a worker."""
+        return RunQuery(number, 0, self.name, self.arguments, self.identity, self.journal, self.internal)
+
+    def ran(self, done: QueryDone | MutationDone) -> None:
+        """Tell how it ran."""
+        self.done(_query_done(done))
+
+    def killed(self, failure: Failure) -> None:
+        """Tell that it was ended: a result that consists of the failure."""
+        self.done(QueryDone(0, 0, None, None, None, failure, [], [], False, None, Usage(0)))
+
+
+class RoundWork(Work):
+    """A query of a round: it belongs to the worker that has the round's transaction."""
+
+    __slots__ = ("arguments", "call", "identity", "journal", "receiver", "round", "worker")
+
+    movable = False
+
+    def __init__(
+        self,
+        receiver: RoundReceiver,
+        worker: int,
+        round_number: int,
+        call: int,
+        name: str,
+        arguments: bytes,
+        identity: bytes | None,
+        journal: bytes | None,
+    ) -> None:
+        super().__init__(name)
+        self.receiver = receiver
+        self.worker = worker
+        self.round = round_number
+        self.call = call
+        self.arguments = arguments
+        self.identity = identity
+        self.journal = journal
+
+    def message(self, number: int) -> RunQuery:
+        """Return what to send to a worker."""
+        return RunQuery(number, self.round, self.name, self.arguments, self.identity, self.journal)
+
+    def ran(self, done: QueryDone | MutationDone) -> None:
+        """Tell how it ran."""
+        self.receiver.round_query_done(self.worker, self.round, self.call, _query_done(done))
+
+    def killed(self, failure: Failure) -> None:
+        """Tell that it was ended."""
+        self.receiver.round_query_killed(self.worker, self.round, self.call, failure)
+
+
+def _query_done(done: QueryDone | MutationDone) -> QueryDone:
+    if not isinstance(done, QueryDone):
+        raise TypeError("a query was answered as a mutation")
+    return done

@@ -1,0 +1,113 @@
+"""The daemon's end of one worker's link: sends once a turn of the loop, never waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headwater_server.worker.link import FrameError, FrameSplitter, FrameWriter
+from headwater_server.worker.messages import DaemonMessage, WorkerMessage
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from collections.abc import Callable
+
+_RECEIVE_BYTES = 256 * 1024
+
+
+class WorkerLink:
+    """Messages to and from one worker.
+
+    Args:
+        loop: The event loop.
+        connection: Our end of the socket pair; owned from here on.
+        receive: Called with each message.
+        lost: Called once when the worker's end is closed or it sent nonsense; not after `close`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        receive: Callable[[WorkerMessage], None],
+        lost: Callable[[], None],
+    ) -> None:
+        connection.setblocking(False)
+        self._loop = loop
+        self._connection = connection
+        self._receive = receive
+        self._lost = lost
+        self._splitter = FrameSplitter(msgspec.msgpack.Decoder(WorkerMessage))
+        self._writer = FrameWriter()
+        self._unsent = memoryview(b"")
+        self._chunk = memoryview(bytearray(_RECEIVE_BYTES))
+        self._flush_scheduled = False
+        self._open = True
+        loop.add_reader(connection.fileno(), self.drain)
+
+    def send(self, message: DaemonMessage) -> None:
+        """Send a message at the end of this turn of the loop."""
+        if self._open:
+            self._writer.add(message)
+            if not self._flush_scheduled:
+                self._flush_scheduled = True
+                self._loop.call_soon(self._flush)
+
+    def drain(self) -> None:
+        """Handle what has arrived, to the last byte."""
+        chunk = self._chunk
+        while self._open:
+            try:
+                size = self._connection.recv_into(chunk)
+            except BlockingIOError:
+                return
+            except OSError:
+                size = 0
+            try:
+                messages = self._splitter.feed(chunk[:size])
+            except FrameError:
+                size, messages = 0, []
+            for message in messages:
+                self._receive(message)
+            if not size:
+                if self._open:
+                    self.close()
+                    self._lost()
+                return
+            if size < _RECEIVE_BYTES:
+                return
+
+    def close(self) -> None:
+        """Close our end; the worker ends when it reads that."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._connection.fileno())
+            self._loop.remove_writer(self._connection.fileno())
+            self._connection.close()
+
+    def _flush(self) -> None:
+        """Send what was added; what the socket does not take is sent when it can."""
+        self._flush_scheduled = False
+        if not self._open or self._unsent:
+            return
+        self._unsent = memoryview(self._writer.take())
+        self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        try:
+            sent = self._connection.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # its end is told by `drain`, with what it still had to say
+            sent = len(self._unsent)
+        self._unsent = self._unsent[sent:]
+        if self._unsent:
+            self._loop.add_writer(self._connection.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self._connection.fileno())
+        self._send_unsent()
+        if not self._unsent and len(self._writer):
+            self._flush()

@@ -1,0 +1,91 @@
+"""Refuses, inside queries and mutations, what would make them more than a function of the database.
+
+A guard for honest mistakes, not a sandbox: one deployment is one trust domain. It is an
+audit hook, so it sees what libraries do as well; hooks cannot be removed again, and this
+one does nothing while no call runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from headwater_protocol.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+_REFUSED = {
+    "subprocess.Popen": "start a process",
+    "os.fork": "start a process",
+    "os.forkpty": "start a process",
+    "os.exec": "start a process",
+    "os.spawn": "start a process",
+    "os.posix_spawn": "start a process",
+    "os.system": "start a process",
+    "pty.spawn": "start a process",
+    "_thread.start_new_thread": "start a thread",
+    "os.kill": "send a signal",
+    "os.killpg": "send a signal",
+    "os.remove": "change files",
+    "os.rename": "change files",
+    "os.mkdir": "change files",
+    "os.rmdir": "change files",
+    "os.link": "change files",
+    "os.symlink": "change files",
+    "os.truncate": "change files",
+    "os.chmod": "change files",
+    "os.chown": "change files",
+    "os.utime": "change files",
+    "os.setxattr": "change files",
+    "os.removexattr": "change files",
+}
+_SOCKETS_ALLOWED = frozenset({"socket.gethostname"})
+
+
+class Guard:
+    """Says whether the hook refuses; on while a query or mutation runs.
+
+    Attributes:
+        active: Set by `serve` around each call.
+    """
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = False
+
+    def install(
+        self, add_hook: Callable[[Callable[[str, tuple[Any, ...]], None]], None] = sys.addaudithook
+    ) -> None:
+        """Install the hook in this process, for good."""
+        add_hook(self.check)
+
+    def check(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Handle one audit event.
+
+        Raises:
+            RequestError: `not_allowed_here`.
+        """
+        if not self.active:
+            return
+        if event == "open":
+            # os.open() says nothing in its mode, so only the flags tell
+            flags = arguments[2]
+            if isinstance(flags, int) and flags & _WRITING:
+                raise _refusal(f"open {arguments[0]!r} for writing")
+            return
+        deed = _REFUSED.get(event)
+        if deed is not None:
+            raise _refusal(deed)
+        if event.startswith("socket.") and event not in _SOCKETS_ALLOWED:
+            raise _refusal("use the network")
+        if event == "sqlite3.connect" and arguments[0] != ":memory:":
+            raise _refusal("open another database")
+
+
+def _refusal(deed: str) -> RequestError:
+    return RequestError(f"queries and mutations cannot {deed}; do it in an action", code="not_allowed_here")

@@ -1,0 +1,190 @@
+"""The frames between daemon and function worker: plain arrays, decoded straight into structs.
+
+Each frame is a u32 big-endian length and a msgpack array whose first element is the tag.
+The daemon never decodes `content`, `arguments` or `outcome`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from headwater_storage.proposal import Proposal, Range  # noqa: TC002 (msgspec resolves them)
+
+
+class _Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    pass
+
+
+class Failure(_Message, frozen=True):
+    """Why a call has no value.
+
+    Attributes:
+        code: A code of the error table; `internal_error` hides message and trace from clients in production.
+        message: For the caller.
+        data: Encoded data of an application error.
+        trace: Python traceback for the developer's log, "" if there is none.
+    """
+
+    code: str
+    message: str
+    data: bytes | None = None
+    trace: str = ""
+
+
+# ---------------------------------------------------------------------------------- daemon to worker
+
+
+class OpenRound(_Message, frozen=True, tag=1):
+    """Open one read transaction and keep it until `CloseRound`; answered by `RoundOpened`."""
+
+    round: int
+
+
+class RunQuery(_Message, frozen=True, tag=2):
+    """Run a query in the round's transaction, or in a fresh one when `round` is 0."""
+
+    call: int
+    round: int
+    name: str
+    arguments: bytes
+    identity: bytes | None = None
+    journal: bytes | None = None
+    internal: bool = False
+
+
+class RunMutation(_Message, frozen=True, tag=3):
+    """Run a mutation over a fresh snapshot.
+
+    Attributes:
+        call: Number of the call on this link.
+        name: Function.
+        arguments: Encoded map.
+        identity: Encoded identity, None if there is none.
+        request: Suffix of the row in `_requests` (session and request id); None: not remembered.
+        fingerprint: Digest of function, arguments and identity, stored in that row.
+        now_us_min: The call's `now` is at least this (the log's time never goes back).
+        internal: Whether internal functions may be called.
+    """
+
+    call: int
+    name: str
+    arguments: bytes
+    identity: bytes | None
+    request: bytes | None
+    fingerprint: bytes
+    now_us_min: int
+    internal: bool = False
+
+
+class CloseRound(_Message, frozen=True, tag=4):
+    """Close the round's transaction."""
+
+    round: int
+
+
+class Describe(_Message, frozen=True, tag=5):
+    """Ask a fresh worker for the manifest of the bundle it loaded; answered by `Described`."""
+
+
+DaemonMessage = OpenRound | RunQuery | RunMutation | CloseRound | Describe
+
+# ---------------------------------------------------------------------------------- worker to daemon
+
+
+class Described(_Message, frozen=True, tag=17):
+    """The bundle was loaded (`manifest`: JSON) or could not be (`failure`)."""
+
+    manifest: bytes | None
+    failure: Failure | None
+
+
+class RoundOpened(_Message, frozen=True, tag=18):
+    """The round's transaction is open at `ts`.
+
+    Attributes:
+        round: Number of the round.
+        ts: Commit ts of its snapshot.
+        bundle_current: Whether this worker's bundle is the active one in that snapshot; if
+            not, the worker has closed the round and it must run elsewhere.
+    """
+
+    round: int
+    ts: int
+    bundle_current: bool
+
+
+class Usage(_Message, frozen=True):
+    """What a call cost."""
+
+    duration_us: int
+    documents_read: int = 0
+    bytes_read: int = 0
+    documents_written: int = 0
+    bytes_written: int = 0
+
+
+class QueryDone(_Message, frozen=True, tag=19):
+    """A query has run.
+
+    Attributes:
+        call: Number of the call.
+        ts: Snapshot it ran at.
+        content: Encoded result; None when it failed.
+        bounds: For a result that is a list: u32 little-endian offsets into `content`, the
+            start of each element and the end of the last; else None.
+        ids: For such a list: `_id` of each element that is a map with one, else None.
+        failure: Why it failed; the read set is valid then as well.
+        points: Document keys read.
+        ranges: Key ranges read.
+        identity_read: Whether the function looked at the identity.
+        journal: What a later run must be given to keep its page ends.
+        usage: Cost.
+        logs: Lines the function printed, `[level, text]`.
+    """
+
+    call: int
+    ts: int
+    content: bytes | None
+    bounds: bytes | None
+    ids: list[str | None] | None
+    failure: Failure | None
+    points: list[bytes]
+    ranges: list[Range]
+    identity_read: bool
+    journal: bytes | None
+    usage: Usage
+    logs: list[tuple[str, str]] = []
+
+
+class MutationDone(_Message, frozen=True, tag=20):
+    """A mutation has run and wants to commit, or is already decided.
+
+    Attributes:
+        call: Number of the call.
+        ts: Snapshot it ran at.
+        outcome: Encoded result when it succeeded.
+        failure: Why it failed. An application failure still has a proposal when the
+            request is remembered: the row that records it.
+        proposal: What to commit; None when nothing is to be committed.
+        duplicate: The request row was there: `outcome` or `failure` is the stored one.
+        usage: Cost.
+        logs: Lines the function printed, `[level, text]`.
+    """
+
+    call: int
+    ts: int
+    outcome: bytes | None
+    failure: Failure | None
+    proposal: Proposal | None
+    duplicate: bool
+    usage: Usage
+    logs: list[tuple[str, str]] = []
+
+
+class WrongBundle(_Message, frozen=True, tag=21):
+    """The call met a snapshot in which another bundle is active; it must run elsewhere."""
+
+    call: int
+    ts: int
+
+
+WorkerMessage = Described | RoundOpened | QueryDone | MutationDone | WrongBundle

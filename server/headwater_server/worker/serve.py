@@ -1,0 +1,359 @@
+"""A worker's loop: calls come in, results and proposals go out; everything blocks, one thing at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import msgspec
+from headwater_protocol.errors import ERROR_CODES, Retry, StorageError, error_for
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, REQUESTS, ActiveBundle, CatalogCache
+from headwater_storage.stored import unpack_stored
+from headwater_storage.transaction import Transaction
+
+from headwater_server.worker.messages import (
+    CloseRound,
+    DaemonMessage,
+    Describe,
+    Described,
+    Failure,
+    MutationDone,
+    OpenRound,
+    QueryDone,
+    RoundOpened,
+    RunMutation,
+    RunQuery,
+    Usage,
+    WrongBundle,
+)
+from headwater_server.worker.request_row import decode_request_row, encode_request_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater.bundle import Bundle, CallOutcome
+    from headwater_storage.lmdb_store import LmdbStore, StoreSnapshot
+
+    from headwater_server.functions.limits import WorkerLimits
+    from headwater_server.worker.guard import Guard
+    from headwater_server.worker.link import WorkerEnd
+    from headwater_server.worker.output import CallOutput
+    from headwater_server.worker.progress import ProgressPage
+
+SLOW_NS = 300_000
+"""Before a call that is likely to take longer, finished results are sent; a snapshot is shared for as long."""
+
+UNSENT_BYTES_MAX = 64 * 1024
+NAMES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a worker's loop needs of the world.
+
+    Attributes:
+        wall_us: Wall clock.
+        mono_ns: Monotonic clock, the same as the daemon's.
+        random_bytes: Unpredictable bytes.
+    """
+
+    wall_us: Callable[[], int]
+    mono_ns: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
+
+
+def active_bundle(row: bytes) -> str:
+    """Return the hash in the stored row "active bundle"."""
+    content = unpack_stored(row, ACTIVE_BUNDLE_KEY)[1]
+    return msgspec.msgpack.decode(content, type=ActiveBundle).bundle
+
+
+def is_outcome(failure: Failure) -> bool:
+    """Tell whether a failure decides its call: not so a fault of the system, after which it may be tried again."""
+    entry = ERROR_CODES.get(failure.code)
+    return (
+        entry is not None
+        and entry.retry is Retry.NEVER
+        and not isinstance(error_for(entry.code), StorageError)
+    )
+
+
+def _query_seed(name: str, arguments: bytes) -> bytes:
+    """Return the seed of a query's `ctx.random`: run again over the same data it gives the same result."""
+    return blake2b(arguments, digest_size=16, key=name.encode()[:64]).digest()
+
+
+class Server:
+    """Answers the daemon's messages with one bundle over one store.
+
+    Args:
+        link: The daemon.
+        store: Opened read-only.
+        bundle: Loaded.
+        bundle_hash: Its name, as the row "active bundle" has it.
+        progress: Where the running call is shown.
+        guard: Switched on around each call.
+        output: What calls print.
+        limits: Bounds of a call.
+        surroundings: Clocks and randomness.
+    """
+
+    def __init__(
+        self,
+        link: WorkerEnd,
+        store: LmdbStore,
+        bundle: Bundle,
+        bundle_hash: str,
+        progress: ProgressPage,
+        guard: Guard,
+        output: CallOutput,
+        limits: WorkerLimits,
+        surroundings: Surroundings,
+    ) -> None:
+        self._link = link
+        self._store = store
+        self._bundle = bundle
+        self._bundle_hash = bundle_hash
+        self._active_row: bytes | None = None
+        self._progress = progress
+        self._guard = guard
+        self._output = output
+        self._limits = limits
+        self._wall_us = surroundings.wall_us
+        self._mono_ns = surroundings.mono_ns
+        self._random_bytes = surroundings.random_bytes
+        self._catalogs = CatalogCache()
+        self._rounds: dict[int, StoreSnapshot] = {}
+        self._fresh: StoreSnapshot | None = None
+        self._fresh_at_ns = 0
+        self._durations_ns: dict[str, int] = {}
+
+    def serve(self) -> None:
+        """Work until the daemon closes its end."""
+        while (messages := self._link.receive()) is not None:
+            for message in messages:
+                self._handle(message)
+            self._drop_fresh()
+            self._link.flush()
+
+    def _handle(self, message: DaemonMessage) -> None:
+        match message:
+            case RunMutation():
+                self._send_before_slow(message.name)
+                self._run_mutation(message)
+            case RunQuery():
+                self._send_before_slow(message.name)
+                self._run_query(message)
+            case OpenRound():
+                self._open_round(message.round)
+            case CloseRound():
+                snapshot = self._rounds.pop(message.round, None)
+                if snapshot is not None:
+                    snapshot.close()
+            case Describe():
+                self._link.add(Described(self._bundle.manifest().to_json(), None))
+
+    def _send_before_slow(self, name: str) -> None:
+        """Send what is finished, unless the next call is known to be short and little waits."""
+        link = self._link
+        unsent = link.unsent_bytes
+        if unsent and (unsent > UNSENT_BYTES_MAX or self._durations_ns.get(name, SLOW_NS) >= SLOW_NS):
+            link.flush()
+
+    # ------------------------------------------------------------------ snapshots
+
+    def _fresh_snapshot(self, now_ns: int) -> StoreSnapshot:
+        """Return a snapshot that is newer than the arrival of the messages at hand.
+
+        Calls that arrived together may share one; it is not kept for long, since an older
+        snapshot meets more conflicts.
+        """
+        if self._fresh is not None:
+            if now_ns - self._fresh_at_ns < SLOW_NS:
+                return self._fresh
+            self._fresh.close()
+        self._fresh = self._store.snapshot()
+        self._fresh_at_ns = now_ns
+        return self._fresh
+
+    def _drop_fresh(self) -> None:
+        if self._fresh is not None:
+            self._fresh.close()
+            self._fresh = None
+
+    def _open_round(self, number: int) -> None:
+        snapshot = self._store.snapshot()
+        current = self._is_current(snapshot)
+        if current:
+            self._rounds[number] = snapshot
+        else:
+            snapshot.close()
+        self._link.add(RoundOpened(number, snapshot.state.ts, current))
+
+    def _transaction(self, snapshot: StoreSnapshot, now_us: int, *, writable: bool) -> Transaction | None:
+        """Return a transaction, None when another bundle is active in the snapshot."""
+        if not self._is_current(snapshot):
+            return None
+        transaction = Transaction(
+            snapshot,
+            self._catalogs.get(snapshot, snapshot.state.catalog_ts),
+            self._limits.calls,
+            now_us=now_us,
+            random_bytes=self._random_bytes,
+            writable=writable,
+        )
+        transaction.add_point(ACTIVE_BUNDLE_KEY)
+        return transaction
+
+    def _is_current(self, snapshot: StoreSnapshot) -> bool:
+        """Tell whether this worker's bundle is the active one in a snapshot."""
+        row = snapshot.get_document(ACTIVE_BUNDLE_KEY)
+        if row is None or row == self._active_row:
+            return row is not None
+        if active_bundle(row) != self._bundle_hash:
+            return False
+        self._active_row = row  # the same bytes need not be decoded again
+        return True
+
+    # ------------------------------------------------------------------ calls
+
+    def _begin(self, call: int, started_ns: int) -> None:
+        self._progress.begin(call, started_ns)
+        self._guard.active = True
+
+    def _end(self) -> None:
+        """Note that the call has ended. Not for one that takes the worker with it: the daemon looks for its number."""
+        self._guard.active = False
+        self._progress.end()
+
+    def _run_query(self, message: RunQuery) -> None:
+        started_ns = self._mono_ns()
+        snapshot = self._rounds[message.round] if message.round else self._fresh_snapshot(started_ns)
+        transaction = self._transaction(snapshot, self._wall_us(), writable=False)
+        if transaction is None:
+            self._link.add(WrongBundle(message.call, snapshot.state.ts))
+            return
+        self._begin(message.call, started_ns)
+        outcome = self._bundle.call_query(
+            message.name,
+            message.arguments,
+            transaction,
+            identity=message.identity,
+            journal=message.journal,
+            seed=_query_seed(message.name, message.arguments),
+            internal_allowed=message.internal,
+        )
+        failure, content = self._checked(outcome)
+        self._end()
+        result = outcome.result if content is not None else None
+        self._link.add(
+            QueryDone(
+                message.call,
+                transaction.begin_ts,
+                content,
+                result.bounds if result else None,
+                result.ids if result else None,
+                failure,
+                transaction.points,
+                transaction.ranges,
+                outcome.identity_read,
+                outcome.journal,
+                self._usage(message.name, started_ns, transaction),
+                self._output.take(),
+            )
+        )
+
+    def _run_mutation(self, message: RunMutation) -> None:
+        started_ns = self._mono_ns()
+        snapshot = self._fresh_snapshot(started_ns)
+        now_us = max(self._wall_us(), message.now_us_min)
+        transaction = self._transaction(snapshot, now_us, writable=True)
+        if transaction is None:
+            self._link.add(WrongBundle(message.call, snapshot.state.ts))
+            return
+        if message.request is not None:
+            stored = transaction.get_row(REQUESTS, message.request)
+            if stored is not None:
+                self._answer_duplicate(message, transaction, stored, started_ns)
+                return
+        self._begin(message.call, started_ns)
+        outcome = self._bundle.call_mutation(
+            message.name,
+            message.arguments,
+            transaction,
+            identity=message.identity,
+            seed=self._random_bytes(16),
+            internal_allowed=message.internal,
+        )
+        failure, content = self._checked(outcome)
+        self._end()
+        usage = self._usage(message.name, started_ns, transaction)
+        if failure is not None:
+            transaction.discard_writes()
+        if message.request is not None and (failure is None or is_outcome(failure)):
+            row = encode_request_row(message.fingerprint, content, failure)
+            transaction.put_row(REQUESTS, message.request, row)
+        proposal = transaction.proposal()
+        self._link.add(
+            MutationDone(
+                message.call,
+                transaction.begin_ts,
+                content,
+                failure,
+                proposal if proposal.writes else None,
+                False,
+                usage,
+                self._output.take(),
+            )
+        )
+
+    def _answer_duplicate(
+        self, message: RunMutation, transaction: Transaction, stored: bytes, started_ns: int
+    ) -> None:
+        row = decode_request_row(stored)
+        outcome, failure = row.outcome, row.failure
+        if row.fingerprint != message.fingerprint:
+            outcome = None
+            failure = Failure(
+                "session_in_use",
+                "another client has used this session and request number; take a new session id",
+            )
+        usage = self._usage(message.name, started_ns, transaction)
+        self._link.add(MutationDone(message.call, transaction.begin_ts, outcome, failure, None, True, usage))
+
+    def _checked(self, outcome: CallOutcome) -> tuple[Failure | None, bytes | None]:
+        """Return how a call failed, or its encoded result.
+
+        Raises:
+            MemoryError: The call ran out of memory. What state that left this process in is
+                known to nobody, so it must end.
+        """
+        failed = outcome.failure
+        if failed is not None:
+            if failed.message.startswith(MemoryError.__name__):
+                raise MemoryError
+            return Failure(failed.code, failed.message, failed.data, failed.trace), None
+        if outcome.result is None:
+            return Failure("internal_error", "the call came to nothing"), None
+        content = outcome.result.content
+        limit = self._limits.result_limit_bytes
+        if len(content) > limit:
+            return Failure(
+                "too_many_bytes", f"the result has {len(content)} bytes; the limit is {limit}"
+            ), None
+        return None, content
+
+    def _usage(self, name: str, started_ns: int, transaction: Transaction) -> Usage:
+        duration_ns = self._mono_ns() - started_ns
+        if len(self._durations_ns) >= NAMES_MAX:
+            self._durations_ns.clear()  # names come from clients and need not be functions
+        self._durations_ns[name] = duration_ns
+        used = transaction.usage
+        return Usage(
+            duration_ns // 1000,
+            used.documents_read,
+            used.bytes_read,
+            used.documents_written,
+            used.bytes_written,
+        )

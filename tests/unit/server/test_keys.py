@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from headwater_protocol.errors import RequestError
+from headwater_server.net.keys import AdminKeys, hash_key, new_key, read_key_file, write_key_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_written_key_is_read_back_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "admin-key"
+    key = new_key(bytes)
+    write_key_file(path, key)
+    write_key_file(path, key)  # replaces
+    assert read_key_file(path) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_short_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    with pytest.raises(RequestError, match="shorter"):
+        read_key_file(tmp_path / "key")
+
+
+def test_only_the_valid_key_opens() -> None:
+    keys = AdminKeys(hash_key("right" * 8))
+    keys.require("right" * 8)
+    for wrong in (None, "", "wrong" * 8, "right" * 8 + "x"):
+        with pytest.raises(RequestError) as caught:
+            keys.require(wrong)
+        assert caught.value.code == "unauthenticated"
+    keys.replace(hash_key("new" * 10))
+    keys.require("new" * 10)
+    with pytest.raises(RequestError):
+        keys.require("right" * 8)
+
+
+def test_before_a_key_is_loaded_none_is_valid() -> None:
+    with pytest.raises(RequestError):
+        AdminKeys(b"").require("")

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
+from headwater_server.functions.failures import ErrorReporter
+from headwater_server.functions.mutations import (
+    Decision,
+    MutationCall,
+    MutationLimits,
+    Mutations,
+    SessionQueue,
+    fingerprint,
+)
+from headwater_server.observe.metrics import Metrics
+from headwater_server.worker.messages import Failure, MutationDone, Usage
+from headwater_storage.proposal import CommitTs, Proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater_server.reactive.sessions import Session
+
+SESSION = b"s" * 16
+USAGE = Usage(5)
+
+
+class Runner:
+    """Keeps what it was asked to run. Loses nothing, runs nothing by itself."""
+
+    def __init__(self) -> None:
+        self.started: list[MutationCall] = []
+
+    def run_mutation(self, call: MutationCall) -> None:
+        self.started.append(call)
+
+
+class Committer:
+    """Keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.published_ts = 10
+        self.submitted: list[tuple[Proposal, Any]] = []
+
+    def submit(self, proposal: Proposal, owner: object) -> None:
+        self.submitted.append((proposal, owner))
+
+
+class Publication:
+    """Publishes when it is told to."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+        self._held: list[tuple[int, Callable[[], None]]] = []
+
+    def when_published(self, ts: int, action: Callable[[], None]) -> None:
+        self._held.append((ts, action))
+        self.publish(self._committer.published_ts)
+
+    def publish(self, ts: int) -> None:
+        self._committer.published_ts = ts
+        for held in [held for held in self._held if held[0] <= ts]:
+            self._held.remove(held)
+            held[1]()
+
+
+class Receiver:
+    """A connection that keeps its answers."""
+
+    session: Session | None = None
+
+    def __init__(self) -> None:
+        self.decisions: list[tuple[int, Decision]] = []
+
+    def receive_decision(self, call: MutationCall, decision: Decision) -> None:
+        self.decisions.append((call.number, decision))
+
+
+class World:
+    def __init__(self, **limits: int) -> None:
+        self.runner = Runner()
+        self.committer = Committer()
+        self.publication = Publication(self.committer)
+        self.timers: list[Callable[[], None]] = []
+        self.mutations = Mutations(
+            self.runner,
+            self.committer,
+            self.publication,
+            ErrorReporter(production=True, random_bytes=bytes),
+            Metrics(),
+            MutationLimits(**limits),
+            lambda: 0.0,
+            lambda pause_s, action: self.timers.append(action),
+            lambda call, failure: Proposal(CommitTs(10), [b"row"], [], []),
+        )
+        self.receiver = Receiver()
+        self.queue = self.mutations.attach(SESSION, self.receiver)
+
+    def request(self, number: int, queue: SessionQueue | None = None) -> bool:
+        return self.mutations.request(queue or self.queue, number, "m:f", b"\x80", None, internal=False)
+
+    def ran(self, call: MutationCall, **changes: Any) -> None:
+        fields: dict[str, Any] = {"outcome": b"\xc0", "failure": None, "proposal": None, "duplicate": False}
+        self.mutations.ran(call, MutationDone(0, changes.pop("ts", 10), usage=USAGE, **(fields | changes)))
+
+    def commit(self, call: MutationCall, ts: int = 11) -> Decision:
+        decision = self.mutations.committed(call, ts)
+        self.committer.published_ts = ts
+        self.mutations.finish(call, decision)
+        return decision
+
+
+PROPOSAL = Proposal(CommitTs(10), [], [], [])
+
+
+def test_mutations_of_one_session_run_one_after_another_in_order() -> None:
+    world = World()
+    for number in (1, 2, 3):
+        assert world.request(number)
+    assert [call.number for call in world.runner.started] == [1]
+    world.ran(world.runner.started[0], proposal=PROPOSAL)
+    assert [call.number for call in world.runner.started] == [1]
+    assert world.commit(world.runner.started[0]) == Decision(11, b"\xc0", None, committed=True)
+    assert [call.number for call in world.runner.started] == [1, 2]
+    assert world.mutations.in_flight == 2
+
+
+def test_sessions_do_not_wait_for_each_other() -> None:
+    world = World()
+    other = world.mutations.attach(b"o" * 16, Receiver())
+    world.request(1)
+    world.request(1, other)
+    assert len(world.runner.started) == 2
+
+
+def test_a_conflict_is_rerun_and_nobody_hears_of_it() -> None:
+    world = World()
+    world.request(1)
+    (call,) = world.runner.started
+    world.ran(call, proposal=PROPOSAL)
+    world.mutations.refused(call, TransientError(code="conflict"))
+    assert world.runner.started == [call, call]
+    assert call.attempts == 2
+    assert not world.receiver.decisions
+
+
+def test_conflicts_without_end_become_an_answer() -> None:
+    world = World(attempts_max=3)
+    world.request(1)
+    call = world.runner.started[0]
+    for _ in range(3):
+        world.mutations.refused(call, TransientError(code="conflict"))
+    ((number, decision),) = world.receiver.decisions
+    assert (number, decision.error.code if decision.error else "") == (1, "conflict")
+
+
+def test_a_call_that_lost_often_goes_before_the_proposals_of_others() -> None:
+    world = World(exclusive_after=2)
+    other = world.mutations.attach(b"o" * 16, Receiver())
+    world.request(1)
+    world.request(1, other)
+    loser, winner = world.runner.started
+    for _ in range(2):
+        world.mutations.refused(loser, TransientError(code="conflict"))
+    world.ran(winner, proposal=PROPOSAL)
+    assert not world.committer.submitted
+    world.ran(loser, proposal=PROPOSAL)
+    assert [owner for _, owner in world.committer.submitted] == [loser]
+    world.commit(loser)
+    assert [owner for _, owner in world.committer.submitted] == [loser, winner]
+
+
+def test_nobody_waits_longer_than_its_time_for_a_call_that_lost() -> None:
+    world = World(exclusive_after=1)
+    other = world.mutations.attach(b"o" * 16, Receiver())
+    world.request(1)
+    world.request(1, other)
+    loser, winner = world.runner.started
+    world.mutations.refused(loser, TransientError(code="conflict"))
+    world.ran(winner, proposal=PROPOSAL)
+    assert not world.committer.submitted
+    (timer,) = world.timers
+    timer()
+    assert [owner for _, owner in world.committer.submitted] == [winner]
+
+
+def test_an_answer_waits_until_the_snapshot_it_saw_is_published() -> None:
+    world = World()
+    world.request(1)
+    world.ran(world.runner.started[0], ts=12, failure=Failure("application_error", "no"), outcome=None)
+    assert not world.receiver.decisions
+    world.publication.publish(12)
+    ((_, decision),) = world.receiver.decisions
+    assert decision.ts == 12
+    assert decision.error is not None
+
+
+def test_a_killed_call_is_recorded_before_it_is_answered() -> None:
+    world = World()
+    world.request(1)
+    (call,) = world.runner.started
+    world.mutations.killed(call, Failure("time_limit", "m:f ran longer than 1 s"))
+    assert [owner for _, owner in world.committer.submitted] == [call]
+    assert not world.receiver.decisions
+    decision = world.commit(call)
+    assert decision.error is not None
+    assert decision.error.code == "time_limit"
+
+
+def test_a_reconnecting_client_joins_its_running_call_and_resends_the_rest() -> None:
+    world = World()
+    world.request(1)
+    world.request(2)
+    world.mutations.detach(world.queue, world.receiver)
+    again = Receiver()
+    queue = world.mutations.attach(SESSION, again)
+    assert queue is world.queue
+    assert world.request(1, queue)
+    assert world.request(2, queue)
+    (call,) = world.runner.started
+    world.ran(call, failure=Failure("application_error", "no"), outcome=None)
+    assert [number for number, _ in again.decisions] == [1]
+    assert not world.receiver.decisions
+    assert [call.number for call in world.runner.started] == [1, 2]
+
+
+def test_the_old_connection_going_after_the_new_one_came_takes_nothing_away() -> None:
+    world = World()
+    world.request(1)
+    again = Receiver()
+    world.mutations.attach(SESSION, again)
+    world.mutations.detach(world.queue, world.receiver)
+    world.ran(world.runner.started[0])
+    assert [number for number, _ in again.decisions] == [1]
+
+
+def test_too_many_waiting_are_refused() -> None:
+    world = World(waiting_max=2)
+    assert [world.request(number) for number in range(4)] == [True, True, True, False]
+
+
+def test_the_window_reaches_back_to_the_oldest_running_call() -> None:
+    world = World()
+    assert world.mutations.oldest_ts() is None
+    world.request(1)
+    world.committer.published_ts = 20
+    other = world.mutations.attach(b"o" * 16, Receiver())
+    world.request(1, other)
+    assert world.mutations.oldest_ts() == 10
+    world.mutations.refused(world.runner.started[0], TransientError(code="conflict"))
+    assert world.mutations.oldest_ts() == 20
+
+
+@pytest.mark.parametrize("error", [TransientError(code="disk_full"), RequestError(code="too_many_bytes")])
+def test_other_refusals_are_the_answer(error: HeadwaterError) -> None:
+    world = World()
+    world.request(1)
+    world.mutations.refused(world.runner.started[0], error)
+    ((_, decision),) = world.receiver.decisions
+    assert decision.error is not None
+    assert decision.error.code == error.code
+
+
+def test_a_fingerprint_tells_function_arguments_and_identity_apart() -> None:
+    prints = {
+        fingerprint("a", b"b", None),
+        fingerprint("ab", b"", None),
+        fingerprint("a", b"", b"b"),
+        fingerprint("a", b"b", b""),
+    }
+    assert len(prints) == 3  # no identity and an empty one are the same
