@@ -1,0 +1,184 @@
+"""The client for programs without asyncio: the same one, on a loop of its own in a thread.
+
+    with headwater.connect_blocking("ws://localhost:4510") as client:
+        client.mutation("messages:send", channel=channel, author="ada", body="hi")
+        for messages in client.subscribe("messages:list", channel=channel):
+            ...
+
+Safe to use from several threads at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headwater_protocol.errors import TransientError
+
+from headwater.client.aio import Client, ClientState, Subscription, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from types import TracebackType
+
+    from headwater.client.aio import FunctionName
+
+T = TypeVar("T")
+
+
+def connect_blocking(
+    url: str, *, connect_timeout_s: float | None = 10.0, in_flight_max: int = 1000
+) -> BlockingClient:
+    """Return a client for `with`; the arguments are those of `headwater.connect`."""
+    return BlockingClient(connect(url, connect_timeout_s=connect_timeout_s, in_flight_max=in_flight_max))
+
+
+class BlockingClient:
+    """A `Client` whose calls wait for their results.
+
+    `__enter__` starts the thread and connects; `close` ends both, and every call that still
+    waits in another thread fails. Ctrl-C in a waiting call cancels that call.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        # Set by `__enter__`, cleared by `close`.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> BlockingClient:
+        started: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(started,), name="headwater-client", daemon=True
+        )
+        self._thread.start()
+        try:
+            started.result()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def state(self) -> ClientState:
+        """Whether the client is connected and what is in flight."""
+        return self._client.state
+
+    def query(self, function: FunctionName, /, **arguments: Any) -> Any:
+        """Return a query's result at this moment. See `Client.query`."""
+        return self._wait(self._client.query(function, **arguments))
+
+    def mutation(self, function: FunctionName, /, **arguments: Any) -> Any:
+        """Run a mutation and return its result. See `Client.mutation`."""
+        return self._wait(self._client.mutation(function, **arguments))
+
+    def subscribe(self, function: FunctionName, /, **arguments: Any) -> BlockingSubscription:
+        """Follow a query: an iterator over its results. See `Client.subscribe`."""
+        return BlockingSubscription(self, self._wait(self._subscribe(function, arguments)))
+
+    def wait_connected(self, timeout_s: float | None = None) -> None:
+        """Wait until there is a connection. See `Client.wait_connected`."""
+        self._wait(self._client.wait_connected(timeout_s))
+
+    def close(self) -> None:
+        """End the connection and the thread. May be called twice, and from any thread but the client's own."""
+        loop, stop, thread = self._loop, self._stop, self._thread
+        self._loop = self._stop = self._thread = None
+        if loop is not None and stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may have ended by itself
+                loop.call_soon_threadsafe(stop.set)
+        if thread is not None:
+            thread.join()
+
+    def _serve(self, started: concurrent.futures.Future[None]) -> None:
+        """Body of the thread."""
+        try:
+            asyncio.run(self._main(started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    async def _main(self, started: concurrent.futures.Future[None]) -> None:
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        async with self._client:
+            started.set_result(None)
+            await self._stop.wait()
+
+    async def _subscribe(self, function: FunctionName, arguments: dict[str, Any]) -> Subscription:
+        return self._client.subscribe(function, **arguments)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        loop = self._loop
+        if loop is None:
+            work.close()
+            raise TransientError("the client is not open")
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:
+            work.close()
+            raise TransientError("the client is not open") from None
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise TransientError("the client was closed during the call") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+
+class BlockingSubscription:
+    """Results of a query, newest first come; see `Subscription` for what may be skipped."""
+
+    def __init__(self, client: BlockingClient, subscription: Subscription) -> None:
+        self._client = client
+        self._subscription = subscription
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout_s: float | None = None) -> Any:
+        """Wait for the next result.
+
+        Raises:
+            StopIteration: The subscription or the client was closed.
+            TimeoutError: None came in time.
+            HeadwaterError: The query failed; a later change may bring a result.
+        """
+        ended, value = self._client._wait(self._next(timeout_s))
+        if ended:
+            raise StopIteration
+        return value
+
+    def close(self) -> None:
+        """Unsubscribe. May be called twice."""
+        self._client._wait(self._subscription.aclose())
+
+    def __enter__(self) -> BlockingSubscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _next(self, timeout_s: float | None) -> tuple[bool, Any]:
+        # The end travels as a value: StopIteration cannot pass through a future.
+        try:
+            async with asyncio.timeout(timeout_s):
+                return False, await anext(self._subscription)
+        except StopAsyncIteration:
+            return True, None

@@ -1,0 +1,28 @@
+"""Run several coroutines until the first of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+
+async def race(*runners: Coroutine[Any, Any, Any]) -> None:
+    """Run all until one ends, cancel and await the others, and raise the error of the one if it failed.
+
+    A `TaskGroup` would do, but on Python 3.11 and 3.12 it loses a cancellation that comes
+    while it ends because of a failure: the caller's `close` would then wait for ever.
+    """
+    tasks = [asyncio.ensure_future(runner) for runner in runners]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if task in done:
+            task.result()

@@ -1,0 +1,192 @@
+"""Talk to a server's HTTP interface: function calls, deploys, keys, health.
+
+One request each, no session: a mutation sent this way is not resent when the answer is
+lost. The live client (`headwater.connect`) does that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from headwater_protocol.errors import HeadwaterError, InternalError, OutcomeUnknown, RequestError, error_for
+
+from headwater.client.transport import CannotConnectError, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+_CONNECT_TIMEOUT_S = 10.0
+_ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What a deploy did.
+
+    Attributes:
+        bundle: Hash that names the bundle.
+        functions: How many functions it has.
+        tables: How many tables it has.
+        changed: False if this bundle was already the active one.
+    """
+
+    bundle: str
+    functions: int
+    tables: int
+    changed: bool
+
+
+class HttpClient:
+    """A server's HTTP interface. Use it as `async with HttpClient(url, key=key) as http`.
+
+    Args:
+        url: `http://host:port`.
+        key: The deployment's key; needed for deploys, keys and internal functions.
+        timeout_s: How long one request may take.
+
+    Raises:
+        RequestError: `url` is not an HTTP address.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 120.0) -> None:
+        self.url = http_base(url)
+        self._headers = {} if key is None else {"Authorization": f"Headwater {key}"}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> HttpClient:
+        self._http = aiohttp.ClientSession(headers=self._headers, timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a function of any kind and return its result (JSON values).
+
+        Raises:
+            HeadwaterError: The call failed; `code` says how.
+        """
+        body = {"path": name, "args": dict(arguments), "format": "json"}
+        answer = await self._request("POST", "/api/function", json_body=body)
+        if answer.get("status") == "error":
+            code = answer.get("errorCode") or "application_error"
+            raise error_for(code, answer.get("errorMessage") or "", answer.get("errorData"))
+        if "value" not in answer:
+            raise self._not_ours("/api/function")
+        return answer["value"]
+
+    async def deploy(self, bundle: bytes) -> Deployed:
+        """Deploy a packed bundle (`headwater.packing.pack`).
+
+        Raises:
+            HeadwaterError: It was refused; nothing has changed.
+        """
+        answer = await self._request("POST", "/api/admin/deploy", body=bundle, content_type="application/zip")
+        try:
+            return Deployed(answer["bundle"], answer["functions"], answer["tables"], answer["changed"])
+        except KeyError:
+            raise self._not_ours("/api/admin/deploy") from None
+
+    async def rotate_key(self) -> str:
+        """Have the server make a new key and forget the one used here; return the new one."""
+        answer = await self._request("POST", "/api/admin/rotate-key", json_body={})
+        key = answer.get("key")
+        if not isinstance(key, str):
+            raise self._not_ours("/api/admin/rotate-key")
+        return key
+
+    async def ready(self) -> bool:
+        """Return whether the server is there, has recovered and takes calls."""
+        try:
+            answer = await self._request("GET", "/health")
+        except HeadwaterError:
+            return False
+        return answer.get("status") == "ready"
+
+    async def wait_ready(self, interval_s: float = 0.1) -> None:
+        """Ask again and again until the server is ready. Recovery may take long, so there is no limit here."""
+        while not await self.ready():  # noqa: ASYNC110 - the server is another process
+            await asyncio.sleep(interval_s)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json_body: Any = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        if self._http is None:
+            raise RequestError("an HttpClient is used inside `async with`")
+        data = body if body is not None else None if json_body is None else _dump(json_body)
+        headers = {} if data is None else {"Content-Type": content_type}
+        try:
+            async with self._http.request(method, self.url + path, data=data, headers=headers) as response:
+                return self._answer(path, response.status, await self._content(path, response))
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise CannotConnectError(f"cannot connect to {self.url}: {reason_of(error)}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            text = reason_of(error)
+            raise OutcomeUnknown(
+                f"no answer from {self.url}{path}: {text}", code="connection_lost"
+            ) from error
+
+    async def _content(self, path: str, response: aiohttp.ClientResponse) -> bytes:
+        content = bytearray()
+        async for chunk in response.content.iter_any():
+            content += chunk
+            if len(content) > _ANSWER_LIMIT_BYTES:
+                raise self._not_ours(path, response.status)
+        return bytes(content)
+
+    def _answer(self, path: str, status: int, content: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._not_ours(path, status)
+        if status >= 400 and answer.get("status") != "error":
+            if "code" not in answer:
+                raise self._not_ours(path, status)
+            raise error_for(str(answer["code"]), str(answer.get("message") or ""))
+        return answer
+
+    def _not_ours(self, path: str, status: int = 200) -> HeadwaterError:
+        return InternalError(f"{self.url}{path} answers {status} with something else than Headwater does")
+
+
+def http_base(url: str) -> str:
+    """Return the HTTP address of a server given by its HTTP or WebSocket address, without a closing slash.
+
+    Raises:
+        RequestError: It has none (`tcp://`) or the text is no address.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it is the check
+    except ValueError as error:
+        raise RequestError(f"{url!r} is not an address: {error}") from None
+    scheme = {"http": "http", "ws": "http", "https": "https", "wss": "https"}.get(parts.scheme)
+    if scheme is None or not parts.hostname:
+        raise RequestError(f"{url!r} is not an HTTP address; write http://host:port")
+    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/sync')}"
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"the arguments are not JSON: {error}", code="invalid_arguments") from None

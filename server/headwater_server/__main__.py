@@ -1,0 +1,127 @@
+"""The daemon's command line: parse, load settings, run, exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+import uvloop
+from headwater_config.flags import add_flags, given_flags
+from headwater_config.load import Loaded, SettingsError, find_file, load
+from headwater_protocol.errors import HeadwaterError
+from headwater_storage.check import check
+from headwater_storage.environment import real_environment
+
+from headwater_server.app import Daemon, open_engine
+from headwater_server.functions.zygote_process import worker_environment
+from headwater_server.lifecycle import ExitCode, run
+from headwater_server.observe.logs import install
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        loaded = load(given_flags(chosen), os.environ, find_file(Path.cwd(), os.environ, chosen.config))
+    except (SettingsError, OSError) as error:
+        sys.stderr.write(f"headwater: {error}\n")
+        return ExitCode.USAGE
+    match chosen.command:
+        case "serve":
+            return _serve(loaded)
+        case "config":
+            return _config(loaded, as_json=chosen.json)
+        case "doctor":
+            return _doctor(loaded, as_json=chosen.json)
+    raise AssertionError(chosen.command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headwater", description="Headwater's daemon.")
+    parser.add_argument("--version", action="version", version=version("headwater"))
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "Run the daemon."),
+        ("config", "Print every setting with its value and where it came from."),
+        ("doctor", "Verify a stopped data directory."),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "--config", type=Path, metavar="FILE", help="settings file (default: headwater.toml)"
+        )
+        if name != "serve":
+            command.add_argument("--json", action="store_true", help="print JSON")
+        add_flags(command)
+    return parser
+
+
+def _serve(loaded: Loaded) -> int:
+    settings = loaded.settings
+    install(settings.log_format, settings.log_level)
+
+    async def serve() -> ExitCode:
+        environment = real_environment()
+        try:
+            engine = open_engine(settings, environment)
+            daemon = Daemon(settings, environment, engine, worker_environment(os.environ))
+            return await run(daemon, drain_limit_s=settings.drain_limit_s)
+        finally:
+            environment.executor.close()
+
+    try:
+        return uvloop.run(serve())
+    except HeadwaterError as error:
+        sys.stderr.write(f"headwater: {error.code}: {error.message}\n")
+    except OSError as error:
+        sys.stderr.write(f"headwater: {error}\n")
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return ExitCode.STOPPED
+    return ExitCode.CANNOT_START
+
+
+def _config(loaded: Loaded, *, as_json: bool) -> int:
+    rows = {
+        name: {"value": getattr(loaded.settings, name), "origin": origin}
+        for name, origin in loaded.origins.items()
+    }
+    if as_json:
+        sys.stdout.write(orjson.dumps(rows, default=str).decode() + "\n")
+        return ExitCode.STOPPED
+    width = max(map(len, rows))
+    for name, row in rows.items():
+        sys.stdout.write(f"{name:<{width}}  {row['value']!s:<24}  {row['origin']}\n")
+    return ExitCode.STOPPED
+
+
+def _doctor(loaded: Loaded, *, as_json: bool) -> int:
+    environment = real_environment()
+    try:
+        engine = open_engine(loaded.settings, environment)
+        try:
+            with tempfile.TemporaryDirectory(prefix="headwater-doctor-") as scratch:
+                findings = check(engine.store, engine.log, Path(scratch))
+        finally:
+            engine.close()
+    except HeadwaterError as error:
+        findings = [f"{error.code}: {error.message}"]
+    finally:
+        environment.executor.close()
+    if as_json:
+        sys.stdout.write(orjson.dumps({"findings": findings}).decode() + "\n")
+    else:
+        sys.stdout.write("".join(f"{finding}\n" for finding in findings) or "no findings\n")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,313 @@
+"""Composition root: the one module that names the concrete parts and knows the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from headwater_protocol.errors import HeadwaterError, TransientError
+from headwater_protocol.limits import ServerLimits
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, KEYS, REQUESTS
+from headwater_storage.checkpoint import CheckpointOptions
+from headwater_storage.committer import CommitterOptions
+from headwater_storage.engine import Engine, EngineOptions
+from headwater_storage.file_log import FileLogOptions
+from headwater_storage.limits import CallLimits
+from headwater_storage.recovery import StorageOptions
+
+from headwater_server.functions.calls import Calls
+from headwater_server.functions.deploys import Deploys
+from headwater_server.functions.failures import ErrorReporter
+from headwater_server.functions.limits import PoolOptions, WorkerLimits
+from headwater_server.functions.mutations import MutationLimits, Mutations
+from headwater_server.functions.pool import WorkerPool
+from headwater_server.net.admin_api import AdminApi
+from headwater_server.net.connection import ConnectionLimits
+from headwater_server.net.http_api import HttpApi, error_middleware
+from headwater_server.net.hub import Hub
+from headwater_server.net.keys import AdminKeys, hash_key, new_key, read_key_file, write_key_file
+from headwater_server.net.tcp import TcpShell
+from headwater_server.net.websocket import WebSocketShell
+from headwater_server.observe.metrics import Metrics
+from headwater_server.reactive.core import ReactiveCore
+from headwater_server.reactive.seam import ReactiveOptions
+from headwater_server.switchboard import Switchboard
+from headwater_server.worker.request_row import encode_request_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headwater_config.settings import Settings
+    from headwater_storage.environment import Environment
+    from headwater_storage.proposal import Proposal
+    from headwater_storage.transaction import Transaction
+
+    from headwater_server.functions.mutations import MutationCall
+    from headwater_server.worker.messages import Failure
+
+logger = logging.getLogger("headwater")
+
+_ADMIN_KEY_FILE = "admin-key"
+_ADMIN_ROW = b"admin"
+
+
+class Daemon:
+    """Everything one daemon consists of.
+
+    Args:
+        settings: Checked settings.
+        environment: Clock, randomness, files, threads.
+        engine: An open database.
+        worker_environment: What user code sees of the process environment.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Environment,
+        engine: Engine,
+        worker_environment: Mapping[str, str],
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.heartbeat_s = settings.heartbeat_s
+        self.metrics = Metrics()
+        self._environment = environment
+        self._mono_s = environment.clock.mono_s
+        reporter = ErrorReporter(production=settings.production, random_bytes=environment.random.bytes)
+        self.pool = WorkerPool(
+            _pool_options(settings),
+            data=settings.data,
+            environment=worker_environment,
+            mono_s=self._mono_s,
+            now_us_min=lambda: engine.now_us,
+        )
+        self.switchboard = Switchboard(
+            self.pool,
+            reporter,
+            self.metrics,
+            clean_readers=engine.store.reader_check,
+            after_publish=lambda: self.hub.frames.clear(),
+        )
+        core = ReactiveCore(
+            self.switchboard,
+            engine.window,
+            lambda: self._mono_s() * 1000,
+            ReactiveOptions(bundle_key=ACTIVE_BUNDLE_KEY),
+            engine.published_ts,
+        )
+        self.mutations = Mutations(
+            self.pool,
+            engine,
+            self.switchboard,
+            reporter,
+            self.metrics,
+            MutationLimits(waiting_max=settings.session_mutations_limit),
+            self._mono_s,
+            lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
+            self._failed_request,
+        )
+        self.switchboard.core = core
+        self.switchboard.mutations = self.mutations
+        engine.listener = self.switchboard
+        engine.watch_oldest(self.switchboard.oldest_ts)
+        self.hub = Hub(
+            core,
+            self.mutations,
+            engine.incarnation,
+            self.metrics,
+            _connection_limits(settings),
+            self._mono_s,
+            self._history_ends,
+        )
+        self.calls = Calls(self.pool, self.mutations, self.switchboard, reporter, self.metrics)
+        self.deploys = Deploys(engine, self.pool, self.calls, self.switchboard, self.metrics)
+        self.keys = AdminKeys(b"")
+        self.admin_api = AdminApi(
+            self.deploys, self.keys, self.rotate_key, lambda: engine.published_ts, self.metrics
+        )
+        self._engine_task: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+        self._tcp: asyncio.Server | None = None
+        self.port = 0
+        self.tcp_port = 0
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Bring up everything, the listening sockets last: whoever can connect is served."""
+        self._engine_task = asyncio.create_task(self.engine.run(), name="engine")
+        self.pool.start(self.switchboard, self.mutations)
+        await self._load_key()
+        try:
+            await self.deploys.restore()
+        except HeadwaterError as error:
+            # The bundle worked when it was deployed; the data must stay reachable and a new deploy possible.
+            logger.error(
+                "bundle_not_restored", extra={"fields": {"code": error.code, "error": error.message}}
+            )
+        await self._listen()
+        logger.info(
+            "ready",
+            extra={
+                "fields": {
+                    "url": f"http://{self.settings.host}:{self.port}",
+                    "tcp_port": self.tcp_port,
+                    "data": str(self.settings.data),
+                    "key_file": str(self.key_file),
+                    "ts": self.engine.published_ts,
+                }
+            },
+        )
+
+    async def failed(self) -> BaseException:
+        """Wait until the storage fails; returns why. Never returns while it works."""
+        assert self._engine_task is not None, "the daemon has been started"
+        await asyncio.wait([self._engine_task])
+        return self._engine_task.exception() or RuntimeError("the engine has ended")
+
+    def refuse_new(self) -> None:
+        """Take no new connections; `/health` says so."""
+        self.admin_api.stopping = True
+        if self._tcp is not None:
+            self._tcp.close()
+
+    async def stop(self, *, clean: bool) -> None:
+        """Stop in order: sockets, workers, engine."""
+        self.refuse_new()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.pool.close()
+        self.engine.stop()
+        if self._engine_task is not None:
+            await asyncio.wait([self._engine_task])
+            clean = clean and self._engine_task.exception() is None
+        self.engine.close(clean=clean)
+
+    async def _listen(self) -> None:
+        settings = self.settings
+        app = web.Application(client_max_size=settings.frame_limit_bytes, middlewares=[error_middleware])
+        for routes in (WebSocketShell(self.hub), HttpApi(self.calls, self.keys), self.admin_api):
+            routes.add_to(app)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, settings.host, settings.port, backlog=1024)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        if settings.tcp_port:
+            loop = asyncio.get_running_loop()
+            self._tcp = await loop.create_server(lambda: TcpShell(self.hub), settings.host, settings.tcp_port)
+            self.tcp_port = self._tcp.sockets[0].getsockname()[1]
+
+    # ------------------------------------------------------------------ the admin key
+
+    @property
+    def key_file(self) -> str:
+        """Where the key can be read."""
+        return str(self.settings.admin_key_file or self.settings.data / _ADMIN_KEY_FILE)
+
+    async def _load_key(self) -> None:
+        """Find the valid key's hash; on the first start make a key and write it to its file."""
+        given = self.settings.admin_key_file
+        stored = self._stored_hash()
+        if given is not None:
+            valid = hash_key(read_key_file(given))
+            if valid != stored:
+                await self._store_hash(valid)
+        elif stored is not None:
+            valid = stored
+        else:
+            key = new_key(self._environment.random.bytes)
+            valid = hash_key(key)
+            write_key_file(self.settings.data / _ADMIN_KEY_FILE, key)
+            await self._store_hash(valid)
+        self.keys.replace(valid)
+
+    async def rotate_key(self) -> str:
+        """Make a new key the valid one and return it; the old one is refused from then on."""
+        key = new_key(self._environment.random.bytes)
+        path = self.settings.admin_key_file or self.settings.data / _ADMIN_KEY_FILE
+        await asyncio.get_running_loop().run_in_executor(None, write_key_file, path, key)
+        await self._store_hash(hash_key(key))
+        self.keys.replace(hash_key(key))
+        return key
+
+    def _stored_hash(self) -> bytes | None:
+        with self.engine.begin(writable=False) as transaction:
+            return transaction.get_row(KEYS, _ADMIN_ROW)
+
+    async def _store_hash(self, valid: bytes) -> None:
+        def write(transaction: Transaction) -> None:
+            transaction.put_row(KEYS, _ADMIN_ROW, valid)
+
+        await self.engine.transact(write)
+
+    # ------------------------------------------------------------------ small rules of the whole
+
+    def _failed_request(self, call: MutationCall, failure: Failure) -> Proposal:
+        """Return what records that a call was ended by force: its request row alone."""
+        assert call.request is not None, "only remembered calls are recorded"
+        with self.engine.begin() as transaction:
+            transaction.get_row(REQUESTS, call.request)
+            transaction.put_row(REQUESTS, call.request, encode_request_row(call.fingerprint, None, failure))
+            return transaction.proposal()
+
+    def _history_ends(self, last_ts: int) -> HeadwaterError | None:
+        """A client has seen a ts that this database has not reached: an older copy of it was restored."""
+        logger.error("history_lost", extra={"fields": {"client_ts": last_ts, "ts": self.engine.published_ts}})
+        return TransientError(
+            f"this client has seen commit {last_ts}, the database is at {self.engine.published_ts}: an older copy"
+            " of it was restored; reload the client"
+        )
+
+
+def open_engine(settings: Settings, environment: Environment) -> Engine:
+    """Open the data directory; blocks while it recovers."""
+    options = EngineOptions(
+        storage=StorageOptions(
+            durability=settings.durability,
+            log=FileLogOptions(segment_bytes=settings.log_segment_bytes),
+            checkpoint=CheckpointOptions(
+                log_bytes=settings.checkpoint_log_bytes,
+                growth_bytes=settings.checkpoint_growth_bytes,
+                interval_s=settings.checkpoint_interval_s,
+            ),
+        ),
+        committer=CommitterOptions(
+            batch_bytes_max=settings.batch_limit_bytes,
+            batch_count_max=settings.batch_limit_commits,
+            waiting_max=settings.mutation_queue_limit,
+        ),
+        window_bytes_max=settings.window_limit_bytes,
+    )
+    return Engine.open(settings.data, options, environment)
+
+
+def _pool_options(settings: Settings) -> PoolOptions:
+    calls = CallLimits(
+        documents_read_max=settings.call_read_limit_documents,
+        bytes_read_max=settings.call_read_limit_bytes,
+        documents_written_max=settings.call_write_limit_documents,
+        bytes_written_max=settings.call_write_limit_bytes,
+        document_bytes_max=settings.document_limit_bytes,
+        ranges_max=settings.call_limit_ranges,
+    )
+    return PoolOptions(
+        workers=settings.workers,
+        time_limit_s=settings.call_time_limit_s,
+        waiting_max=settings.mutation_queue_limit,
+        worker=WorkerLimits(memory_limit_bytes=settings.call_memory_limit_bytes, calls=calls),
+    )
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        wire=ServerLimits(
+            frame_limit_bytes=settings.frame_limit_bytes, heartbeat_ms=round(settings.heartbeat_s * 1000)
+        ),
+        connections_max=settings.max_sessions,
+        send_buffer_bytes=settings.session_send_buffer_bytes,
+        stall_limit_s=settings.session_stall_limit_s,
+    )

@@ -1,0 +1,82 @@
+"""The daemon's life: start order, readiness, drain, stop order, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater_server.app import Daemon
+
+logger = logging.getLogger("headwater")
+
+_DRAIN_POLL_S = 0.02
+_BLOCKED_LOOK_S = 0.02
+_RETRY_LOOK_S = 0.25
+_TICKS_PER_HEARTBEAT = 8
+
+
+class ExitCode(IntEnum):
+    """How the daemon's process ends."""
+
+    STOPPED = 0
+    CANNOT_START = 1
+    USAGE = 2
+    STORAGE_FAILED = 4
+
+
+async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
+    """Start, serve until a signal or a failure of the storage, stop in order."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks: list[asyncio.Task[object]] = []
+    clean = False
+    try:
+        await daemon.start()
+        stopping = asyncio.create_task(stop.wait())
+        failed = asyncio.create_task(daemon.failed())
+        tasks += [
+            stopping,
+            failed,
+            asyncio.create_task(_every(_BLOCKED_LOOK_S, daemon.hub.look_at_blocked)),
+            asyncio.create_task(_every(daemon.heartbeat_s / _TICKS_PER_HEARTBEAT, daemon.hub.tick)),
+            asyncio.create_task(_every(_RETRY_LOOK_S, daemon.switchboard.core.tick)),
+        ]
+        await asyncio.wait((stopping, failed), return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            logger.critical("storage_failed", extra={"fields": {"error": str(failed.result())}})
+            return ExitCode.STORAGE_FAILED
+        logger.info("stopping")
+        await _drain(daemon, drain_limit_s)
+        clean = True
+        return ExitCode.STOPPED
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await daemon.stop(clean=clean)
+
+
+async def _every(seconds: float, action: Callable[[], object]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        action()
+
+
+async def _drain(daemon: Daemon, limit_s: float) -> None:
+    """Finish what runs: no new connections and calls, answers go out, then clients are told to come back."""
+    daemon.refuse_new()
+    deadline_s = asyncio.get_running_loop().time() + limit_s
+    # Polled: both end of themselves within moments, or the limit decides.
+    while daemon.mutations.in_flight and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
+        await asyncio.sleep(_DRAIN_POLL_S)
+    daemon.hub.drain()
+    while len(daemon.hub) and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
+        await asyncio.sleep(_DRAIN_POLL_S)

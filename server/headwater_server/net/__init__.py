@@ -1,0 +1,1 @@
+"""Sockets and HTTP: thin shells around the pure sessions."""

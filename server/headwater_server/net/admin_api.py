@@ -1,0 +1,88 @@
+"""What the deployment's key opens: deploys and the key itself. Also version, health and metrics, which are open."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+
+from headwater_server.net.http_api import json_response
+from headwater_server.net.keys import AdminKeys, bearer_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from headwater_server.functions.deploys import Deployed
+    from headwater_server.observe.metrics import Metrics
+
+
+class Deploys(Protocol):
+    """What brings bundles into service."""
+
+    async def deploy(self, bundle: bytes) -> Deployed:
+        """Make a bundle the active one."""
+
+
+class AdminApi:
+    """The routes; `add_to` puts them into an aiohttp application.
+
+    Args:
+        deploys: For `/api/admin/deploy`.
+        keys: Who may.
+        rotate_key: Makes a new key, makes it the valid one durably, and returns it.
+        published_ts: For `/health`.
+        metrics: For `/metrics`.
+    """
+
+    def __init__(
+        self,
+        deploys: Deploys,
+        keys: AdminKeys,
+        rotate_key: Callable[[], Awaitable[str]],
+        published_ts: Callable[[], int],
+        metrics: Metrics,
+    ) -> None:
+        self._deploys = deploys
+        self._keys = keys
+        self._rotate_key = rotate_key
+        self._published_ts = published_ts
+        self._metrics = metrics
+        self._version = version("headwater")
+        self.stopping = False
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        app.router.add_post("/api/admin/deploy", self._deploy)
+        app.router.add_post("/api/admin/rotate-key", self._rotate)
+        app.router.add_get("/version", self._get_version)
+        app.router.add_get("/health", self._get_health)
+        app.router.add_get("/metrics", self._get_metrics)
+
+    async def _deploy(self, request: web.Request) -> web.Response:
+        self._keys.require(bearer_key(request))
+        done = await self._deploys.deploy(await request.read())
+        return json_response(
+            {
+                "status": "success",
+                "bundle": done.bundle,
+                "functions": done.functions,
+                "tables": done.tables,
+                "changed": done.changed,
+            }
+        )
+
+    async def _rotate(self, request: web.Request) -> web.Response:
+        self._keys.require(bearer_key(request))
+        return json_response({"status": "success", "key": await self._rotate_key()})
+
+    async def _get_version(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._version)
+
+    async def _get_health(self, request: web.Request) -> web.Response:
+        if self.stopping:
+            return json_response({"status": "stopping"}, 503)
+        return json_response({"status": "ready", "version": self._version, "ts": self._published_ts()})
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})

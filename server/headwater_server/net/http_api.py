@@ -1,0 +1,156 @@
+"""Functions over plain HTTP and JSON: `/api/query`, `/api/mutation`, `/api/function`.
+
+Requests and answers have the shape that Convex's HTTP API has, so that scripts written for
+it work: `{path, args, format}` in, `{status: "success", value}` or `{status: "error",
+errorMessage, errorData}` out, both with status 200; other failures are 4xx or 5xx with
+`{code, message}`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import orjson
+from aiohttp import web
+from headwater_protocol.errors import HeadwaterError, InternalError, RequestError, Retry
+
+from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
+
+if TYPE_CHECKING:
+    from headwater_server.net.keys import AdminKeys
+
+_decode = msgspec.msgpack.Decoder().decode
+
+
+class Calls(Protocol):
+    """What runs functions for callers without a session."""
+
+    async def query(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+        """Return the encoded result of a query at the newest published ts."""
+
+    async def mutation(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+        """Return the encoded result of a committed mutation."""
+
+    def kind(self, name: str, *, internal: bool) -> str:
+        """Return the kind of a function of the active bundle; raises `unknown_function`."""
+
+
+class HttpApi:
+    """The routes; `add_to` puts them into an aiohttp application."""
+
+    def __init__(self, calls: Calls, keys: AdminKeys) -> None:
+        self._calls = calls
+        self._keys = keys
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        app.router.add_post("/api/query", self._query)
+        app.router.add_get("/api/query", self._get_query)
+        app.router.add_post("/api/mutation", self._mutation)
+        app.router.add_post("/api/function", self._function)
+
+    async def _query(self, request: web.Request) -> web.Response:
+        call = await _call(request)
+        internal = self._keys.offered_and_right(request)
+        return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
+
+    async def _get_query(self, request: web.Request) -> web.Response:
+        try:
+            arguments = orjson.loads(request.query.get("args", "{}"))
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"args is not JSON: {error}") from None
+        fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
+        call = _parse({name: value for name, value in fields.items() if value is not None}, request)
+        return await _answer(call, self._calls.query(call.name, call.arguments))
+
+    async def _mutation(self, request: web.Request) -> web.Response:
+        call = await _call(request)
+        internal = self._keys.offered_and_right(request)
+        return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
+
+    async def _function(self, request: web.Request) -> web.Response:
+        """A function of either kind; the key opens internal ones."""
+        call = await _call(request)
+        internal = self._keys.offered_and_right(request)
+        if self._calls.kind(call.name, internal=internal) == "query":
+            return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
+        return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
+
+
+class _Call(msgspec.Struct, frozen=True):
+    name: str
+    arguments: bytes
+    form: Format
+
+
+async def _call(request: web.Request) -> _Call:
+    body = await request.read()
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RequestError("the body must be an object with path and args")
+    return _parse(fields, request)
+
+
+def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
+    name = fields.get("path")
+    if not isinstance(name, str) or not name:
+        raise RequestError("`path` must be the name of a function, as in messages:list")
+    default = "convex_encoded_json" if "Convex-Client" in request.headers else "json"
+    form = fields.get("format") or default
+    if form not in FORMATS:
+        raise RequestError(f"`format` must be one of {', '.join(FORMATS)}, not {form!r}")
+    arguments = fields.get("args", {})
+    if isinstance(arguments, list) and len(arguments) == 1:
+        arguments = arguments[0]
+    if not isinstance(arguments, dict):
+        raise RequestError("`args` must be an object, or a list of one object")
+    return _Call(name, from_json(arguments, form), form)
+
+
+async def _answer(call: _Call, running: Any) -> web.Response:
+    try:
+        value: bytes = await running
+    except HeadwaterError as error:
+        if error.code in {"invalid_request", "overloaded", "unavailable"}:
+            raise
+        fields: dict[str, Any] = {"status": "error", "errorMessage": error.message, "errorCode": error.code}
+        if error.code == "application_error":
+            fields["errorData"] = to_json(error.data, call.form) if isinstance(error.data, bytes) else None
+        return json_response(fields)
+    return json_response({"status": "success", "value": to_json(value, call.form)})
+
+
+def json_response(fields: dict[str, Any], status: int = 200) -> web.Response:
+    """Return a JSON answer."""
+    return web.Response(body=orjson.dumps(fields), status=status, content_type="application/json")
+
+
+def error_response(error: HeadwaterError) -> web.Response:
+    """Return the answer for an error that is the request's or the server's, not a function's."""
+    response = json_response({"code": error.code, "message": error.message}, error.entry.http_status)
+    if error.entry.retry is not Retry.NEVER:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+@web.middleware
+async def error_middleware(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Turn our errors into answers; anything unexpected is logged by aiohttp and answered without detail."""
+    try:
+        response: web.StreamResponse = await handler(request)
+    except HeadwaterError as error:
+        return error_response(error)
+    except web.HTTPRequestEntityTooLarge as error:
+        return error_response(RequestError(str(error.text), code="frame_too_large"))
+    except web.HTTPNotFound:
+        return error_response(RequestError(f"there is nothing at {request.path}", code="unknown_function"))
+    except web.HTTPException:
+        raise
+    except Exception:
+        request.app.logger.exception("http_request_failed", extra={"fields": {"path": request.path}})
+        return error_response(InternalError())
+    return response

@@ -1,0 +1,119 @@
+"""All client connections, and what each of them needs of the daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headwater_protocol.errors import HeadwaterError, TransientError
+
+from headwater_server.net.connection import Connection, ConnectionLimits
+from headwater_server.net.sinks import SharedFrames, Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater_server.functions.mutations import Mutations
+    from headwater_server.observe.metrics import Metrics
+    from headwater_server.reactive.core import ReactiveCore
+
+
+class Hub:
+    """Knows every connection; at most one for each session id.
+
+    Args:
+        core: Where sessions live.
+        mutations: Where their mutations run.
+        incarnation: Names this opening of the log.
+        metrics: The daemon's.
+        limits: Bounds.
+        mono_s: Monotonic clock.
+        history_ends: Called with a client's newest ts that is ahead of ours; says how to refuse it, if so.
+    """
+
+    def __init__(
+        self,
+        core: ReactiveCore,
+        mutations: Mutations,
+        incarnation: bytes,
+        metrics: Metrics,
+        limits: ConnectionLimits,
+        mono_s: Callable[[], float],
+        history_ends: Callable[[int], HeadwaterError | None],
+    ) -> None:
+        self.core = core
+        self.mutations = mutations
+        self.incarnation = incarnation
+        self.metrics = metrics
+        self.limits = limits
+        self.mono_s = mono_s
+        self.frames = SharedFrames()
+        self._history_ends = history_ends
+        self._connections: dict[Connection, None] = {}
+        self._by_session: dict[bytes, Connection] = {}
+        self._blocked: dict[Connection, None] = {}
+        self._draining = False
+
+    def accept(self, sink: Sink) -> Connection:
+        """Return the connection of a new socket."""
+        connection = Connection(self, sink)
+        self._connections[connection] = None
+        self.metrics.sessions.set(len(self._connections))
+        return connection
+
+    def refusal(self, last_ts: int) -> HeadwaterError | None:
+        """Return why a client cannot be accepted now, None if it can."""
+        if self._draining:
+            return TransientError("the server is stopping; connect again in a moment")
+        if len(self._connections) > self.limits.connections_max:
+            return TransientError("the server has as many connections as it may", code="overloaded")
+        if last_ts > self.core.published_ts:
+            return self._history_ends(last_ts)
+        return None
+
+    def take_over(self, connection: Connection) -> None:
+        """Make a connection the one of its session; the one before is ended first."""
+        before = self._by_session.get(connection.session_id)
+        self._by_session[connection.session_id] = connection
+        if before is not None:
+            before.end(TransientError("a newer connection of this session has taken over"))
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._connections.pop(connection, None)
+        self._blocked.pop(connection, None)
+        if self._by_session.get(connection.session_id) is connection:
+            del self._by_session[connection.session_id]
+        self.metrics.sessions.set(len(self._connections))
+        self.metrics.sessions_blocked.set(len(self._blocked))
+
+    def blocked(self, connection: Connection) -> None:
+        """A client has too much unread; it gets no transitions until it reads."""
+        if connection.session is not None:
+            self.core.block(connection.session)
+            self._blocked[connection] = None
+            self.metrics.sessions_blocked.set(len(self._blocked))
+
+    def look_at_blocked(self) -> None:
+        """Go on with the clients that read again; called a few times a second."""
+        now_s = self.mono_s()
+        for connection in list(self._blocked):
+            if connection.look_again(now_s):
+                self._blocked.pop(connection, None)
+                if connection.session is not None:
+                    self.core.unblock(connection.session)
+        self.metrics.sessions_blocked.set(len(self._blocked))
+
+    def tick(self) -> None:
+        """Heartbeats; called four times a heartbeat or more."""
+        now_s = self.mono_s()
+        for connection in list(self._connections):
+            connection.tick(now_s)
+
+    def drain(self) -> None:
+        """Tell every client to come back later and accept no more."""
+        self._draining = True
+        for connection in list(self._connections):
+            connection.end(TransientError("the server is stopping; connect again in a moment"))
+
+    def __len__(self) -> int:
+        return len(self._connections)

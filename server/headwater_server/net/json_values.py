@@ -1,0 +1,108 @@
+"""Values as JSON, for callers over HTTP: msgpack bytes on one side, JSON-able objects on the other.
+
+Pure. Two formats: `json` for people and scripts (64-bit integers beyond 2^53 as decimal
+text, bytes as base64, special floats as text; one way, as a plain reader expects), and
+`convex_encoded_json`, which loses nothing (`$integer`, `$float`, `$bytes`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import struct
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from headwater_protocol.errors import RequestError
+
+Format = Literal["json", "convex_encoded_json"]
+FORMATS: tuple[Format, ...] = ("json", "convex_encoded_json")
+EXACT_INTEGER_MAX = 2**53
+_decode = msgspec.msgpack.Decoder().decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def to_json(content: bytes, form: Format) -> Any:
+    """Return the JSON-able form of an encoded value."""
+    return _out(_decode(content), lossless=form == "convex_encoded_json")
+
+
+def from_json(value: Any, form: Format) -> bytes:
+    """Return the encoded value of parsed JSON.
+
+    Raises:
+        RequestError: `invalid_arguments` for a malformed `$` form or an integer beyond 64 bits.
+    """
+    return _encode(_in(value, lossless=form == "convex_encoded_json"))
+
+
+def _out(value: Any, *, lossless: bool) -> Any:
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return value if abs(value) <= EXACT_INTEGER_MAX else _integer_out(value, lossless=lossless)
+        case float():
+            return _float_out(value, lossless=lossless)
+        case bytes():
+            text = base64.b64encode(value).decode()
+            return {"$bytes": text} if lossless else text
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case list():
+            return [_out(item, lossless=lossless) for item in value]
+        case dict():
+            return {str(key): _out(item, lossless=lossless) for key, item in value.items()}
+        case msgspec.msgpack.Ext(data=data):
+            return _integer_out(int.from_bytes(bytes(data), "big", signed=True), lossless=lossless)
+    raise TypeError(f"a {type(value).__name__} cannot be a value")
+
+
+def _integer_out(value: int, *, lossless: bool) -> Any:
+    if not lossless:
+        return str(value)
+    return {"$integer": base64.b64encode(struct.pack("<q", value)).decode()}
+
+
+def _float_out(value: float, *, lossless: bool) -> Any:
+    special = math.isnan(value) or math.isinf(value)
+    if lossless and (special or (value == 0 and math.copysign(1, value) < 0)):
+        return {"$float": base64.b64encode(struct.pack("<d", value)).decode()}
+    if special:
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _in(value: Any, *, lossless: bool) -> Any:
+    match value:
+        case bool() | None | str() | float():
+            return value
+        case int():
+            if not -(2**63) <= value < 2**63:
+                raise RequestError(f"the integer {value} does not fit 64 bits", code="invalid_arguments")
+            return value
+        case list():
+            return [_in(item, lossless=lossless) for item in value]
+        case dict():
+            if lossless and len(value) == 1:
+                ((name, inner),) = value.items()
+                if name in _SPECIAL:
+                    return _special(name, inner)
+            return {key: _in(item, lossless=lossless) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} is not parsed JSON")
+
+
+_SPECIAL = {"$integer": "<q", "$float": "<d", "$bytes": ""}
+
+
+def _special(name: str, inner: Any) -> Any:
+    try:
+        data = base64.b64decode(inner, validate=True)
+        layout = _SPECIAL[name]
+        return struct.unpack(layout, data)[0] if layout else data
+    except (binascii.Error, struct.error, TypeError, ValueError) as error:
+        raise RequestError(
+            f"{name} takes base64 text of its bytes: {error}", code="invalid_arguments"
+        ) from None

@@ -1,0 +1,46 @@
+"""The TCP shell: each message behind its length, four bytes big-endian."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from headwater_protocol.errors import ProtocolError
+from headwater_protocol.frames import FrameDecoder
+
+from headwater_server.net.sinks import TcpSink
+
+if TYPE_CHECKING:
+    from headwater_server.net.connection import Connection
+    from headwater_server.net.hub import Hub
+
+
+class TcpShell(asyncio.Protocol):
+    """One TCP connection."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._connection: Connection | None = None
+        self._decoder: FrameDecoder | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a new connection."""
+        self._connection = self._hub.accept(TcpSink(cast("asyncio.Transport", transport)))
+        self._decoder = FrameDecoder(self._connection.frame_limit_bytes)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes apart; the limit of a frame is looked at before it is buffered."""
+        connection, decoder = self._connection, self._decoder
+        if connection is None or decoder is None:
+            return
+        try:
+            for message in decoder.feed(data):
+                connection.receive(message)
+            decoder.limit_bytes = connection.frame_limit_bytes
+        except ProtocolError as error:
+            connection.end(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket has ended."""
+        if self._connection is not None:
+            self._connection.lost()

@@ -1,0 +1,44 @@
+"""The WebSocket shell: one binary frame, one message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from aiohttp import WSMsgType, web
+
+from headwater_server.net.sinks import WebSocketSink
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from headwater_server.net.hub import Hub
+
+
+class WebSocketShell:
+    """Serves `/sync`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the route."""
+        app.router.add_get("/sync", self._serve)
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        limit = self._hub.limits.wire.frame_limit_bytes
+        # The library fixes its limit here: the larger one; the session checks the smaller before decoding.
+        socket = web.WebSocketResponse(max_msg_size=limit, compress=False, autoping=True)
+        if not socket.can_prepare(request):
+            raise web.HTTPUpgradeRequired(text="/sync is a WebSocket")
+        await socket.prepare(request)
+        transport = cast("asyncio.Transport", request.transport)
+        connection = self._hub.accept(WebSocketSink(socket, transport, self._hub.frames))
+        try:
+            async for message in socket:
+                if message.type is WSMsgType.BINARY:
+                    connection.receive(message.data)
+                elif message.type is WSMsgType.TEXT:
+                    connection.refuse("messages are binary frames of msgpack, not text")
+        finally:
+            connection.lost()
+        return socket

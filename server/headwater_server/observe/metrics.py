@@ -1,0 +1,70 @@
+"""Every metric, declared once with the question it answers."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """The daemon's metrics in a registry of their own, so that several daemons may share a test process."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.published_ts = Gauge(
+            "headwater_published_ts",
+            "How far is the database? The newest published commit ts.",
+            registry=registry,
+        )
+        self.commits = Counter(
+            "headwater_commits", "How many transactions were committed?", registry=registry
+        )
+        self.batches = Counter(
+            "headwater_batches",
+            "How many log records were written? Commits per batch shows group commit.",
+            registry=registry,
+        )
+        self.conflicts = Counter(
+            "headwater_conflicts",
+            "How many proposals had to be rerun because others came first?",
+            registry=registry,
+        )
+        self.mutation_seconds = Histogram(
+            "headwater_mutation_duration_seconds",
+            "How long from a mutation's request to its answer?",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.calls = Counter(
+            "headwater_calls", "How many calls, by kind and outcome?", ("kind", "outcome"), registry=registry
+        )
+        self.transitions = Counter(
+            "headwater_transitions", "How many transitions were sent to clients?", registry=registry
+        )
+        self.bytes_sent = Counter(
+            "headwater_sent_bytes", "How many bytes went to clients over /sync and TCP?", registry=registry
+        )
+        self.sessions = Gauge("headwater_sessions", "How many clients are connected?", registry=registry)
+        self.sessions_blocked = Gauge(
+            "headwater_sessions_blocked",
+            "How many clients do not read as fast as they are sent to?",
+            registry=registry,
+        )
+        self.sessions_refused = Counter(
+            "headwater_connections_closed",
+            "How many connections did the server end, by error code?",
+            ("code",),
+            registry=registry,
+        )
+        self.workers = Gauge("headwater_workers", "How many function workers are ready?", registry=registry)
+        self.worker_deaths = Counter(
+            "headwater_worker_deaths", "How many function workers died or were killed?", registry=registry
+        )
+        self.deploys = Counter(
+            "headwater_deploys", "How many deploys, by outcome?", ("outcome",), registry=registry
+        )
+
+    def text(self) -> bytes:
+        """Return the exposition in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,187 @@
+"""Connects the parts on the event loop: commits, function runs and clients meet the reactive core here.
+
+Three roles, each a few lines a method: listener of the engine (a batch was published),
+listener of the pool (workers come, go and answer), and the effects of the core (run this,
+send that). Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from headwater_protocol.messages import ErrorBody
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY
+from headwater_storage.proposal import CommitTs
+
+from headwater_server.reactive.contents import Content
+from headwater_server.reactive.sessions import QueryResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from headwater_protocol.errors import HeadwaterError
+    from headwater_storage.committer import PublishedBatch
+
+    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.mutations import Decision, MutationCall, Mutations
+    from headwater_server.functions.pool import WorkerPool
+    from headwater_server.observe.metrics import Metrics
+    from headwater_server.reactive.core import ReactiveCore
+    from headwater_server.reactive.sessions import Moved, QueryKey, Session
+    from headwater_server.worker.messages import Failure, QueryDone, RoundOpened
+
+logger = logging.getLogger("headwater.switchboard")
+
+
+class Switchboard:
+    """Between engine, worker pool, mutations, reactive core and connections.
+
+    Attributes:
+        core: Set once, right after construction: the core needs its effects first.
+        mutations: Likewise.
+        switch_bundle: Called in the step that publishes a commit of the row "active bundle".
+    """
+
+    core: ReactiveCore
+    mutations: Mutations
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        reporter: ErrorReporter,
+        metrics: Metrics,
+        *,
+        clean_readers: Callable[[], object],
+        after_publish: Callable[[], None],
+    ) -> None:
+        self.switch_bundle: Callable[[], None] | None = None
+        self._pool = pool
+        self._reporter = reporter
+        self._metrics = metrics
+        self._clean_readers = clean_readers
+        self._after_publish = after_publish
+        self._held: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = count()
+        self._functions: dict[tuple[int, int], str] = {}
+
+    def when_published(self, ts: int, action: Callable[[], None]) -> None:
+        """Do something once `ts` is published: at once if it is."""
+        if ts <= self.core.published_ts:
+            action()
+        else:
+            heapq.heappush(self._held, (ts, next(self._order), action))
+
+    # ------------------------------------------------------------------ from the engine
+
+    def published(self, batch: PublishedBatch) -> None:
+        """Answers, stale queries, sessions: all that a commit means to clients, in one step."""
+        decided = []
+        answers: list[tuple[Session, Any, int]] = []
+        for call, ts, _ in batch.commits:
+            decision = self.mutations.committed(call, ts)
+            decided.append((call, decision))
+            session = self.mutations.session_of(call)
+            if session is not None:
+                answers.append((session, (call.number, decision), ts))
+        if self.switch_bundle is not None and ACTIVE_BUNDLE_KEY in batch.conflict_keys:
+            self.switch_bundle()
+        self.core.publish(batch.ts, batch.conflict_keys, answers)
+        self._after_publish()
+        while self._held and self._held[0][0] <= batch.ts:
+            heapq.heappop(self._held)[2]()
+        for call, decision in decided:
+            if call.request is None:
+                call.decided(call, decision)
+            self.mutations.finish(call, decision)
+        self._metrics.batches.inc()
+        self._metrics.commits.inc(len(decided))
+        self._metrics.published_ts.set(batch.ts)
+
+    def rejected(self, owner: MutationCall, error: HeadwaterError) -> None:
+        """A proposal did not commit."""
+        self.mutations.refused(owner, error)
+
+    def oldest_ts(self) -> CommitTs | None:
+        """Return the ts that the commit window must reach back to: no open round or running call began before it."""
+        open_since = [ts for ts in (self.core.oldest_ts(), self.mutations.oldest_ts()) if ts is not None]
+        return CommitTs(min(open_since)) if open_since else None
+
+    # ------------------------------------------------------------------ from the pool
+
+    def worker_ready(self, worker: int) -> None:
+        """A worker takes rounds."""
+        self._metrics.workers.inc()
+        self.core.add_worker(worker)
+
+    def worker_gone(self, worker: int, reason: str) -> None:
+        """A worker takes no more rounds."""
+        self._metrics.workers.dec()
+        for key in [key for key in self._functions if key[0] == worker]:
+            del self._functions[key]
+        self.core.remove_worker(worker, retired=True)  # a guilty query has been reported by itself
+
+    def worker_ended(self, worker: int) -> None:
+        """A worker process is gone: free its place in the store's reader table."""
+        self._metrics.worker_deaths.inc()
+        self._clean_readers()
+
+    def round_opened(self, worker: int, message: RoundOpened) -> None:
+        """A round has its transaction."""
+        self.core.round_opened(message.round, message.ts, message.bundle_current)
+
+    def round_query_done(self, worker: int, round_number: int, call: int, done: QueryDone) -> None:
+        """A query of a round has run."""
+        name = self._functions.pop((worker, call), "")
+        outcome = done.failure.code if done.failure else "success"
+        self._metrics.calls.labels("query", outcome).inc()
+        result = QueryResult(
+            content=self._content(name, done),
+            points=done.points,
+            ranges=done.ranges,
+            identity_read=done.identity_read,
+            journal=done.journal,
+            duration_ms=done.usage.duration_us / 1000,
+        )
+        self.core.query_done(round_number, call, result)
+
+    def round_query_killed(self, worker: int, round_number: int, call: int, failure: Failure) -> None:
+        """A query of a round was ended by force."""
+        name = self._functions.pop((worker, call), "")
+        self._metrics.calls.labels("query", failure.code).inc()
+        self.core.query_killed(round_number, call, self._reporter.body("query", name, failure))
+
+    def _content(self, name: str, done: QueryDone) -> Content:
+        if done.content is not None:
+            return Content.of(done.content, done.bounds, done.ids)
+        if done.failure is None:
+            return Content.failed(ErrorBody("internal_error", "the worker sent neither result nor failure"))
+        return Content.failed(self._reporter.body("query", name, done.failure))
+
+    # ------------------------------------------------------------------ effects of the core
+
+    def open_round(self, worker: int, round: int) -> None:  # noqa: A002
+        """Have a worker open a read transaction."""
+        self._pool.open_round(worker, round)
+
+    def run_query(
+        self,
+        worker: int,
+        round: int,  # noqa: A002
+        call: int,
+        key: QueryKey,
+        identity: bytes | None,
+    ) -> None:
+        """Have a query run in a round."""
+        self._functions[worker, call] = key.name
+        self._pool.run_round_query(worker, round, call, key.name, key.arguments, identity, key.journal)
+
+    def close_round(self, worker: int, round: int) -> None:  # noqa: A002
+        """Have a worker close a round's transaction."""
+        self._pool.close_round(worker, round)
+
+    def deliver(self, session: Session, answers: Iterable[tuple[int, Decision]], moved: Moved | None) -> None:
+        """Send a client its answers and its transition."""
+        session.handle.deliver(answers, moved)
