@@ -1,0 +1,268 @@
+"""Every screen, at every transition, against a model of its own made from the log.
+
+Clients note what they are shown while others write, sockets are cut, a worker is killed and another bundle is
+deployed. Then the daemon is stopped and its log is replayed into plain dicts, in which the queries are written
+again: what was shown at a ts must be what they give at that ts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from headwater_protocol.errors import HeadwaterError
+from support.daemon import running
+from support.screen_client import Failure, ScreenClient
+from support.screen_model import PageModel, World, read_commits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.daemon import RunningDaemon
+    from support.screen_model import Commit
+
+WRITERS = 4
+WATCHERS = 5
+WRITES = 300  # of each writer
+TEAMS = 4
+PLAYERS_MAX = 80
+LEVELS = (None, 1.0, 1.5, 2.0, 3.0)
+# A run that was ended by force shows an error until it is tried again; there is one kill.
+ENDED_BY_FORCE = {"worker_died"}
+REFUSALS = {"application_error", "unique_violation", "worker_died"}
+
+
+@dataclass
+class Game:
+    """What the clients know together.
+
+    Attributes:
+        teams: Ids.
+        players: Ids of players that may still be there.
+        done: Writes so far.
+        refused: Refused writes by code.
+    """
+
+    chance: random.Random
+    teams: list[str] = field(default_factory=list)
+    players: list[str] = field(default_factory=list)
+    done: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def write(self) -> tuple[str, dict[str, Any]]:
+        """Choose a mutation."""
+        chance, players = self.chance, self.players
+        kinds = ["join"] * 4 + ["score"] * 8 + ["train"] * 3 + ["move", "refuse", "twin"]
+        if len(players) > 2:
+            kinds += ["trade"] * 2 + ["leave"] * (3 if len(players) < PLAYERS_MAX else 12)
+        kind = chance.choice(kinds)
+        team, score = chance.choice(self.teams), chance.randrange(100)
+        if kind == "join" or not players:
+            team_or_none, name = chance.choice([None, *self.teams]), f"player {chance.getrandbits(40)}"
+            return "join", {"name": name, "team": team_or_none, "score": score, "level": chance.choice(LEVELS)}
+        match kind:
+            case "score":
+                return kind, {"player": chance.choice(players), "score": score}
+            case "train":
+                return kind, {"player": chance.choice(players), "level": chance.choice(LEVELS)}
+            case "move":
+                return kind, {"team": team, "city": f"city {score}"}
+            case "refuse":
+                return kind, {"team": team, "why": f"reason {score}"}
+            case "twin":  # a name that is taken
+                return "found", {"name": "team 0", "city": "nowhere"}
+            case "trade":
+                first, second = chance.sample(players, 2)
+                return kind, {"first": first, "second": second}
+        return "leave", {"player": players.pop(chance.randrange(len(players)))}
+
+    def query(self) -> tuple[str, dict[str, Any]]:
+        """Choose a query."""
+        chance = self.chance
+        team, low = chance.choice(self.teams), chance.randrange(90)
+        return chance.choice(
+            [
+                ("top", {"team": team, "count": chance.choice([1, 3, 20])}),
+                ("between", {"team": chance.choice([None, team]), "low": low, "high": low + 25}),
+                ("worst", {"count": chance.choice([1, 10])}),
+                ("above", {"score": low, "count": 8}),
+                ("named", {"name": "nobody"}),
+                ("after", {"name": f"player {chance.randrange(10)}"}),
+                ("levels", {"low": 1.0, "high": chance.choice([1.0, 1.5, 9.0])}),
+                ("beginners", {}),
+                ("player", {"player": chance.choice(self.players)}),
+                ("table", {}),
+                ("total", {}),
+                ("newest", {"count": 5}),
+                ("full", {"team": team, "least": chance.choice([5, 12])}),
+                ("strongest", {"level": chance.choice(LEVELS), "count": 4}),
+                ("page", {"team": team, "size": chance.choice([2, 6])}),
+            ]
+        )
+
+
+async def write(client: ScreenClient, game: Game) -> None:
+    """Write, as fast as answers come, and cut the connection now and then."""
+    for _ in range(WRITES):
+        kind, arguments = game.write()
+        try:
+            done = await client.mutation(f"game:{kind}", **arguments)
+            if kind == "join":
+                game.players.append(done)
+        except HeadwaterError as error:
+            assert error.code in REFUSALS, f"{kind} {arguments}: {error.code}: {error.message}"
+            game.refused[error.code] = game.refused.get(error.code, 0) + 1
+        game.done += 1
+        if game.chance.random() < 0.01:
+            await client.cut()
+
+
+async def watch(client: ScreenClient, game: Game) -> None:
+    """Subscribe and unsubscribe, and cut the connection now and then, until cancelled."""
+    subscribed: list[int] = []
+    while True:
+        if len(subscribed) > 12:
+            client.unsubscribe(subscribed.pop(game.chance.randrange(len(subscribed))))
+        name, arguments = game.query()
+        subscribed.append(client.subscribe(f"screens:{name}", **arguments))
+        await asyncio.sleep(game.chance.uniform(0.02, 0.2))
+        if game.chance.random() < 0.08:
+            await client.cut()
+
+
+async def disturb(daemon: RunningDaemon, game: Game) -> str:
+    """Kill a worker and deploy the second bundle, each at its time; return the name of that bundle."""
+    await reached(game, 1 / 4)
+    assert daemon.kill_worker(game.chance)
+    await reached(game, 1 / 2)
+    bundle = await asyncio.to_thread(daemon.must_deploy, "screens_two")
+    await reached(game, 3 / 4)
+    assert daemon.kill_worker(game.chance)
+    return bundle
+
+
+async def reached(game: Game, part: float) -> None:
+    while game.done < part * WRITERS * WRITES:
+        await asyncio.sleep(0.005)
+
+
+async def play(daemon: RunningDaemon, game: Game) -> tuple[list[ScreenClient], str]:
+    """Run all clients; return them and the second bundle's name."""
+    urls = [daemon.tcp_url, daemon.url]
+    clients = [
+        ScreenClient(urls[number % 2], game.chance.randbytes(16)) for number in range(WRITERS + WATCHERS)
+    ]
+    writers, watchers = clients[:WRITERS], clients[WRITERS:]
+    async with asyncio.TaskGroup() as tasks:
+        running_clients = [tasks.create_task(client.run()) for client in clients]
+        for number in range(TEAMS):
+            game.teams.append(await writers[0].mutation("game:found", name=f"team {number}", city="city"))
+        for number in range(20):
+            arguments = {"team": game.chance.choice(game.teams), "score": number, "level": None}
+            game.players.append(await writers[0].mutation("game:join", name=f"founder {number}", **arguments))
+        for writer in writers:
+            for _ in range(4):
+                name, arguments = game.query()
+                writer.subscribe(f"screens:{name}", **arguments)
+        watching = [tasks.create_task(watch(client, game)) for client in watchers]
+        disturbing = tasks.create_task(disturb(daemon, game))
+        await asyncio.gather(*[write(client, game) for client in writers])
+        second = await disturbing
+        for task in watching:
+            task.cancel()
+        # An answer is followed by a transition that covers it: then every screen is at the last write, or later.
+        for client in clients:
+            await client.mutation("game:move", team=game.teams[0], city="the end")
+            client.check_covered()
+        for task in running_clients:
+            task.cancel()
+    return clients, second
+
+
+class Comparison:
+    """Holds every screen of every client against the model, ts by ts."""
+
+    def __init__(self, clients: list[ScreenClient]) -> None:
+        self.clients = clients
+        self.pages: dict[tuple[int, int], PageModel] = {}
+        self.compared: dict[str, int] = {}
+        self.different: dict[str, set[str]] = {}
+        self.forced = 0
+
+    def against(self, commits: list[Commit], second_bundle: str) -> None:
+        world = World(second_bundle)
+        rest = iter(commits)
+        upcoming = next(rest, None)
+        moments = [
+            (shown.ts, order, number)
+            for number, client in enumerate(self.clients)
+            for order, shown in enumerate(client.shown)
+        ]
+        for ts, order, number in sorted(moments):
+            while upcoming is not None and upcoming.ts <= ts:
+                world.apply(upcoming)
+                upcoming = next(rest, None)
+            self._compare(world, number, order)
+
+    def _compare(self, world: World, number: int, order: int) -> None:
+        client = self.clients[number]
+        shown = client.shown[order]
+        for query, value in shown.values.items():
+            subscribed = client.queries[query]
+            self.compared[subscribed.name] = self.compared.get(subscribed.name, 0) + 1
+            self.different.setdefault(subscribed.name, set()).add(repr(value))
+            if isinstance(value, Failure) and value.code in ENDED_BY_FORCE:
+                self.forced += 1
+                continue
+            if subscribed.name == "screens:page":
+                page = self.pages.setdefault((number, query), PageModel())
+                expected = page.result(world, **subscribed.arguments)
+                value = {name: value[name] for name in expected}
+            else:
+                expected = world.result(subscribed.name, subscribed.arguments)
+            told = f"client {number}, {subscribed} at {shown.ts} (commit {world.ts})"
+            assert value == expected, f"{told}:\nshown    {value}\nexpected {expected}"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    chosen = request.config.getoption("--seed") or os.environ.get("HEADWATER_SEED")
+    return int(chosen) if chosen else random.SystemRandom().randrange(2**32)
+
+
+@pytest.mark.timeout(180)
+def test_every_screen_is_what_its_queries_give_at_its_ts(tmp_path: Path, seed: int) -> None:
+    print(f"HEADWATER_SEED={seed}")
+    game = Game(random.Random(seed))
+    with running(tmp_path, deploy="screens_one") as daemon:
+        clients, second = asyncio.run(play(daemon, game))
+        assert daemon.terminate() == 0
+        commits = read_commits(daemon.data)
+
+    comparison = Comparison(clients)
+    comparison.against(commits, second)
+    counts = sum((client.counts for client in clients), start=type(clients[0].counts)())
+    print(f"{len(commits)} commits, {dict(counts)}, {comparison.compared}, refused {game.refused}")
+
+    committed = {commit.ts for commit in commits}
+    assert all(set(client.answers) <= committed for client in clients), "an answer names a ts without a commit"
+    last_ts = commits[-1].ts
+    assert max(client.shown[-1].ts for client in clients) == last_ts
+    # The test is worth something only if all of this has happened.
+    assert counts["Delta"] > 500
+    assert counts["Unchanged"] > 5
+    assert counts["connections"] > len(clients) + 5
+    assert game.refused["application_error"]
+    assert game.refused["unique_violation"]
+    assert comparison.forced <= 5
+    assert comparison.compared.keys() == {f"screens:{name}" for name in ALL_QUERIES}
+    assert sum(len(values) for values in comparison.different.values()) > 1_000
+
+
+ALL_QUERIES = (
+    "top between worst above named after levels beginners player table total newest full strongest page".split()
+)
