@@ -1,0 +1,185 @@
+"""What it costs the daemon to push one update: 1,000 subscribers of one list of 50, one writer.
+
+Value: CPU time of the daemon and all its processes together for each pushed update. The
+limit: CPU time of a plain aiohttp server that writes the same bytes to as many sockets. The
+receivers are one process that reads raw sockets with epoll and checks every 100th frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+import headwater
+from headwater_protocol.codec import encode_message
+from headwater_protocol.messages import AddQuery, Connect, ModifyQuerySet
+from headwater_protocol.values import pack_value
+from headwater_protocol.versions import SUPPORTED_VERSIONS
+
+from benchmarks import slices
+from benchmarks.daemon import Daemon, free_port, running
+from benchmarks.processes import tree_cpu_s
+
+SUBSCRIBERS = 1_000
+BODY = "x" * 250
+TOPIC = "fanout"
+
+
+class Receivers:
+    """The receivers' process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, port: int, path: str, count: int) -> Receivers:
+        """Open all connections; each subscribes to the list, which a plain server ignores."""
+        pipe = asyncio.subprocess.PIPE
+        modify = ModifyQuerySet(0, 1, (AddQuery(1, "feed:newest", pack_value({"topic": TOPIC})),), ())
+        # One session id for each connection is made by the receivers' process.
+        hello = encode_message(Connect(SUPPORTED_VERSIONS, b"\0" * 16, 0, None, "benchmark"))
+        words = ["127.0.0.1", str(port), path, str(count), hello.hex(), encode_message(modify).hex()]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.receivers", *words, stdin=pipe, stdout=pipe
+        )
+        receivers = cls(process)
+        if await receivers._line() != "ready":
+            raise RuntimeError("the receivers did not start")
+        return receivers
+
+    async def count(self) -> dict[str, float]:
+        """Return frames and bytes received so far, and CPU seconds."""
+        assert self._process.stdin is not None, "opened with a pipe"
+        self._process.stdin.write(b"count\n")
+        row: dict[str, float] = json.loads(await self._line())
+        return row
+
+    async def settled(self, frames: float) -> dict[str, float]:
+        """Wait until at least so many frames have arrived."""
+        deadline = time.monotonic() + 30
+        while (row := await self.count())["frames"] < frames:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{frames} frames expected, {row['frames']} came")
+        return row
+
+    async def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None, "opened with a pipe"
+        self._process.stdin.close()
+        await self._process.wait()
+
+    async def _line(self) -> str:
+        assert self._process.stdout is not None, "opened with a pipe"
+        line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the receivers have ended")
+        return line.decode().strip()
+
+
+class Plain:
+    """The limit's process: a plain aiohttp server that writes a given number of bytes to all its sockets."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    @classmethod
+    async def start(cls, port: int) -> Plain:
+        """Start it."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.plain_fanout", str(port), stdin=pipe, stdout=pipe
+        )
+        plain = cls(process)
+        await plain._line()
+        return plain
+
+    async def push(self, size: int) -> int:
+        """Write one message of so many bytes to every socket; returns how many were written."""
+        assert self._process.stdin is not None, "opened with a pipe"
+        self._process.stdin.write(f"{size}\n".encode())
+        return int(await self._line())
+
+    async def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None, "opened with a pipe"
+        self._process.stdin.close()
+        await self._process.wait()
+
+    async def _line(self) -> str:
+        assert self._process.stdout is not None, "opened with a pipe"
+        return (await self._process.stdout.readline()).decode().strip()
+
+
+async def ours(
+    daemon: Daemon, client: headwater.Client, receivers: Receivers, seconds: float
+) -> tuple[float, float, int]:
+    """Return CPU µs for each update, updates a second, and bytes of an update."""
+    before, cpu_before = await receivers.count(), tree_cpu_s(daemon.pid)
+    start = time.perf_counter()
+    writes = 0
+    while time.perf_counter() - start < seconds:
+        await client.mutation("feed:add", topic=TOPIC, body=BODY)
+        writes += 1
+        # The next write only when all have this one: each write is an update for each subscriber.
+        after = await receivers.settled(before["frames"] + writes * SUBSCRIBERS)
+    spent = time.perf_counter() - start
+    updates = after["frames"] - before["frames"]
+    cpu_us = (tree_cpu_s(daemon.pid) - cpu_before) / updates * 1e6
+    return cpu_us, updates / spent, round((after["bytes"] - before["bytes"]) / updates)
+
+
+async def plain(server: Plain, receivers: Receivers, size: int, seconds: float) -> float:
+    """Return CPU µs for each message of the plain server."""
+    before, cpu_before = await receivers.count(), tree_cpu_s(server.pid)
+    expected = before["frames"]
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        expected += await server.push(size)
+        await receivers.settled(expected)
+    return (tree_cpu_s(server.pid) - cpu_before) / (expected - before["frames"]) * 1e6
+
+
+async def measure(count: int) -> tuple[slices.Paired, dict[str, object]]:
+    """Measure slices in turns."""
+    result = slices.Paired([], [], more_is_better=False)
+    rates: list[float] = []
+    async with running() as daemon, headwater.connect(daemon.url) as client:
+        for _ in range(50):
+            await client.mutation("feed:add", topic=TOPIC, body=BODY)
+        receivers = await Receivers.start(daemon.port, "/sync", SUBSCRIBERS)
+        await receivers.settled(2 * SUBSCRIBERS)  # welcome and first value
+        port = free_port()
+        server = await Plain.start(port)
+        plain_receivers = await Receivers.start(port, "/", SUBSCRIBERS)
+        _, _, size = await ours(daemon, client, receivers, slices.SLICE_S / 2)
+        await plain(server, plain_receivers, size, slices.SLICE_S / 2)
+        for _ in range(count):
+            cpu_us, rate, size = await ours(daemon, client, receivers, slices.SLICE_S * 2)
+            result.ours.append(cpu_us)
+            rates.append(rate)
+            result.limit.append(await plain(server, plain_receivers, size, slices.SLICE_S * 2))
+        for closing in (receivers, plain_receivers, server):
+            await closing.close()
+    further: dict[str, object] = {
+        "subscribers": SUBSCRIBERS,
+        "bytes_an_update": size,
+        "updates_a_second": round(sorted(rates)[len(rates) // 2]),
+    }
+    return result, further
+
+
+def main() -> int:
+    """Run the benchmark."""
+    chosen = slices.arguments(__doc__).parse_args()
+    result, further = asyncio.run(measure(chosen.slices))
+    report = slices.Report("fanout", result.row("CPU µs an update"), further)
+    report.further["machine"] = slices.machine()
+    report.print(as_json=chosen.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

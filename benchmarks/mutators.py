@@ -1,0 +1,125 @@
+"""Clients that transfer money as fast as they are answered: raw sockets, one epoll.
+
+`python -m benchmarks.mutators PORT CLIENTS IN_FLIGHT ACCOUNTS SEED` opens the clients and
+then answers each line `SECONDS` on standard input: mutations are kept in flight for so
+long, then the answers to the rest are awaited, and one JSON line tells how many were
+answered in how many seconds, the errors among them, and this process' CPU seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import sys
+import time
+
+import msgspec
+from headwater_protocol.codec import encode_message
+from headwater_protocol.messages import Connect, Mutation, MutationAnswer, Ping, Pong
+from headwater_protocol.values import pack_value
+from headwater_protocol.versions import SUPPORTED_VERSIONS
+
+from benchmarks.websockets import FrameReader, connect, masked_frame
+import contextlib
+
+_decode = msgspec.msgpack.Decoder().decode
+
+
+class Client:
+    """One session."""
+
+    def __init__(self, port: int) -> None:
+        hello = encode_message(Connect(SUPPORTED_VERSIONS, os.urandom(16), 0, None, "benchmark"))
+        self.socket, rest = connect("127.0.0.1", port, "/sync", [hello])
+        self.reader = FrameReader(rest)
+        self.request = 0
+        self.in_flight = 0
+        self.unsent = b""
+
+    def send(self, data: bytes) -> None:
+        """Send, or keep what the socket does not take now."""
+        self.unsent += data
+        with contextlib.suppress(BlockingIOError):
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+
+
+class Mutators:
+    """All clients."""
+
+    def __init__(self, port: int, clients: int, in_flight: int, accounts: int, seed: int) -> None:
+        self._in_flight = in_flight
+        self._accounts = accounts
+        self._random = random.Random(seed)
+        self._epoll = select.epoll()
+        self._clients: dict[int, Client] = {}
+        self.answers = 0
+        self.errors = 0
+        for _ in range(clients):
+            client = Client(port)
+            self._clients[client.socket.fileno()] = client
+            self._epoll.register(client.socket.fileno(), select.EPOLLIN)
+
+    def run(self, seconds: float) -> dict[str, float]:
+        """Keep mutations in flight for so long and wait for the rest."""
+        self.answers = self.errors = 0
+        start = time.perf_counter()
+        end = start + seconds
+        for client in self._clients.values():
+            self._fill(client)
+        counted = None
+        while any(client.in_flight for client in self._clients.values()):
+            running = time.perf_counter() < end
+            if not running and counted is None:
+                counted = (self.answers, time.perf_counter() - start)
+            if time.perf_counter() > end + 30:
+                raise TimeoutError("answers are missing")
+            self._poll(refill=running)
+        answers, spent = counted or (self.answers, time.perf_counter() - start)
+        return {"answers": answers, "seconds": spent, "errors": self.errors, "cpu_s": time.process_time()}
+
+    def _poll(self, *, refill: bool) -> None:
+        for number, _ in self._epoll.poll(0.05):
+            client = self._clients[number]
+            try:
+                data = client.socket.recv(1 << 18)
+            except BlockingIOError:
+                continue
+            if not data:
+                raise ConnectionError("the server closed a connection")
+            for payload in client.reader.feed(data):
+                message = _decode(payload)
+                if message[0] == MutationAnswer.TAG:
+                    client.in_flight -= 1
+                    self.answers += 1
+                    self.errors += message[4] is not None
+                elif message[0] == Ping.TAG:
+                    client.send(masked_frame(encode_message(Pong(message[1]))))
+            if refill or client.unsent:
+                self._fill(client, send_more=refill)
+
+    def _fill(self, client: Client, *, send_more: bool = True) -> None:
+        frames = []
+        while send_more and client.in_flight < self._in_flight:
+            source, target = self._random.sample(range(self._accounts), 2)
+            arguments = pack_value({"source": source, "target": target, "amount": 1})
+            frames.append(masked_frame(encode_message(Mutation(client.request, "bank:transfer", arguments))))
+            client.request += 1
+            client.in_flight += 1
+        client.send(b"".join(frames))
+
+
+def main() -> None:
+    """Serve the commands on standard input until it ends."""
+    port, clients, in_flight, accounts, seed = (int(word) for word in sys.argv[1:6])
+    mutators = Mutators(port, clients, in_flight, accounts, seed)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(mutators.run(float(line))) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

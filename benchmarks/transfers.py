@@ -1,0 +1,157 @@
+"""How many durable mutations a second the whole daemon does: two accounts read and written in each.
+
+1,000 accounts, 64 clients with 40 mutations in flight each over WebSocket; a session's
+mutations run in order, so at most 64 run at a time. The limit: the bare pipeline of
+`commit` (append, fdatasync, LMDB puts, none of Headwater's code) with the same write sets in
+batches of 64. The load generator shares the machine; its CPU is told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import headwater
+import msgspec
+from headwater_protocol.ids import make_suffix, table_prefix
+from headwater_storage.catalog import FIRST_USER_TABLE, REQUESTS
+from headwater_storage.keys import document_key
+from headwater_storage.stored import pack_stored
+
+from benchmarks import slices
+from benchmarks.bare import BarePipeline, Batch
+from benchmarks.daemon import running
+from benchmarks.processes import cpu_s, tree, tree_cpu_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ACCOUNTS = 1_000
+CLIENTS = 64
+IN_FLIGHT = 40
+BATCH = 64
+
+
+class Load:
+    """The load generator's process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, port: int) -> Load:
+        """Open all clients."""
+        words = [str(word) for word in (port, CLIENTS, IN_FLIGHT, ACCOUNTS, 1)]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.mutators", *words, stdin=pipe, stdout=pipe
+        )
+        load = cls(process)
+        if await load._line() != "ready":
+            raise RuntimeError("the load generator did not start")
+        return load
+
+    async def run(self, seconds: float) -> dict[str, float]:
+        """Send mutations for so long."""
+        assert self._process.stdin is not None, "opened with a pipe"
+        self._process.stdin.write(f"{seconds}\n".encode())
+        result: dict[str, float] = json.loads(await self._line())
+        return result
+
+    async def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None, "opened with a pipe"
+        self._process.stdin.close()
+        await self._process.wait()
+
+    async def _line(self) -> str:
+        assert self._process.stdout is not None, "opened with a pipe"
+        line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the load generator has ended")
+        return line.decode().strip()
+
+
+def bare_batches() -> Iterator[tuple[int, Batch]]:
+    """Yield what 64 transfers write: two accounts and the row of the request each."""
+    accounts = []
+    for number in range(ACCOUNTS):
+        suffix = make_suffix(1_700_000_000_000_000 + number, 0, os.urandom(10))
+        accounts.append((suffix.encode(), table_prefix(FIRST_USER_TABLE) + suffix))
+    session = os.urandom(16)
+    row = pack_stored(0, msgspec.msgpack.encode([os.urandom(16), b"\xc0", "", "", None]))
+    for first in itertools.count(0, BATCH):
+        puts = []
+        for request in range(first, first + BATCH):
+            for suffix, document_id in (accounts[request % ACCOUNTS], accounts[(request * 7 + 1) % ACCOUNTS]):
+                document = {
+                    "_id": document_id,
+                    "_creationTime": 1.7e12,
+                    "number": request,
+                    "balance": request,
+                }
+                value = pack_stored(1, msgspec.msgpack.encode(document))
+                puts.append((document_key(FIRST_USER_TABLE, suffix), value))
+            puts.append((document_key(REQUESTS, session + request.to_bytes(8, "big")), row))
+        yield BATCH, (b"".join(key + value for key, value in puts), puts, [])
+
+
+async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, object]]:
+    """Measure slices in turns."""
+    result = slices.Paired([], [], more_is_better=True)
+    totals = {"answers": 0.0, "errors": 0.0, "seconds": 0.0}
+    async with running() as daemon:
+        async with headwater.connect(daemon.url) as client:
+            for first in range(0, ACCOUNTS, 500):
+                await client.mutation("bank:open_accounts", first=first, count=500, balance=1_000)
+        bare, batches = BarePipeline(folder), bare_batches()
+        load = await Load.start(daemon.port)
+        await load.run(1.0)
+        bare.run(batches, slices.SLICE_S / 2)
+        cpu = {"daemon": 0.0, "workers": 0.0, "clients": 0.0}
+        for _ in range(count):
+            before = (cpu_s(daemon.pid), tree_cpu_s(daemon.pid), 0.0)
+            slice_ = await load.run(slices.SLICE_S * 2)
+            daemon_s = cpu_s(daemon.pid) - before[0]
+            cpu["daemon"] += daemon_s
+            cpu["workers"] += tree_cpu_s(daemon.pid) - before[1] - daemon_s
+            cpu["clients"] = slice_["cpu_s"]
+            for key in totals:
+                totals[key] += slice_[key]
+            result.ours.append(slice_["answers"] / slice_["seconds"])
+            result.limit.append(bare.run(batches, slices.SLICE_S))
+        await load.close()
+        bare.close()
+        async with headwater.connect(daemon.url) as client:
+            money = await client.query("bank:total")
+        if money != ACCOUNTS * 1_000:
+            raise AssertionError(f"money was made or lost: {money}")
+        further: dict[str, object] = {
+            "errors": int(totals["errors"]),
+            "processes": len(tree(daemon.pid)),
+            "daemon_cpu_us": round(cpu["daemon"] / totals["answers"] * 1e6, 1),
+            "workers_cpu_us": round(cpu["workers"] / totals["answers"] * 1e6, 1),
+            "clients_cpu_s": round(cpu["clients"], 2),
+        }
+    return result, further
+
+
+def main() -> int:
+    """Run the benchmark."""
+    chosen = slices.arguments(__doc__).parse_args()
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
+        result, further = asyncio.run(measure(Path(folder), chosen.slices))
+    report = slices.Report("transfers", result.row("mutations/s"), further)
+    report.further["machine"] = slices.machine()
+    report.print(as_json=chosen.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
