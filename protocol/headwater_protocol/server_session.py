@@ -138,6 +138,10 @@ ServerEvent = (
 )
 
 
+SameTransitions = dict[tuple[object, ...], tuple[bytes, bytes]]
+"""By start, end and changes: the encoded end and the whole transition."""
+
+
 class _State(Enum):
     FRESH = "fresh"
     GREETING = "greeting"
@@ -305,13 +309,18 @@ class ServerSession:
             )
         )
 
-    def transition(self, ts: int, changes: Sequence[tuple[int, bytes]]) -> bytes:
+    def transition(
+        self, ts: int, changes: Sequence[tuple[int, bytes]], same: SameTransitions | None = None
+    ) -> bytes:
         """Move the client to `ts`: everything handed out as an event so far is reflected in it.
 
         Args:
             ts: Commit ts that all its queries hold at.
             changes: `(query, encoded change body)` for each query whose result differs from
                 what this connection was sent last.
+            same: Transitions of other connections at this moment: many clients that stand at
+                the same place and see the same change get the same bytes, made once. The
+                owner clears it now and then.
 
         Raises:
             LocalProtocolError: It would go back, or names a query that is not subscribed.
@@ -323,9 +332,16 @@ class ServerSession:
             if query not in self._queries and body != _REMOVED_BODY:
                 raise LocalProtocolError(f"a transition for query {query}, which is not subscribed")
         start = self._version_bytes
-        self.version = Version(self._query_set, self._identity, ts)
-        self._version_bytes = encode_version(self.version)
-        return self._out(join_transition(start, self._version_bytes, changes))
+        self.version = version = Version(self._query_set, self._identity, ts)
+        key = (start, version, *changes)
+        made = same.get(key) if same is not None else None
+        if made is None:
+            end = encode_version(version)
+            made = end, join_transition(start, end, changes)
+            if same is not None:
+                same[key] = made
+        self._version_bytes, frame = made
+        return self._out(frame)
 
     def mutation_answer(
         self,

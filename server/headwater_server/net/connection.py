@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from headwater_server.functions.mutations import Decision, MutationCall, Mutations, SessionQueue
-    from headwater_server.net.sinks import Sink
+    from headwater_server.net.sinks import SharedFrames, Sink
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
     from headwater_server.reactive.sessions import Moved, Session
@@ -57,6 +57,7 @@ class ConnectionHost(Protocol):
     metrics: Metrics
     limits: ConnectionLimits
     incarnation: bytes
+    frames: SharedFrames
     mono_s: Callable[[], float]
 
     def refusal(self, last_ts: int) -> HeadwaterError | None:
@@ -84,6 +85,7 @@ class Connection:
     def __init__(self, hub: ConnectionHost, sink: Sink) -> None:
         self._hub = hub
         self._sink = sink
+        self._traffic = hub.metrics.traffic
         self._wire = ServerSession(hub.limits.wire)
         self._queue: SessionQueue | None = None
         self._ended = False
@@ -193,8 +195,8 @@ class Connection:
             if self._wire.awaits(number)
         ]
         if moved is not None:
-            self._hub.metrics.transitions.inc()
-            messages.append(self._wire.transition(moved.ts, moved.changes))
+            self._traffic.transitions += 1
+            messages.append(self._wire.transition(moved.ts, moved.changes, self._hub.frames.transitions))
         self._send(*messages)
         unsent = self._sink.unsent_bytes()
         if unsent > self._hub.limits.send_buffer_bytes and self.session is not None:
@@ -235,7 +237,8 @@ class Connection:
         self._leave()
 
     def _send(self, *messages: bytes) -> None:
-        self._hub.metrics.bytes_sent.inc(sum(map(len, messages)))
+        for message in messages:
+            self._traffic.bytes += len(message)
         self._sink.send(messages)
 
     def _leave(self) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp import web
+    from headwater_protocol.server_session import SameTransitions
 
 _BINARY_FINAL = 0x82
 _CLOSE_TIMEOUT_S = 2.0
@@ -48,27 +49,32 @@ def websocket_frame(message: bytes) -> bytes:
 
 
 class SharedFrames:
-    """Frames of the messages that go to many clients in one step, each built once.
+    """What goes to many clients in one step, made once: their equal transitions, and the frames of messages.
 
-    Bounded: it holds what one step of the event loop sends, and at most `entries_max`.
+    Bounded: it holds what one step of the event loop sends, and at most `entries_max` of each.
+
+    Attributes:
+        transitions: For `ServerSession.transition`.
     """
 
     def __init__(self, entries_max: int = 256) -> None:
         self._entries_max = entries_max
         self._frames: dict[bytes, bytes] = {}
+        self.transitions: SameTransitions = {}
 
     def frame(self, message: bytes) -> bytes:
         """Return the WebSocket frame of a message."""
-        frame = self._frames.get(message)
-        if frame is None:
-            if len(self._frames) >= self._entries_max:
-                self._frames.clear()
-            frame = self._frames[message] = websocket_frame(message)
-        return frame
+        found = self._frames.get(message)
+        if found is None:
+            if len(self._frames) >= self._entries_max or len(self.transitions) >= self._entries_max:
+                self.clear()
+            found = self._frames[message] = websocket_frame(message)
+        return found
 
     def clear(self) -> None:
         """Forget them; called after each publish."""
         self._frames.clear()
+        self.transitions.clear()
 
 
 class WebSocketSink:

@@ -139,7 +139,10 @@ class Waiting:
             workers: Workers that take rounds, busy or idle.
             slow_rounds: Open rounds of slow groups.
         """
-        candidates = [_candidate(session, published_ts, limits.slow_ms) for session in self._in_order()]
+        known: dict[tuple[object, ...], tuple[list[Need], bool]] = {}
+        candidates = [
+            _candidate(session, published_ts, limits.slow_ms, known) for session in self._in_order()
+        ]
         slow = [candidate for candidate in candidates if candidate.slow]
         fast = len(slow) < len(candidates)
         if (slow or self.retries) and slow_rounds < max(1, workers - 1):
@@ -161,16 +164,18 @@ class Waiting:
         return sorted(self.sessions, key=lambda session: session.since_ms or 0.0)
 
 
-def _candidate(session: Session, ts: int, slow_ms: float) -> _Candidate:
+def _candidate(
+    session: Session, ts: int, slow_ms: float, known: dict[tuple[object, ...], tuple[list[Need], bool]]
+) -> _Candidate:
+    """Return what a session needs; worked out once for all in `known` that look at the same as the same identity."""
     identity = session.identity
-    needs = []
-    slow = False
-    for subscription in session.subscriptions.values():
-        query = subscription.query
-        if query.version_at(identity, ts) is None:
-            needs.append(Need(query, identity))
-            slow = slow or query.cost_ms > slow_ms
-    return _Candidate(session, needs, slow)
+    queries = [subscription.query for subscription in session.subscriptions.values()]
+    key = (identity, *queries)
+    found = known.get(key)
+    if found is None:
+        needs = [Need(query, identity) for query in queries if query.version_at(identity, ts) is None]
+        found = known[key] = needs, any(need.query.cost_ms > slow_ms for need in needs)
+    return _Candidate(session, *found)
 
 
 def _fill(candidates: Iterable[_Candidate], limit_ms: float) -> list[Session]:
