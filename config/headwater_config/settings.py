@@ -351,7 +351,7 @@ class Settings(BaseSettings):
             ge=MIB,
             le=1024 * MIB,
         ),
-    ] = 64 * MIB
+    ] = 16 * MIB
     checkpoint_log_bytes: Annotated[
         int,
         about(

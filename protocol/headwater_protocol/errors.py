@@ -137,7 +137,7 @@ class TransientError(HeadwaterError):
     code = "unavailable"
 
 
-class OutcomeUnknown(HeadwaterError):
+class OutcomeUnknown(HeadwaterError):  # noqa: N818 - neither error nor success, and named so everywhere
     """A mutation may or may not have taken effect."""
 
     code = "outcome_unknown"

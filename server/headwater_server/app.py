@@ -37,7 +37,7 @@ from headwater_server.switchboard import Switchboard
 from headwater_server.worker.request_row import encode_request_row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from headwater_config.settings import Settings
     from headwater_storage.environment import Environment
@@ -91,20 +91,16 @@ class Daemon:
             clean_readers=engine.store.reader_check,
             after_publish=lambda: self.hub.frames.clear(),
         )
-        core = ReactiveCore(
-            self.switchboard,
-            engine.window,
-            lambda: self._mono_s() * 1000,
-            ReactiveOptions(bundle_key=ACTIVE_BUNDLE_KEY),
-            engine.published_ts,
-        )
+        core = _reactive_core(self.switchboard, engine, self._mono_s, settings)
         self.mutations = Mutations(
             self.pool,
             engine,
             self.switchboard,
             reporter,
             self.metrics,
-            MutationLimits(waiting_max=settings.session_mutations_limit),
+            MutationLimits(
+                waiting_max=settings.session_mutations_limit, attempts_max=settings.call_attempts_limit
+            ),
             self._mono_s,
             lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
             self._failed_request,
@@ -285,6 +281,13 @@ def open_engine(settings: Settings, environment: Environment) -> Engine:
     return Engine.open(settings.data, options, environment)
 
 
+def _reactive_core(
+    switchboard: Switchboard, engine: Engine, mono_s: Callable[[], float], settings: Settings
+) -> ReactiveCore:
+    options = ReactiveOptions(bundle_key=ACTIVE_BUNDLE_KEY, delta_ring_bytes=settings.delta_memory_bytes)
+    return ReactiveCore(switchboard, engine.window, lambda: mono_s() * 1000, options, engine.published_ts)
+
+
 def _pool_options(settings: Settings) -> PoolOptions:
     calls = CallLimits(
         documents_read_max=settings.call_read_limit_documents,
@@ -298,7 +301,13 @@ def _pool_options(settings: Settings) -> PoolOptions:
         workers=settings.workers,
         time_limit_s=settings.call_time_limit_s,
         waiting_max=settings.mutation_queue_limit,
-        worker=WorkerLimits(memory_limit_bytes=settings.call_memory_limit_bytes, calls=calls),
+        worker=WorkerLimits(
+            memory_limit_bytes=settings.call_memory_limit_bytes,
+            result_limit_bytes=settings.call_result_limit_bytes,
+            log_lines_max=settings.call_log_limit_lines,
+            log_bytes_max=settings.call_log_limit_bytes,
+            calls=calls,
+        ),
     )
 
 

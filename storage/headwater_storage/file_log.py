@@ -36,10 +36,14 @@ if TYPE_CHECKING:
 
     from headwater_storage.environment import Environment
 
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 16 << 20
+"""Zeros for the next segment are written while the log is in use: a large one competes with appends."""
+
+KEEP_BYTES = 64 << 20
 FIRST_SEGMENT_BYTES = 1 << 20
 PREPARED_NAME = "next.prepared"
-_ZEROS_CHUNK = 1 << 20
+_ZEROS_CHUNK = 4 << 20
+"""Written and synced at a time, so that an append meanwhile waits for no more than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class FileLogOptions:
 
     segment_bytes: int = SEGMENT_BYTES
     first_segment_bytes: int = FIRST_SEGMENT_BYTES
-    keep_bytes: int = SEGMENT_BYTES
+    keep_bytes: int = KEEP_BYTES
 
 
 @dataclass(slots=True)
@@ -316,7 +320,7 @@ class FileLog:
             zeros = bytes(min(size, _ZEROS_CHUNK))
             for offset in range(0, size, len(zeros)):
                 files.pwrite(descriptor, zeros[: size - offset], offset)
-            files.fdatasync(descriptor)
+                files.fdatasync(descriptor)
         except OSError:
             files.remove(path)  # a full disk shall not be fuller for it
             raise

@@ -335,14 +335,16 @@ class _Recovery:
         return count
 
     def _claim(self, store: LmdbStore, log: FileLog) -> None:
-        """Begin the log's new life.
+        """Begin the log's new life, at the wall clock's µs.
 
-        A new log begins at the wall clock's µs, far beyond any ts that an earlier database
-        of the same clients can have issued; later lives of the same log go on densely.
+        That is far beyond any ts that an earlier life can have issued, also one of which this
+        directory knows nothing because an older copy of it was restored: no client has seen
+        a newer ts. A clock that went back changes nothing.
         """
-        wall_us = self._environment.clock.wall_us()
-        last_ts = log.head.last_ts
-        first_ts = CommitTs(last_ts + 1 if log.head.number else max(1, wall_us))
+        newest = log.read(log.head.number) if log.head.number else ()
+        last_wall_us = max((record.wall_us for record in newest), default=0)
+        wall_us = max(self._environment.clock.wall_us(), last_wall_us)
+        first_ts = CommitTs(max(log.head.last_ts + 1, wall_us))
         record = log.claim(self._environment.random.bytes(INCARNATION_BYTES), first_ts, wall_us)
         _move_state(store, record)
 

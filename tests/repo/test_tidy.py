@@ -24,7 +24,9 @@ FILE_ENDINGS = (".py", ".sh", ".ts", ".tsx", "Makefile", "Dockerfile")
 LONG_FUNCTIONS: dict[str, tuple[int, str]] = {}
 """`path:function`: the length it may have, and why it is one function."""
 
-LONG_FILES: dict[str, tuple[int, str]] = {}
+LONG_FILES: dict[str, tuple[int, str]] = {
+    "tests/support/reactive_world.py": (650, "one simulated world: its parts make sense together only"),
+}
 """`path`: the length it may have, and why it is one file."""
 
 COMPOSITION_ROOTS = {
@@ -210,7 +212,7 @@ def test_nothing_of_the_machine_it_was_made_on_is_in_the_tree() -> None:
 LEFTOVERS = [
     "TO" + "DO",
     "FIX" + "ME",
-    "XX" + "X",
+    "# *XX" + "X",
     "raise " + r"NotImplementedError(?!\(\w)",  # with arguments it is how a decoding hook says that it passes
     r"@pytest\.mark\." + "skip",
 ]

@@ -54,8 +54,8 @@ def write_package(folder: Path, modules: dict[str, str], *, header: str = HEADER
         file = folder / "bundle" / f"{path}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(header + dedent(source))
-        for parent in (file.parent, folder / "bundle"):
-            (parent / "__init__.py").touch()
+        for parent in file.relative_to(folder).parents[:-1]:
+            (folder / parent / "__init__.py").touch()
 
 
 class World:

@@ -240,7 +240,9 @@ class RunningDaemon:
         """Return the answer to one request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): headers[name] for name in headers})
+            connection.request(
+                method, path, body, {name.replace("_", "-"): headers[name] for name in headers}
+            )
             response = connection.getresponse()
             fields = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, fields, response.read())
@@ -269,9 +271,9 @@ class RunningDaemon:
         return answer.json["value"]
 
     def metric(self, name: str) -> float:
-        """Return the value of one metric, named with its labels as `/metrics` prints it."""
+        """Return the value of one metric, named with its labels as `/metrics` prints it; 0 if it is not there yet."""
         lines = self.get("/metrics").text.splitlines()
-        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
     def doctor(self) -> list[str]:
         """Return what `doctor` finds in the data directory of a daemon that is not running."""
@@ -332,10 +334,9 @@ def free_port() -> int:
 
 def children_of(pid: int) -> list[int]:
     """Return the living children of a process, oldest first."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and (fields := _status(int(entry.name))) and int(fields[1]) == pid:
-            found.append((int(fields[19]), int(entry.name)))
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    statuses = [(child, _status(child)) for child in pids]
+    found = [(int(status[19]), child) for child, status in statuses if status and int(status[1]) == pid]
     return [child for _, child in sorted(found)]
 
 

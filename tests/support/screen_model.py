@@ -7,7 +7,6 @@ keys and stored values are taken apart by hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from headwater_storage.segments import read_log
 from support.screen_client import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 Document = dict[str, Any]
@@ -57,7 +56,7 @@ def read_commits(data: Path) -> list[Commit]:
 
 def _write(key: bytes, value: bytes | None) -> tuple[int, bytes, Document | None]:
     table = int.from_bytes(key[:4], "big")
-    if value is None or table not in (_TABLES, _DEPLOYMENT) and table < _USER_TABLES:
+    if value is None or (table not in (_TABLES, _DEPLOYMENT) and table < _USER_TABLES):
         return table, key[4:], None
     return table, key[4:], msgpack.unpackb(value[_STORED_HEADER_BYTES:])
 
@@ -133,7 +132,11 @@ def _top(world: World, team: str, count: int) -> Any:
 
 
 def _between(world: World, team: str | None, low: int, high: int) -> Any:
-    return [player for player in world.players("score") if player["team"] == team and low <= player["score"] < high]
+    return [
+        player
+        for player in world.players("score")
+        if player["team"] == team and low <= player["score"] < high
+    ]
 
 
 def _worst(world: World, count: int) -> Any:

@@ -8,19 +8,23 @@ errorMessage, errorData}` out, both with status 200; other failures are 4xx or 5
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import orjson
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, InternalError, RequestError, Retry
+from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
 
 if TYPE_CHECKING:
     from headwater_server.net.keys import AdminKeys
 
-_decode = msgspec.msgpack.Decoder().decode
+logger = logging.getLogger("headwater.http")
+
+_decode_json = msgspec.json.Decoder().decode  # unlike orjson it keeps integers beyond 64 bits what they are
 
 
 class Calls(Protocol):
@@ -56,10 +60,7 @@ class HttpApi:
         return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
 
     async def _get_query(self, request: web.Request) -> web.Response:
-        try:
-            arguments = orjson.loads(request.query.get("args", "{}"))
-        except orjson.JSONDecodeError as error:
-            raise RequestError(f"args is not JSON: {error}") from None
+        arguments = _parsed(request.query.get("args", "{}").encode(errors="replace"), "`args`")
         fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
         call = _parse({name: value for name, value in fields.items() if value is not None}, request)
         return await _answer(call, self._calls.query(call.name, call.arguments))
@@ -85,14 +86,21 @@ class _Call(msgspec.Struct, frozen=True):
 
 
 async def _call(request: web.Request) -> _Call:
-    body = await request.read()
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is not JSON: {error}") from None
+    fields = _parsed(await request.read(), "the body")
     if not isinstance(fields, dict):
         raise RequestError("the body must be an object with path and args")
     return _parse(fields, request)
+
+
+def _parsed(text: bytes, what: str) -> Any:
+    try:
+        return _decode_json(text)
+    except RecursionError:
+        raise RequestError(
+            f"{what} has more than {VALUE_DEPTH_MAX} lists and objects inside one another"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{what} is not JSON: {error}") from None
 
 
 def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
@@ -139,7 +147,7 @@ def error_response(error: HeadwaterError) -> web.Response:
 
 @web.middleware
 async def error_middleware(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Turn our errors into answers; anything unexpected is logged by aiohttp and answered without detail."""
+    """Turn errors into answers; anything unexpected is logged and answered without detail."""
     try:
         response: web.StreamResponse = await handler(request)
     except HeadwaterError as error:
@@ -148,9 +156,14 @@ async def error_middleware(request: web.Request, handler: Any) -> web.StreamResp
         return error_response(RequestError(str(error.text), code="frame_too_large"))
     except web.HTTPNotFound:
         return error_response(RequestError(f"there is nothing at {request.path}", code="unknown_function"))
+    except web.HTTPMethodNotAllowed as error:
+        message = f"{request.path} takes {', '.join(sorted(error.allowed_methods))}, not {request.method}"
+        response = json_response({"code": "invalid_request", "message": message}, error.status)
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
     except web.HTTPException:
         raise
     except Exception:
-        request.app.logger.exception("http_request_failed", extra={"fields": {"path": request.path}})
+        logger.exception("http_request_failed", extra={"fields": {"path": request.path}})
         return error_response(InternalError())
     return response

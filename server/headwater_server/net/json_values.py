@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 from headwater_protocol.errors import RequestError
+from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 Format = Literal["json", "convex_encoded_json"]
 FORMATS: tuple[Format, ...] = ("json", "convex_encoded_json")
@@ -33,9 +34,10 @@ def from_json(value: Any, form: Format) -> bytes:
     """Return the encoded value of parsed JSON.
 
     Raises:
-        RequestError: `invalid_arguments` for a malformed `$` form or an integer beyond 64 bits.
+        RequestError: `invalid_arguments` for a malformed `$` form, an integer beyond 64 bits
+            or a value that is nested too deep.
     """
-    return _encode(_in(value, lossless=form == "convex_encoded_json"))
+    return _encode(_in(value, 0, lossless=form == "convex_encoded_json"))
 
 
 def _out(value: Any, *, lossless: bool) -> Any:
@@ -75,7 +77,8 @@ def _float_out(value: float, *, lossless: bool) -> Any:
     return value
 
 
-def _in(value: Any, *, lossless: bool) -> Any:
+def _in(value: Any, depth: int, *, lossless: bool) -> Any:
+    """Return a parsed value as what is encoded; `depth` lists and objects are around it."""
     match value:
         case bool() | None | str() | float():
             return value
@@ -83,14 +86,19 @@ def _in(value: Any, *, lossless: bool) -> Any:
             if not -(2**63) <= value < 2**63:
                 raise RequestError(f"the integer {value} does not fit 64 bits", code="invalid_arguments")
             return value
+        case list() | dict() if depth >= VALUE_DEPTH_MAX:
+            raise RequestError(
+                f"more than {VALUE_DEPTH_MAX} lists and objects are inside one another",
+                code="invalid_arguments",
+            )
         case list():
-            return [_in(item, lossless=lossless) for item in value]
+            return [_in(item, depth + 1, lossless=lossless) for item in value]
         case dict():
             if lossless and len(value) == 1:
                 ((name, inner),) = value.items()
                 if name in _SPECIAL:
                     return _special(name, inner)
-            return {key: _in(item, lossless=lossless) for key, item in value.items()}
+            return {key: _in(item, depth + 1, lossless=lossless) for key, item in value.items()}
     raise TypeError(f"{type(value).__name__} is not parsed JSON")
 
 

@@ -53,7 +53,7 @@ def tree(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def test_a_new_database_starts_at_the_wall_clock_and_goes_on_densely(tmp_path: Path) -> None:
+def test_each_opening_starts_at_the_wall_clock_and_goes_on_densely(tmp_path: Path) -> None:
     clock = FakeClock()
     path = tmp_path / "a" / "b"
     database = open_database(path, clock=clock)
@@ -68,7 +68,14 @@ def test_a_new_database_starts_at_the_wall_clock_and_goes_on_densely(tmp_path: P
     database = open_database(path, clock=clock)
     assert database.incarnation != first
     with database.store.snapshot() as snapshot:
-        assert snapshot.state.ts == encoded.head.last_ts
+        assert snapshot.state.ts == clock.wall_us() - 1
+    following = commit(database, COMMITS.batch(1, 2))
+    assert following.head.last_ts == clock.wall_us() + 1
+    database.close()
+    clock.now_s -= 5000
+    database = open_database(path, clock=clock)
+    with database.store.snapshot() as snapshot:
+        assert snapshot.state.ts == following.head.last_ts
     database.close()
     assert path.stat().st_mode & 0o077 == 0
 

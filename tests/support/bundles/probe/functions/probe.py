@@ -4,7 +4,7 @@ from typing import Any
 
 from headwater import ApplicationError, Id, MutationCtx, QueryCtx, mutation, query
 
-from .schema import Note, Tag
+from .schema import Note, Pair, Tag
 
 
 @query
@@ -38,6 +38,20 @@ def count(ctx: QueryCtx, text: str) -> int:
 
 
 @query
+def value_of(ctx: QueryCtx, key: str) -> Any:
+    pair = ctx.db.query(Pair.by_key, key=key).unique()
+    return pair.value if pair else None
+
+
+@query
+def nested(ctx: QueryCtx, depth: int) -> Any:
+    value: Any = None
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@query
 def refuse_query(ctx: QueryCtx, why: str) -> None:
     raise ApplicationError({"why": why})
 
@@ -61,6 +75,27 @@ def hog(ctx: QueryCtx, size: int) -> int:
 @mutation
 def keep(ctx: MutationCtx, text: str) -> Id[Note]:
     return ctx.db.insert(Note(text=text))
+
+
+@mutation
+def keep_value(ctx: MutationCtx, key: str, value: Any) -> None:
+    pair = ctx.db.query(Pair.by_key, key=key).unique()
+    if pair is None:
+        ctx.db.insert(Pair(key=key, value=value))
+    else:
+        ctx.db.patch(pair.id, value=value)
+
+
+@mutation
+def keep_slowly(ctx: MutationCtx, text: str, seconds: float) -> Id[Note]:
+    time.sleep(seconds)
+    return ctx.db.insert(Note(text=text))
+
+
+@mutation
+def keep_any(ctx: MutationCtx, value: Any) -> Any:
+    ctx.db.insert(Note(text="any"))
+    return value
 
 
 @mutation

@@ -1,3 +1,5 @@
+from typing import Any
+
 from headwater import Index, Table
 
 
@@ -12,3 +14,10 @@ class Tag(Table, name="tags"):
     name: str
 
     by_name = Index("name", unique=True)
+
+
+class Pair(Table, name="pairs"):
+    key: str
+    value: Any = None
+
+    by_key = Index("key", unique=True)

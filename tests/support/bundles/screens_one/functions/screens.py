@@ -44,7 +44,7 @@ def after(ctx: QueryCtx, name: str) -> Player | None:
 @query
 def levels(ctx: QueryCtx, low: float, high: float) -> list[Player]:
     found = ctx.db.query(Player.by_level_name).range(Player.level).gte(low).lte(high).order("desc")
-    return [player for player in found]
+    return list(found)
 
 
 @query
