@@ -8,6 +8,7 @@ answered in how many seconds, the errors among them, and this process' CPU secon
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -22,7 +23,6 @@ from headwater_protocol.values import pack_value
 from headwater_protocol.versions import SUPPORTED_VERSIONS
 
 from benchmarks.websockets import FrameReader, connect, masked_frame
-import contextlib
 
 _decode = msgspec.msgpack.Decoder().decode
 

@@ -37,7 +37,6 @@ _LEAVES = (
 _ADVICE: dict[type, str] = {
     kinds.SetType: "`set` cannot be a value; use `list`",
     kinds.FrozenSetType: "`frozenset` cannot be a value; use `list`",
-    kinds.CollectionType: "an abstract collection cannot be a value; use `list`",
     kinds.TypedDictType: "a `TypedDict` cannot be a value; use a `Struct`",
     kinds.NamedTupleType: "a `NamedTuple` cannot be a value; use a `Struct`",
     kinds.TimeType: "`time` cannot be a value; use `datetime`, text or a number",

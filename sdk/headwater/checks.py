@@ -117,10 +117,10 @@ class _Maker:
             and (made := self.make(field.type)) is not None
         ]
         optional = self._unset_fields(struct) if self._places.unset else []
-        stored = table is not None and self._places.stored
+        stored = table.__table__ if table is not None and self._places.stored else None
         self._open.discard(cls)
         needed = checks or optional or stored
-        self._made[cls] = _struct_check(cls.__name__, checks, optional, stored=stored) if needed else None
+        self._made[cls] = _struct_check(checks, optional, stored) if needed else None
         return self._made[cls]
 
     def _again(self, cls: Any, value: Any, table_of: TableOf) -> None:
@@ -242,24 +242,41 @@ def _union_check(by_class: list[tuple[Any, Check]]) -> Check:
     return check_union
 
 
-def _struct_check(name: str, checks: list[tuple[str, Check]], optional: list[str], *, stored: bool) -> Check:
+def _struct_check(checks: list[tuple[str, Check]], optional: list[str], stored: str | None) -> Check:
+    """Return the check of a Struct.
+
+    Args:
+        checks: Checks of its fields.
+        optional: Fields that must not hold what was taken from a new document.
+        stored: Table of which it must be a stored document, None if it need not be one.
+    """
+
     def check_struct(value: Any, table_of: TableOf) -> None:
         if type(value) is dict:
             check_any(value)  # stands for the Struct; it becomes one when it is decoded
             return
-        if stored and value.id is msgspec.UNSET:
-            raise MisfitError(
-                f"Expected a stored document of `{name}`, got one that was never stored: it has no id"
-            )
+        if stored is not None:
+            _check_stored(value.id, stored, table_of)
         for field in optional:
             if getattr(value, field, None) is msgspec.UNSET:
-                raise MisfitError("Expected a value, got the id of a document that was never stored", f".{field}")
+                raise MisfitError(
+                    "Expected a value, got the id of a document that was never stored", f".{field}"
+                )
         for field, check in checks:
             item = getattr(value, field, None)
             if item is not None and item is not msgspec.UNSET:
                 _within(check, item, table_of, f".{field}")
 
     return check_struct
+
+
+def _check_stored(document_id: Any, expected: str, table_of: TableOf) -> None:
+    if document_id is msgspec.UNSET:
+        raise MisfitError(
+            f"Expected a document of table {expected!r}, got one that was never stored: it has no id"
+        )
+    if (table := table_of(document_id)) != expected:
+        raise MisfitError(f"Expected a document of table {expected!r}, got one of {table!r}")
 
 
 def _within(check: Check, value: Any, table_of: TableOf, step: str) -> None:

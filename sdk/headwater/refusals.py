@@ -13,6 +13,8 @@ from headwater_protocol.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_LIKENESS = 0.7  # below this a suggestion rather confuses
+
 
 def invalid_bundle(message: str) -> RequestError:
     """Return the error of a bundle that cannot be used."""
@@ -26,5 +28,5 @@ def invalid_document(message: str) -> RequestError:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" if a known name resembles `name`, else ""."""
-    found = get_close_matches(name, list(known), n=1)
+    found = get_close_matches(name, list(known), n=1, cutoff=_LIKENESS)
     return f"; did you mean `{found[0]}`?" if found else ""

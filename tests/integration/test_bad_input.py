@@ -18,6 +18,7 @@ from headwater.client.aio import connect
 from headwater.client.transport import TransportClosedError, open_transport, parse_address
 from headwater_protocol.codec import decode_server_message, encode_message
 from headwater_protocol.errors import HeadwaterError, ProtocolError
+from headwater_protocol.limits import VALUE_DEPTH_MAX
 from headwater_protocol.messages import (
     AddQuery,
     Connect,
@@ -29,7 +30,7 @@ from headwater_protocol.messages import (
     Welcome,
 )
 from headwater_protocol.values import pack_value
-from support.daemon import RunningDaemon, run_server, running, serve_command
+from support.daemon import RunningDaemon, run_server, running, serve_command, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,13 @@ BAD_CALLS: list[tuple[str, str, dict[str, Any], str, list[str]]] = [
     ("query", "probe:find", {"note": "0" * 33}, "invalid_arguments", ["note"]),
     ("mutation", "probe:misfit", {"stars": "many"}, "invalid_document", ["notes", "stars", "int", "str"]),
     ("mutation", "probe:refuse", {"text": "because"}, "application_error", []),
-    ("mutation", "probe:stumble", {"text": "a stone"}, "internal_error", ["stumbled over a stone", "request id"]),
+    (
+        "mutation",
+        "probe:stumble",
+        {"text": "a stone"},
+        "internal_error",
+        ["stumbled over a stone", "request id"],
+    ),
     ("mutation", "probe:open_file", {"path": "/tmp/never"}, "not_allowed_here", ["action"]),
 ]
 
@@ -168,7 +175,11 @@ BAD_FIRST_FRAMES: dict[str, tuple[bytes, str, list[str]]] = {
     "lying array": (array32(2**32 - 1, b"\x01"), "protocol_error", []),
     "lying list": (b"\x96\x01" + array32(2**32 - 1, b"\x01"), "protocol_error", ["Connect.versions"]),
     "lying bytes": (b"\x96\x01\x91\x01\xc6\xff\xff\xff\xff" + SESSION, "protocol_error", ["Connect.session"]),
-    "lying text": (b"\x96\x01\x91\x01\xc4\x10" + SESSION + b"\x00\xc0\xdb\x7f\xff\xff\xffab", "protocol_error", ["client"]),
+    "lying text": (
+        b"\x96\x01\x91\x01\xc4\x10" + SESSION + b"\x00\xc0\xdb\x7f\xff\xff\xffab",
+        "protocol_error",
+        ["client"],
+    ),
     "deep": (b"\x91" * 60_000 + b"\xc0", "protocol_error", []),
     "deep behind": (
         b"\x97" + encode_message(GREETING)[1:] + b"\x91" * 60_000 + b"\xc0",
@@ -206,7 +217,11 @@ async def test_a_bad_first_frame(daemon: RunningDaemon, transport: str, case: st
 BAD_LATER_FRAMES: dict[str, tuple[bytes, str, list[str]]] = {
     "no msgpack": (b"\xff\xfe", "protocol_error", ["array"]),
     "connect again": (encode_message(GREETING), "protocol_error", ["Connect", "once"]),
-    "request goes back": (encode_message(Mutation(5, "probe:echo", b"\x80")), "protocol_error", ["Mutation.request"]),
+    "request goes back": (
+        encode_message(Mutation(5, "probe:echo", b"\x80")),
+        "protocol_error",
+        ["Mutation.request"],
+    ),
     "query set from elsewhere": (
         encode_message(ModifyQuerySet(7, 8, (), ())),
         "protocol_error",
@@ -218,7 +233,11 @@ BAD_LATER_FRAMES: dict[str, tuple[bytes, str, list[str]]] = {
         ["ModifyQuerySet.remove", "3"],
     ),
     "lying bytes": (b"\x94\x03\x06\xa1x\xc6\x7f\xff\xff\xffab", "protocol_error", ["Mutation.arguments"]),
-    "text that is none": (b"\x94\x03\x06\xa2\xff\xff\xc4\x01\x80", "protocol_error", ["Mutation.name", "UTF-8"]),
+    "text that is none": (
+        b"\x94\x03\x06\xa2\xff\xff\xc4\x01\x80",
+        "protocol_error",
+        ["Mutation.name", "UTF-8"],
+    ),
     "negative number": (b"\x94\x03\xff\xa1x\xc4\x01\x80", "protocol_error", ["Mutation.request", "-1"]),
     "oversized": (b"\x00" * (FRAME_LIMIT_BYTES + 1), "frame_too_large", [str(FRAME_LIMIT_BYTES)]),
 }
@@ -237,8 +256,9 @@ async def test_a_bad_later_frame(daemon: RunningDaemon, transport: str, case: st
 
 
 BAD_ARGUMENTS: dict[str, tuple[bytes, list[str]]] = {
-    "deep": (b"\x81\xa5value" + b"\x91" * 100_000 + b"\xc0", ["deep"]),
-    "deep maps": (b"\x81\xa5value" + b"\x81\xa1a" * 50_000 + b"\xc0", ["deep"]),
+    "deep": (b"\x81\xa5value" + b"\x91" * 100_000 + b"\xc0", ["inside one another"]),
+    "one too deep": (b"\x81\xa5value" + b"\x91" * VALUE_DEPTH_MAX + b"\xc0", ["inside one another"]),
+    "deep maps": (b"\x81\xa5value" + b"\x81\xa1a" * 50_000 + b"\xc0", ["inside one another"]),
     "lying array": (b"\x81\xa5value\xdd\xff\xff\xff\xff", []),
     "lying text": (b"\x81\xa5value\xdb\xff\xff\xff\xffab", []),
     "no map": (b"\x93\x01\x02\x03", []),
@@ -257,7 +277,7 @@ async def test_arguments_that_are_none(daemon: RunningDaemon, kind: str, case: s
     async with asyncio.timeout(WAIT_S):
         wire = await greeted(daemon, "tcp")
         if kind == "mutation":
-            await wire.send(encode_message(Mutation(1, "probe:keep", data)))
+            await wire.send(encode_message(Mutation(1, "probe:keep_any", data)))
             error = (await answer_to(wire, 1)).error
         else:
             query = AddQuery(1, "probe:echo", data)
@@ -270,15 +290,28 @@ async def test_arguments_that_are_none(daemon: RunningDaemon, kind: str, case: s
         await wire.close()
 
 
+async def test_a_result_nested_too_deep(daemon: RunningDaemon) -> None:
+    async with asyncio.timeout(WAIT_S), connect(daemon.url) as client:
+        deepest = await client.query("probe:nested", depth=VALUE_DEPTH_MAX)
+        assert repr(deepest).count("[") == VALUE_DEPTH_MAX
+        for depth in (VALUE_DEPTH_MAX + 1, 300, 5_000):
+            with pytest.raises(HeadwaterError) as raised:
+                await client.query("probe:nested", depth=depth)
+            check_error(raised.value.code, raised.value.message, "invalid_result", ["inside one another"])
+
+
 async def test_a_text_frame(daemon: RunningDaemon) -> None:
-    async with asyncio.timeout(WAIT_S), aiohttp.ClientSession() as http:
-        async with http.ws_connect(f"{daemon.url}/sync") as wire:
-            await wire.send_str('{"type": "Connect"}')
-            fatal = decode_server_message(await wire.receive_bytes())
-            assert isinstance(fatal, FatalError)
-            check_error(fatal.error.code, fatal.error.message, "protocol_error", ["binary", "text"])
-            assert (await wire.receive()).type is aiohttp.WSMsgType.CLOSE
-            assert wire.close_code == 1002
+    async with (
+        asyncio.timeout(WAIT_S),
+        aiohttp.ClientSession() as http,
+        http.ws_connect(f"{daemon.url}/sync") as wire,
+    ):
+        await wire.send_str('{"type": "Connect"}')
+        fatal = decode_server_message(await wire.receive_bytes())
+        assert isinstance(fatal, FatalError)
+        check_error(fatal.error.code, fatal.error.message, "protocol_error", ["binary", "text"])
+        assert (await wire.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert wire.close_code == 1002
 
 
 async def test_a_length_that_lies_before_any_of_it_comes(daemon: RunningDaemon) -> None:
@@ -380,7 +413,10 @@ BAD_BUNDLES: dict[str, tuple[bytes, list[str]]] = {
     "no zip": (b"this is no zip", ["zip"]),
     "cut zip": (package()[:-40], ["zip"]),
     "nothing in it": (zipped({}), ["package"]),
-    "path traversal": (zipped({"functions/__init__.py": "", "functions/../../evil.py": "x"}), ["../../evil.py"]),
+    "path traversal": (
+        zipped({"functions/__init__.py": "", "functions/../../evil.py": "x"}),
+        ["../../evil.py"],
+    ),
     "absolute path": (zipped({"functions/__init__.py": "", "/etc/evil.py": "x"}), ["/etc/evil.py"]),
     "link": (linked(), ["functions/schema.py", "plain file"]),
     "two packages": (zipped({"one/__init__.py": "", "two/__init__.py": ""}), ["one", "two"]),
@@ -396,13 +432,22 @@ BAD_BUNDLES: dict[str, tuple[bytes, list[str]]] = {
         package(calls="@query\ndef find(ctx: QueryCtx, note: Id['Nowhere']) -> None:\n    return None\n"),
         ["Nowhere"],
     ),
-    "unknown field in an index": (package(SCHEMA + "    by_y = Index('y')\n"), ["by_y", "'y'", "text", "stars"]),
+    "unknown field in an index": (
+        package(SCHEMA + "    by_y = Index('y')\n"),
+        ["by_y", "'y'", "text", "stars"],
+    ),
     "unknown index": (
         package(calls="@query\ndef find(ctx: QueryCtx) -> None:\n    return None\n\n\nNote.by_colour\n"),
         ["by_colour"],
     ),
-    "two tables of one name": (package(SCHEMA + "\n\nclass Other(Table, name='notes'):\n    x: int\n"), ["notes"]),
-    "no annotation": (package(calls="@query\ndef find(ctx: QueryCtx, x) -> None:\n    return None\n"), ["find", "x"]),
+    "two tables of one name": (
+        package(SCHEMA + "\n\nclass Other(Table, name='notes'):\n    x: int\n"),
+        ["notes"],
+    ),
+    "no annotation": (
+        package(calls="@query\ndef find(ctx: QueryCtx, x) -> None:\n    return None\n"),
+        ["find", "x"],
+    ),
     "no return": (package(calls="@query\ndef find(ctx: QueryCtx):\n    return None\n"), ["find", "return"]),
     "async query": (
         package(calls="@query\nasync def find(ctx: QueryCtx) -> None:\n    return None\n"),
@@ -414,30 +459,38 @@ BAD_BUNDLES: dict[str, tuple[bytes, list[str]]] = {
         ["find", "complex"],
     ),
     "dies while it is imported": (package(calls="import os\nos._exit(7)\n"), []),
-    "documents do not fit": (package(SCHEMA.replace("text: str", "text: str\n    must: int")), ["notes", "must"]),
 }
 
 
 @pytest.mark.parametrize("case", BAD_BUNDLES)
 def test_a_bad_bundle(daemon: RunningDaemon, case: str) -> None:
     content, words = BAD_BUNDLES[case]
-    failed = daemon.metric('headwater_deploys_total{outcome="failed"}') if case != "empty" else None
-    if case == "documents do not fit":
-        note = daemon.call("mutation", "probe:keep", text="older than the new field")
+    before = failed_deploys(daemon)
     answer = daemon.deploy(content)
     assert answer.status == 400, answer.text
     check_error(answer.json["code"], answer.json["message"], "invalid_bundle", words)
-    if failed is not None:
-        assert daemon.metric('headwater_deploys_total{outcome="failed"}') == failed + 1
-    if case == "documents do not fit":
-        daemon.call("mutation", "probe:drop", note=note)
+    assert failed_deploys(daemon) == before + 1
+
+
+def failed_deploys(daemon: RunningDaemon) -> float:
+    return daemon.metric('headwater_deploys_total{outcome="failed"}')
+
+
+def test_documents_that_do_not_fit_the_new_schema(tmp_path: Path) -> None:
+    with running(tmp_path, deploy="probe") as daemon:
+        daemon.call("mutation", "probe:keep", text="older than the new field")
+        with_field = SCHEMA.replace("text: str", "text: str\n    must: int")
+        answer = daemon.deploy(package(with_field))
+        assert answer.status == 400, answer.text
+        check_error(answer.json["code"], answer.json["message"], "invalid_bundle", ["notes", "must"])
+        assert [note["text"] for note in daemon.call("query", "probe:notes")] == ["older than the new field"]
 
 
 def test_a_bad_bundle_leaves_nothing_behind(daemon: RunningDaemon) -> None:
     before = sorted(path.name for path in (daemon.data / "bundles").iterdir())
     for case in ("path traversal", "syntax", "two packages"):
         assert daemon.deploy(BAD_BUNDLES[case][0]).status == 400
-    assert sorted(path.name for path in (daemon.data / "bundles").iterdir()) == before
+    wait_until(lambda: sorted(path.name for path in (daemon.data / "bundles").iterdir()) == before)
     assert not (daemon.folder / "evil.py").exists()
     assert not (daemon.data / "evil.py").exists()
 
@@ -445,8 +498,10 @@ def test_a_bad_bundle_leaves_nothing_behind(daemon: RunningDaemon) -> None:
 # ---------------------------------------------------------------------------------------------- keys
 
 
-@pytest.mark.parametrize("path", ["/api/admin/deploy", "/api/admin/rotate-key", "/api/function"])
-@pytest.mark.parametrize("header", ["", "Headwater wrong-key", "Bearer {key}", "Headwater {key}x", "Headwater "])
+@pytest.mark.parametrize("path", ["/api/admin/deploy", "/api/admin/rotate-key"])
+@pytest.mark.parametrize(
+    "header", ["", "Headwater wrong-key", "Bearer {key}", "Headwater {key}x", "Headwater "]
+)
 def test_a_wrong_key(daemon: RunningDaemon, path: str, header: str) -> None:
     headers = {"Authorization": header.format(key=daemon.key)} if header else {}
     answer = daemon.post(path, package(), **headers)
@@ -457,7 +512,8 @@ def test_a_wrong_key(daemon: RunningDaemon, path: str, header: str) -> None:
 
 def test_a_wrong_key_does_not_open_an_open_door_further(daemon: RunningDaemon) -> None:
     body = {"path": "probe:hidden", "args": {}}
-    assert daemon.post("/api/query", body, Authorization="Headwater wrong").status == 401
+    for path in ("/api/query", "/api/mutation", "/api/function"):
+        assert daemon.post(path, body, Authorization="Headwater wrong").status == 401
     right = daemon.post("/api/query", body, Authorization=f"Headwater {daemon.key}")
     assert right.json == {"status": "success", "value": "seen"}
 
@@ -487,7 +543,10 @@ def test_a_directory_of_a_newer_format_is_refused_untouched(tmp_path: Path) -> N
 def contents(folder: Path) -> dict[str, tuple[int, str]]:
     """Return size and digest of every file in a folder."""
     return {
-        str(path.relative_to(folder)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from headwater.results import encode_result
@@ -59,7 +60,9 @@ def apply(found: Any, name: str, number: int | None) -> Any:
 
 
 @given(documents, operations, st.booleans())
-def test_rows_behave_as_a_list(stored: list[bytes], steps: list[tuple[str, int | None]], current: bool) -> None:
+def test_rows_behave_as_a_list(
+    stored: list[bytes], steps: list[tuple[str, int | None]], current: bool
+) -> None:
     decode = decoder(list[Note]).decode
     plain: Any = [decoder(Note).decode(document) for document in stored]
     lazy: Any = Rows(stored, decode, Note, current=current)
@@ -77,7 +80,7 @@ def test_bounds_cut_a_list_into_its_elements(stored: list[bytes]) -> None:
     assert result.bounds is not None
     assert result.ids is not None
     offsets = [int.from_bytes(result.bounds[at : at + 4], "little") for at in range(0, len(result.bounds), 4)]
-    elements = [result.content[lo:hi] for lo, hi in zip(offsets, offsets[1:], strict=False)]
+    elements = [result.content[lo:hi] for lo, hi in pairwise(offsets)]
     assert elements == stored
     assert offsets[-1] == len(result.content)
     assert result.ids == [element["_id"] for element in decode_any(result.content)]

@@ -36,13 +36,23 @@ def expected(checker: str) -> Found:
 
 
 def mypy(cache: Path, target: str, *folders: str) -> Found:
-    options = ["--strict", "--python-version", target, "--config-file", "", "--no-error-summary", "--no-pretty"]
+    options = [
+        "--strict",
+        "--python-version",
+        target,
+        "--config-file",
+        "",
+        "--no-error-summary",
+        "--no-pretty",
+    ]
     run = checked([sys.executable, "-m", "mypy", *options, "--cache-dir", str(cache), *folders])
     return grouped((match["file"], int(match["line"])) for match in FOUND_BY_MYPY.finditer(run))
 
 
 def pyright() -> Found:
-    run = checked([sys.executable, "-m", "pyright", "--outputjson", "-p", ".", "--pythonpath", sys.executable])
+    run = checked(
+        [sys.executable, "-m", "pyright", "--outputjson", "-p", ".", "--pythonpath", sys.executable]
+    )
     found = json.loads(run[run.index("{") :])["generalDiagnostics"]
     return grouped(
         (item["file"], item["range"]["start"]["line"] + 1) for item in found if item["severity"] == "error"

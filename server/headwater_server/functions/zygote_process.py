@@ -32,10 +32,10 @@ _SECRETS = "HEADWATER_"
 class ZygoteEvents(Protocol):
     """What becomes of workers."""
 
-    def spawned(self, worker: int, pid: int) -> None:
+    def spawned(self, number: int, pid: int) -> None:
         """It was forked."""
 
-    def exited(self, worker: int, status: int) -> None:
+    def exited(self, number: int, status: int) -> None:
         """It is gone; `status` as in `subprocess`, negative for a signal."""
 
     def zygote_lost(self) -> None:

@@ -40,7 +40,7 @@ class TcpShell(asyncio.Protocol):
         except ProtocolError as error:
             connection.end(error)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """The socket has ended."""
         if self._connection is not None:
             self._connection.lost()

@@ -55,7 +55,9 @@ def best(ctx: QueryCtx, channel: Id[Channel], at_least: float) -> list[Row]:
 
 @query
 def liked(ctx: QueryCtx, channel: Id[Channel]) -> list[Message]:
-    found = ctx.db.query(Message.by_channel, channel=channel).filter(lambda message: "+1" in message.reactions)
+    found = ctx.db.query(Message.by_channel, channel=channel).filter(
+        lambda message: "+1" in message.reactions
+    )
     return found.take(20)
 
 

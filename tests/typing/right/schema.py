@@ -43,7 +43,7 @@ class Channel(Table, name="channels"):
     name: str
     topic: str = ""
     visibility: Literal["public", "private"] = "public"
-    members: list[Id[User]] = []
+    members: list[Id[User]] = []  # noqa: RUF012 - each document gets its own
 
     by_name = Index("name", unique=True)
 
@@ -53,7 +53,7 @@ class Message(Table, name="messages"):
     author: Id[User]
     body: Text | Image
     score: float | None = None
-    reactions: dict[str, int] = {}
+    reactions: dict[str, int] = {}  # noqa: RUF012
     edited: datetime | None = None
     extra: Any = None
 

@@ -61,6 +61,14 @@ def grows(ctx: QueryCtx, seen: list[int] = [1]) -> list[int]:
     seen.append(2)
     return seen
 
+class Seen(Struct):
+    names: list[str]
+
+@query
+def grows_inside(ctx: QueryCtx, seen: Seen = Seen([])) -> int:
+    seen.names.append("x")
+    return len(seen.names)
+
 @query
 def bounded(ctx: QueryCtx, limit: Annotated[int, Meta(ge=1, le=200)] = 50) -> int:
     return limit
@@ -121,7 +129,9 @@ def test_unknown_and_missing_arguments(world: World) -> None:
 
 def test_bounds_and_variants_name_their_place(world: World) -> None:
     assert message(world, "f:bounded", limit=500) == "Expected `int` <= 200 - at `$.limit`"
-    assert message(world, "f:shapes", shape={"type": "circle"}) == "Invalid value 'circle' - at `$.shape.type`"
+    assert (
+        message(world, "f:shapes", shape={"type": "circle"}) == "Invalid value 'circle' - at `$.shape.type`"
+    )
     points = [{"x": 1}, {"x": "2"}]
     assert "at `$.shape.points[1].x`" in message(world, "f:shapes", shape={"type": "line", "points": points})
 
@@ -146,11 +156,24 @@ def test_rare_types_arrive_as_declared(world: World) -> None:
     when = datetime(2024, 2, 29, 12, 30, 0, 123456, tzinfo=UTC)
     shown = world.query(
         "f:rare",
-        **{"when": when, "day": "2024-02-29", "key": "12345678-1234-5678-1234-567812345678", "color": "red"},
-        **{"price": "1.50", "big": 7, "anything": {"a": [None, b"x"]}, "pair": [1, "x"]},
+        when=when,
+        day="2024-02-29",
+        key="12345678-1234-5678-1234-567812345678",
+        color="red",
+        price="1.50",
+        big=7,
+        anything={"a": [None, b"x"]},
+        pair=[1, "x"],
     )
     assert repr(when) in shown
-    for part in ("datetime.date(2024, 2, 29)", "UUID('12345678-", "Color.RED", "Decimal('1.50')", "b'x'", "(1, 'x')"):
+    for part in (
+        "datetime.date(2024, 2, 29)",
+        "UUID('12345678-",
+        "Color.RED",
+        "Decimal('1.50')",
+        "b'x'",
+        "(1, 'x')",
+    ):
         assert part in shown
     marked = msgspec.msgpack.Ext(INT64_EXTENSION, (5).to_bytes(8, "big"))
     assert "5" in world.query("f:rare", big=marked, anything=marked)
@@ -167,7 +190,16 @@ def test_values_that_are_none(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xc1", b"\x81\xa5limit", b"\x93\x01\x02\x03", b"\x80\x80", b"\x91" * 5000, b"\xdf\xff\xff\xff\xff"]
+    "content",
+    [
+        b"",
+        b"\xc1",
+        b"\x81\xa5limit",
+        b"\x93\x01\x02\x03",
+        b"\x80\x80",
+        b"\x91" * 5000,
+        b"\xdf\xff\xff\xff\xff",
+    ],
 )
 def test_bytes_that_are_no_arguments(world: World, content: bytes) -> None:
     failure = world.bundle.call_query("f:bounded", content, world.backend).failure
@@ -179,6 +211,7 @@ def test_defaults_keywords_and_positions(world: World) -> None:
     assert world.query("f:named", first=1) == [1, 2, 3]
     assert world.query("f:named", third=7, second=8, first=9) == [9, 8, 7]
     assert [world.query("f:grows"), world.query("f:grows")] == [[1, 2], [1, 2]]
+    assert [world.query("f:grows_inside"), world.query("f:grows_inside")] == [1, 1]
 
 
 def test_a_document_as_argument_may_be_new(world: World) -> None:

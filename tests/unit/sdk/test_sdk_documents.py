@@ -41,6 +41,19 @@ class Item(Table, name="items"):
     tags: dict[str, int] = {}
     data: bytes = b""
 
+class Round(Struct, tag=True, frozen=True):
+    anything: Any = None
+
+class Square(Struct, tag=True, frozen=True):
+    size: int
+
+class Plain(Table, name="plains"):
+    number: int
+
+class Box(Table, name="boxes"):
+    plains: list[Plain] = []
+    shape: Round | Square | None = None
+
 @mutation
 def owner(ctx: MutationCtx) -> Id[Owner]:
     return ctx.db.insert(Owner())
@@ -93,9 +106,9 @@ def test_all_fields_are_stored_with_id_and_time_first(world: World, owner: str) 
 
 def test_the_stored_form_is_canonical(world: World, owner: str) -> None:
     document = added(world, owner, "{'weight': 3, 'parts': [Part(size=2)], 'seen_ms': 7}")
-    assert [type(value) for value in (document["weight"], document["parts"][0]["size"], document["seen_ms"])] == [
-        float
-    ] * 3
+    assert [
+        type(value) for value in (document["weight"], document["parts"][0]["size"], document["seen_ms"])
+    ] == [float] * 3
 
 
 def test_rare_values_are_stored(world: World, owner: str) -> None:
@@ -105,7 +118,12 @@ def test_rare_values_are_stored(world: World, owner: str) -> None:
     )
     document = added(world, owner, what)
     assert document["when"].isoformat() == "2023-12-31T22:00:00+00:00"
-    assert [document[name] for name in ("day", "price", "color", "data")] == ["2024-01-02", "1.50", "red", b"x"]
+    assert [document[name] for name in ("day", "price", "color", "data")] == [
+        "2024-01-02",
+        "1.50",
+        "red",
+        b"x",
+    ]
     assert document["key"] == "00000000-0000-0000-0000-000000000005"
     assert (document["big"].code, document["extra"][0].data[-1]) == (1, 6)
     assert document["extra"][1:] == ["red", "00000000-0000-0000-0000-000000000007"]
@@ -127,11 +145,20 @@ def test_special_floats_are_stored(world: World, owner: str) -> None:
         ("{'count': 1.0}", "Expected `int`, got `float` - at `$.count`"),
         ("{'count': True}", "Expected `int`, got `bool` - at `$.count`"),
         ("{'count': 2**63}", "Expected an integer from -2^63 to 2^63-1, got a larger one - at `$.count`"),
-        ("{'extra': {'a': [2**64]}}", "Expected an integer from -2^63 to 2^63-1, got a larger one - at `$.extra.a[0]`"),
+        (
+            "{'extra': {'a': [2**64]}}",
+            "Expected an integer from -2^63 to 2^63-1, got a larger one - at `$.extra.a[0]`",
+        ),
         ("{'extra': {1, 2}}", "a `set` cannot be a value - at `$.extra`"),
         ("{'extra': {1: 2}}", "Expected text keys, got a key of type `int` - at `$.extra`"),
-        ("{'when': datetime(2024, 1, 1)}", "Expected a datetime with a time zone, got one without - at `$.when`"),
-        ("{'extra': [datetime(2024, 1, 1)]}", "Expected a datetime with a time zone, got one without - at `$.extra[0]`"),
+        (
+            "{'when': datetime(2024, 1, 1)}",
+            "Expected a datetime with a time zone, got one without - at `$.when`",
+        ),
+        (
+            "{'extra': [datetime(2024, 1, 1)]}",
+            "Expected a datetime with a time zone, got one without - at `$.extra[0]`",
+        ),
         ("{'parts': [Part(size='x')]}", "Expected `float`, got `str` - at `$.parts[0].size`"),
         ("{'parts': [Part(size=1, anything={1})]}", "a `set` cannot be a value - at `$.parts[0].anything`"),
         ("{'parts': [{'size': 1, 'anything': {1}}]}", "a `set` cannot be a value - at `$.parts[0].anything`"),
@@ -151,7 +178,10 @@ def test_what_does_not_fit_names_table_and_path(world: World, owner: str, what: 
     [
         ("{'owner': Owner().id}", "`owner` is UNSET: it was taken from a document that was never stored"),
         ("{'like': Item(owner='').id}", "got the id of a document that was never stored - at `$.like`"),
-        ("{'seen_ms': Owner().creation_time_ms}", "got the id of a document that was never stored - at `$.seen_ms`"),
+        (
+            "{'seen_ms': Owner().creation_time_ms}",
+            "got the id of a document that was never stored - at `$.seen_ms`",
+        ),
         ("{'extra': Owner().id}", "got the id of a document that was never stored - at `$.extra`"),
         ("{'extra': [Owner().id]}", "got the id of a document that was never stored - at `$.extra[0]`"),
         ("{'parts': [Part(size=1, other=Owner().id)]}", "never stored - at `$.parts[0].other`"),
@@ -163,7 +193,9 @@ def test_ids_of_new_documents_are_refused(world: World, owner: str, what: str, p
 
 def test_ids_are_of_the_declared_table(world: World, owner: str) -> None:
     told = "Expected an id of table 'items', got one of 'owners'"
-    assert message(world, "f:add", owner=owner, what=f"{{'like': {owner!r}}}").endswith(f"{told} - at `$.like`")
+    assert message(world, "f:add", owner=owner, what=f"{{'like': {owner!r}}}").endswith(
+        f"{told} - at `$.like`"
+    )
     what = f"{{'parts': [Part(size=1), Part(size=1, other={owner!r})]}}"
     assert message(world, "f:add", owner=owner, what=what).endswith(f"{told} - at `$.parts[1].other`")
 
@@ -182,7 +214,10 @@ def test_patch_changes_what_it_names(world: World, owner: str) -> None:
         ("db.patch(id, cuont=2)", "there is no field `cuont`; did you mean `count`?"),
         ("db.patch(id, count='x')", "Expected `int`, got `str` - at `$.count`"),
         ("db.patch(id, id='x')", "`id` belongs to the system and cannot be changed"),
-        ("db.patch(id, like=Item(owner='').id)", "`like` is UNSET: it was taken from a document that was never stored"),
+        (
+            "db.patch(id, like=Item(owner='').id)",
+            "`like` is UNSET: it was taken from a document that was never stored",
+        ),
     ):
         assert message(world, "f:do", what=what, id=item) == f"table 'items': {told}"
     assert stored(world, item)["count"] == 2
@@ -211,7 +246,9 @@ def test_missing_documents(world: World, owner: str) -> None:
         assert world.refused(world.mutation, "f:do", what=what, id=owner).code == "document_not_found"
 
 
-@pytest.mark.parametrize("what", ["db.get('x')", "db.get(Owner().id)", "db.delete(5)", "db.patch(None, name='x')"])
+@pytest.mark.parametrize(
+    "what", ["db.get('x')", "db.get(Owner().id)", "db.delete(5)", "db.patch(None, name='x')"]
+)
 def test_what_is_no_id_is_refused(world: World, what: str) -> None:
     failure = world.refused(world.mutation, "f:do", what=what)
     assert failure.code == "invalid_request"
@@ -220,7 +257,10 @@ def test_what_is_no_id_is_refused(world: World, what: str) -> None:
 
 def test_ids_are_normalized(world: World, owner: str) -> None:
     assert world.mutation("f:do", what="db.normalize_id(Owner, id)", id=owner) == owner
-    assert world.mutation("f:do", what="[db.normalize_id(Item, id), db.normalize_id(Item, '')]", id=owner) == [None] * 2
+    assert (
+        world.mutation("f:do", what="[db.normalize_id(Item, id), db.normalize_id(Item, '')]", id=owner)
+        == [None] * 2
+    )
 
 
 def test_stored_documents_that_no_longer_fit_are_named(world: World, owner: str) -> None:
@@ -233,3 +273,14 @@ def test_stored_documents_that_no_longer_fit_are_named(world: World, owner: str)
 def test_unread_lists_are_stored_as_documents(world: World, owner: str) -> None:
     item = world.mutation("f:do", what="db.insert(Item(owner=id, extra=[db.scan(Owner).take(1)]))", id=owner)
     assert stored(world, item)["extra"][0][0]["_id"] == owner
+    box = world.mutation(
+        "f:do", what="db.insert(Plain(number=1)) and db.insert(Box(plains=db.scan(Plain).take(1)))"
+    )
+    assert stored(world, box)["plains"][0]["number"] == 1
+
+
+def test_dicts_that_stand_for_structs_are_looked_into(world: World) -> None:
+    box = world.mutation("f:do", what="db.insert(Box(shape={'type': 'Square', 'size': 1}))")
+    assert stored(world, box)["shape"] == {"type": "Square", "size": 1}
+    wrong = message(world, "f:do", what="db.insert(Box(shape={'type': 'Round', 'anything': {1}}))")
+    assert wrong == "table 'boxes': a `set` cannot be a value - at `$.shape.anything`"

@@ -18,7 +18,7 @@ class Color(Enum):
     RED = "red"
     BLUE = "blue"
 
-class Spot(Struct, frozen=True):
+class Spot(Struct, frozen=True, rename="upper"):
     city: str | None = None
 
 class Owner(Table, name="owners"):
@@ -32,7 +32,9 @@ class Item(Table, name="items"):
     spot: Spot | None = None
     key: UUID | None = None
     day: date | None = None
+    size: int = field(default=1, name="sizeInCm")
 
+    by_size = Index("size")
     by_group = Index("group")
     by_group_rank = Index("group", "rank")
     by_rank_weight = Index("rank", "weight")
@@ -118,7 +120,10 @@ def full(world: World) -> World:
         ("q(Item.by_group_rank, group='a').range(Item.rank).gte(2).order('desc').lt(4).collect()", [3, 2]),
         ("q(Item.by_group_rank, group='a').range(Item.rank).eq(3).collect()", [3]),
         ("q(Item.by_group_rank, rank=4, group='a').collect()", [4]),
-        ("q(Item.by_group_rank, group='a').filter(lambda i: i.rank % 2).filter(lambda i: i.rank > 1).take(9)", [3, 5]),
+        (
+            "q(Item.by_group_rank, group='a').filter(lambda i: i.rank % 2).filter(lambda i: i.rank > 1).take(9)",
+            [3, 5],
+        ),
         ("q(Item.by_rank_weight, rank=3, weight=None).collect()", [3]),
         ("q(Item.by_rank_weight, rank=3.0).collect()", [3, 3]),
         ("q(Item.by_rank_weight).range(Item.rank).eq(3).range(Item.weight).gt(1).collect()", [3]),
@@ -127,6 +132,7 @@ def full(world: World) -> World:
         ("scan(Item).range(Item.creation_time_ms).lt(ctx.now_ms).collect()", []),
         ("scan(Item).range(Item.creation_time_ms).eq(ctx.now_ms).take(2)", [5, 1]),
         ("q(Item.by_group, group='b').range(Item.creation_time_ms).gte(0).collect()", [3]),
+        ("q(Item.by_size, size=1).take(1)", [5]),
         ("q(Item.by_key, key=None).take(1)", [5]),
         ("q(Item.by_key, key=UUID(int=3)).take(1)", []),
         ("q(Item.by_day).range(Item.day).lt(date(2024, 1, 1)).take(1)", [5]),
@@ -134,6 +140,12 @@ def full(world: World) -> World:
 )
 def test_queries_read_their_range_in_order(full: World, what: str, ranks: list[int]) -> None:
     assert full.query("f:ranks", what=what) == ranks
+
+
+def test_indexes_have_stored_names(world: World) -> None:
+    items = next(table for table in world.manifest.tables if table.name == "items")
+    stored = {index.name: index.fields for index in items.indexes}
+    assert (stored["by_size"], stored["by_city"]) == (("sizeInCm",), ("spot.CITY", "rank"))
 
 
 def test_first_and_unique(full: World) -> None:
@@ -160,7 +172,9 @@ def test_only_what_is_asked_for_is_read(full: World) -> None:
 
 
 def test_a_query_is_not_changed_by_those_made_from_it(full: World) -> None:
-    what = "(lambda base: [base.order('desc').first().rank, base.filter(bool).first().rank, base.first().rank])"
+    what = (
+        "(lambda base: [base.order('desc').first().rank, base.filter(bool).first().rank, base.first().rank])"
+    )
     assert full.query("f:ask", what=f"{what}(q(Item.by_group_rank, group='a'))") == [5, 1, 1]
 
 
@@ -168,29 +182,56 @@ def test_a_query_is_not_changed_by_those_made_from_it(full: World) -> None:
     ("what", "told"),
     [
         ("q(Item.by_group, rank=1)", "index Item.by_group(group): it has no field `rank`"),
-        ("q(Item.by_group_rank, rank=1)", "index Item.by_group_rank(group, rank): equal fields are its first ones, got rank"),
+        (
+            "q(Item.by_group_rank, rank=1)",
+            "index Item.by_group_rank(group, rank): equal fields are its first ones, got rank",
+        ),
         ("q(Item.by_group, 'a')", "the fields of Item.by_group(group) are given by name: group=..."),
         ("q('by_group')", "ctx.db.query takes an index, such as Message.by_channel, got 'by_group'"),
         ("q(Item.by_group, group=1)", "`group` holds `str`, got `int`"),
-        ("q(Item.by_group, group=Owner(name='x').id)", "the value for `group` is UNSET: taken from a document that was never stored"),
-        ("q(Item.by_group_rank, group='a').range(Item.rank).gt('x')", "`rank` holds `float` or `int`, got `str`"),
+        (
+            "q(Item.by_group, group=Owner(name='x').id)",
+            "the value for `group` is UNSET: taken from a document that was never stored",
+        ),
+        (
+            "q(Item.by_group_rank, group='a').range(Item.rank).gt('x')",
+            "`rank` holds `float` or `int`, got `str`",
+        ),
         ("q(Item.by_rank_weight, rank=2**63)", "`rank` is compared with an integer beyond 64 bits"),
         ("q(Item.by_color, color='red')", "`color` holds `Color`, got `str`"),
-        ("q(Item.by_rank_weight, rank=1, weight='x')", "`weight` holds `None` or `float` or `int`, got `str`"),
+        (
+            "q(Item.by_rank_weight, rank=1, weight='x')",
+            "`weight` holds `None` or `float` or `int`, got `str`",
+        ),
         ("q(Item.by_day, day=datetime(2024, 1, 1))", "`day` holds `None` or `date`, got `datetime`"),
         (
             "q(Item.by_group).range(Item.rank)",
             "Item.rank is not the next field of index Item.by_group(group); that is `group`",
         ),
-        ("q(Item.by_group).range(Owner.name)", "Owner.name is not the next field of index Item.by_group(group); that is `group`"),
-        ("q(Item.by_group).range('a')", ".range() takes a field of the class, such as Item.group, got the value 'a'"),
+        (
+            "q(Item.by_group).range(Owner.name)",
+            "Owner.name is not the next field of index Item.by_group(group); that is `group`",
+        ),
+        (
+            "q(Item.by_group).range('a')",
+            ".range() takes a field of the class, such as Item.group, got the value 'a'",
+        ),
         (
             "scan(Item).range(Item.rank)",
             "Item.rank is not the next field of the table 'items' in creation order; that is `creation_time_ms`",
         ),
-        ("q(Item.by_group).range(Item.group).gt('a').gte('b')", "`group` has a lower bound already in index Item.by_group(group)"),
-        ("q(Item.by_group).range(Item.group).lt('a').eq('b')", ".eq() on `group` stands alone; index Item.by_group(group) has bounds already"),
-        ("q(Item.by_group).range(Item.group).lt('a').range(Item.group)", "a query has one range; index Item.by_group(group) has bounds already"),
+        (
+            "q(Item.by_group).range(Item.group).gt('a').gte('b')",
+            "`group` has a lower bound already in index Item.by_group(group)",
+        ),
+        (
+            "q(Item.by_group).range(Item.group).lt('a').eq('b')",
+            ".eq() on `group` stands alone; index Item.by_group(group) has bounds already",
+        ),
+        (
+            "q(Item.by_group).range(Item.group).lt('a').range(Item.group)",
+            "a query has one range; index Item.by_group(group) has bounds already",
+        ),
         ("scan(Item).order('up')", '.order() takes "asc" or "desc", got \'up\''),
         ("scan(Item).take(-1)", ".take() takes a number from 0, got -1"),
         ("scan(str)", "expected a table class, got <class 'str'>"),

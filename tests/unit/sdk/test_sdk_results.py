@@ -41,6 +41,22 @@ class Tree(Struct):
 def add(ctx: MutationCtx, number: int) -> Id[Item]:
     return ctx.db.insert(Item(number=number))
 
+@mutation
+def add_other(ctx: MutationCtx) -> None:
+    ctx.db.insert(Other(number=1))
+
+class Scored(Struct):
+    score: float
+    others: list[Other]
+
+@query
+def scored(ctx: QueryCtx) -> Scored:
+    return Scored(score=1, others=ctx.db.scan(Other).collect())
+
+@query
+def big(ctx: QueryCtx, what: str) -> int:
+    return eval(what)
+
 @query
 def numbers(ctx: QueryCtx, count: int) -> list[Item]:
     return ctx.db.query(Item.by_number).take(count)
@@ -118,7 +134,9 @@ def test_untouched_documents_go_out_as_stored(world: World) -> None:
     assert result.ids == [item["_id"] for item in found]
     stored = [world.backend.documents[document_id or ""] for document_id in result.ids or ()]
     assert result.content == b"\x92" + b"".join(stored)
-    assert result.bounds == b"".join(at.to_bytes(4, "little") for at in (1, 1 + len(stored[0]), len(result.content)))
+    assert result.bounds == b"".join(
+        at.to_bytes(4, "little") for at in (1, 1 + len(stored[0]), len(result.content))
+    )
 
 
 def test_looking_changes_nothing_for_clients(world: World) -> None:
@@ -173,7 +191,19 @@ def test_unread_documents_inside_declared_types(world: World) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["None", "True", "-2**63", "2**63-1", "1.5", "'text'", "b'bytes'", "[]", "{}", "{'a': [1, {'b': None}]}", "[items[0].id]"],
+    [
+        "None",
+        "True",
+        "-2**63",
+        "2**63-1",
+        "1.5",
+        "'text'",
+        "b'bytes'",
+        "[]",
+        "{}",
+        "{'a': [1, {'b': None}]}",
+        "[items[0].id]",
+    ],
 )
 def test_values_go_out_as_they_are(world: World, what: str) -> None:
     items = [type("item", (), {"id": world.query("f:page")["page"][0]["_id"]})]
@@ -205,14 +235,19 @@ def test_fields_are_checked_inside_lists(world: World) -> None:
     assert good[0]["score"] == 1.0
     assert type(good[0]["score"]) is float
     assert good[0]["color"] == "red"
-    assert message(world, "f:rows", what="[Row(item=item, label=3)]") == "Expected `str`, got `int` - at `$[0].label`"
+    assert (
+        message(world, "f:rows", what="[Row(item=item, label=3)]")
+        == "Expected `str`, got `int` - at `$[0].label`"
+    )
     assert "Expected `array`" in message(world, "f:rows", what="item")
     assert "Invalid enum value" in message(world, "f:rows", what="[Row(item=item, label='', color='blue')]")
 
 
 def test_new_documents_are_no_results(world: World) -> None:
-    told = "Expected a stored document of `Item`, got one that was never stored: it has no id"
-    assert message(world, "f:rows", what="[Row(item=Item(number=1), label='x')]") == f"{told} - at `$[0].item`"
+    told = "Expected a document of table 'items', got one that was never stored: it has no id"
+    assert (
+        message(world, "f:rows", what="[Row(item=Item(number=1), label='x')]") == f"{told} - at `$[0].item`"
+    )
     assert message(world, "f:items", what="[Item(number=1)]") == f"{told} - at `$[0]`"
     assert "never stored" in message(world, "f:item_id", what="Item(number=1).id")
 
@@ -221,6 +256,23 @@ def test_documents_of_another_table_are_refused(world: World) -> None:
     assert "at `$[0]`" in message(world, "f:items", what="[Other(number=1)]")
     assert world.query("f:items", what="ctx.db.scan(Item).take(1)")[0]["number"] == 3
     assert world.query("f:items", what="ctx.db.scan(Other).collect()") == []
+    world.mutation("f:add_other")
+    told = "Expected a document of table 'items', got one of 'others' - at `$[0]`"
+    assert message(world, "f:items", what="ctx.db.scan(Other).collect()") == told
+    assert message(world, "f:items", what="list(ctx.db.scan(Other))") == told
+
+
+def test_what_is_made_canonical_may_hold_unread_documents(world: World) -> None:
+    world.mutation("f:add_other")
+    found = world.query("f:scored")
+    assert type(found["score"]) is float
+    assert [other["number"] for other in found["others"]] == [1]
+
+
+def test_integers_have_64_bits(world: World) -> None:
+    assert world.query("f:big", what="2**63 - 1") == 2**63 - 1
+    assert "2^63" in message(world, "f:big", what="2**63")
+    assert world.refused(world.query, "f:big", what="2**64").code == "invalid_result"
 
 
 def test_types_inside_themselves(world: World) -> None:
@@ -251,6 +303,9 @@ def test_replaced_copies_are_checked(world: World) -> None:
     found = world.query("f:items", what="[replace(ctx.db.scan(Item).first(), weight=2)]")
     assert type(found[0]["weight"]) is float
     failure = world.refused(world.query, "f:items", what="[replace(ctx.db.scan(Item).first(), number='x')]")
-    assert (failure.code, failure.message) == ("invalid_document", "Item: Expected `int`, got `str` - at `$.number`")
+    assert (failure.code, failure.message) == (
+        "invalid_document",
+        "Item: Expected `int`, got `str` - at `$.number`",
+    )
     failure = world.refused(world.query, "f:items", what="[replace(ctx.db.scan(Item).first(), id='x')]")
     assert failure.code == "invalid_document"

@@ -39,14 +39,24 @@ def channel_of(world: World, name: str = "general") -> str:
 def test_a_user_signs_in_writes_and_reads(world: World) -> None:
     channel = channel_of(world)
     user = as_ada(world, "mutation", "users:sign_in", name="Ada")
-    sent = [as_ada(world, "mutation", "messages:send", channel=channel, body={"type": "text", "text": t}) for t in "abc"]
+    sent = [
+        as_ada(world, "mutation", "messages:send", channel=channel, body={"type": "text", "text": t})
+        for t in "abc"
+    ]
 
     found = world.query("messages:list", channel=channel, limit=2)
 
     assert [message["_id"] for message in found] == [sent[2], sent[1]]
     assert found[0] == {
-        **{"_id": sent[2], "_creationTime": world.backend.now_us / 1000, "channel": channel, "author": user},
-        **{"body": {"type": "text", "text": "c"}, "score": None, "reactions": {}, "edited": None, "extra": None},
+        "_id": sent[2],
+        "_creationTime": world.backend.now_us / 1000,
+        "channel": channel,
+        "author": user,
+        "body": {"type": "text", "text": "c"},
+        "score": None,
+        "reactions": {},
+        "edited": None,
+        "extra": None,
     }
     assert as_ada(world, "query", "users:me")["name"] == "Ada"
     assert world.query("users:me") is None
@@ -69,7 +79,9 @@ def test_who_reads_the_identity_is_known(world: World) -> None:
 
 def test_a_wrapper_refuses_before_the_function_runs(world: World) -> None:
     channel = channel_of(world)
-    failure = world.refused(world.mutation, "messages:send", channel=channel, body={"type": "text", "text": "x"})
+    failure = world.refused(
+        world.mutation, "messages:send", channel=channel, body={"type": "text", "text": "x"}
+    )
     assert failure.code == "application_error"
     assert decode(failure.data or b"") == {"code": "signed_out"}
 
@@ -77,7 +89,9 @@ def test_a_wrapper_refuses_before_the_function_runs(world: World) -> None:
 def test_edit_matches_patches_and_replaces(world: World) -> None:
     channel = channel_of(world)
     as_ada(world, "mutation", "users:sign_in", name="Ada")
-    message = as_ada(world, "mutation", "messages:send", channel=channel, body={"type": "text", "text": "old"})
+    message = as_ada(
+        world, "mutation", "messages:send", channel=channel, body={"type": "text", "text": "old"}
+    )
     as_ada(world, "mutation", "messages:edit", message=message, text="new")
     stored = decode(world.backend.documents[message])
     assert stored["score"] == 1.0
@@ -88,7 +102,9 @@ def test_joined_rows_and_bounds(world: World) -> None:
     channel = channel_of(world)
     as_ada(world, "mutation", "users:sign_in", name="Ada")
     for score in (1.0, 3.0, 2.0):
-        message = as_ada(world, "mutation", "messages:send", channel=channel, body={"type": "text", "text": "x"})
+        message = as_ada(
+            world, "mutation", "messages:send", channel=channel, body={"type": "text", "text": "x"}
+        )
         document = decode(world.backend.documents[message])
         world.backend.documents[message] = encode({**document, "score": score})
     rows = world.query("messages:best", channel=channel, at_least=2)
@@ -144,5 +160,7 @@ def test_the_manifest_is_complete_and_comes_back_from_json(world: World) -> None
         "required": ["channel"],
         "additionalProperties": False,
     }
-    assert msgspec.json.decode(messages.shape)["$defs"]["Message"]["properties"]["author"]["x-table"] == "users"
+    assert (
+        msgspec.json.decode(messages.shape)["$defs"]["Message"]["properties"]["author"]["x-table"] == "users"
+    )
     assert {function.name for function in manifest.functions if function.internal} == {"messages:expire"}

@@ -46,7 +46,7 @@ def key(item: Any) -> int:
     [
         (lambda r: [item.number for item in r], [3, 1, 2]),
         (lambda r: numbers(r[:2]), [3, 1]),
-        (lambda r: numbers(r + []), [3, 1, 2]),
+        (lambda r: numbers(r + []), [3, 1, 2]),  # noqa: RUF005
         (lambda r: numbers([] + r), [3, 1, 2]),  # noqa: RUF005
         (lambda r: numbers([*r]), [3, 1, 2]),
         (lambda r: numbers(list(r)), [3, 1, 2]),

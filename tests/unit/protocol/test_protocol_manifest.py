@@ -1,0 +1,68 @@
+"""The manifest survives JSON, and what is no manifest is refused where it differs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from headwater_protocol.errors import ProtocolError
+from headwater_protocol.manifest import (
+    FunctionManifest,
+    IndexManifest,
+    Manifest,
+    TableManifest,
+    canonical_json,
+)
+
+MANIFEST = Manifest(
+    (TableManifest("users", '{"type":"object"}', (IndexManifest("by_name", ("name", "a.b"), True),)),),
+    (FunctionManifest("users:me", "query", False, {"type": "object"}, {"type": "null"}, "Who I am."),),
+)
+
+
+def test_it_comes_back_from_json() -> None:
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+    assert Manifest.from_json(MANIFEST.to_json().decode()) == MANIFEST
+    assert Manifest.from_json(Manifest().to_json()) == Manifest()
+
+
+def test_equal_manifests_give_equal_bytes() -> None:
+    assert canonical_json({"b": 1, "a": [None, "ü"]}) == '{"a":[null,"ü"],"b":1}'
+    assert (
+        Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()), indent=2)).to_json()
+        == MANIFEST.to_json()
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "place"),
+    [
+        (["version"], 2, "expected version 1, got 2"),
+        (["tables"], None, "manifest.tables: expected a list"),
+        (["tables", 0], [], r"manifest.tables\[0\]: expected an object"),
+        (["tables", 0, "name"], 5, r"manifest.tables\[0\].name: expected text"),
+        (["tables", 0, "shape"], {}, r"manifest.tables\[0\].shape: expected text"),
+        (["tables", 0, "indexes", 0, "fields"], [], r"indexes\[0\].fields: expected at least one"),
+        (["tables", 0, "indexes", 0, "fields"], [1], r"indexes\[0\].fields: expected at least one"),
+        (["tables", 0, "indexes", 0, "unique"], 1, r"indexes\[0\].unique: expected true or false"),
+        (["functions", 0, "kind"], "cron", r"functions\[0\].kind: expected query, mutation or action"),
+        (["functions", 0, "kind"], [], r"functions\[0\].kind: expected query, mutation or action"),
+        (["functions", 0, "arguments"], "x", r"functions\[0\].arguments: expected an object"),
+        (["functions", 0, "internal"], None, r"functions\[0\].internal: expected true or false"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(path: list[Any], value: Any, place: str) -> None:
+    parsed = json.loads(MANIFEST.to_json())
+    inner = parsed
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    with pytest.raises(ProtocolError, match=place):
+        Manifest.from_json(json.dumps(parsed))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="manifest: "):
+        Manifest.from_json(data)
