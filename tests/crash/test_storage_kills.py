@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from headwater_storage.checkpoint import CheckpointOptions
-from headwater_storage.environment import Environment, RealClock, RealFileSystem, RealRandom, ThreadExecutor
+from headwater_storage.environment import Environment, RealFileSystem, RealRandom, ThreadExecutor
 from headwater_storage.recovery import recover
-from support.storage_world import SMALL, Commits, apply_record, commit, contents, inline_environment, model
+from support.storage_world import (
+    SMALL,
+    Commits,
+    FakeClock,
+    apply_record,
+    commit,
+    contents,
+    inline_environment,
+    model,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +38,16 @@ NUMBER_BYTES = 8
 LIVES_PER_LOOK = 5
 
 
+def stopped_clock() -> FakeClock:
+    """A clock that makes the number of commits readable from the newest ts: no life begins later than the last ended."""
+    clock = FakeClock()
+    clock.now_s = 1_000 / 1e6
+    return clock
+
+
 def live(path: Path, acknowledged: int, pipe: int) -> None:
     """Recover, then commit for ever, and say so after each commit. Checkpoints run in a thread meanwhile."""
-    environment = Environment(RealClock(), RealRandom(), RealFileSystem(), ThreadExecutor())
+    environment = Environment(stopped_clock(), RealRandom(), RealFileSystem(), ThreadExecutor())
     database = recover(path, BUSY, environment, apply_record)
     with database.store.snapshot() as snapshot:
         number = snapshot.state.ts - 999
@@ -73,10 +89,7 @@ def kill_one_life(path: Path, acknowledged: int, wait_s: float) -> int:
 
 
 def run_lives(path: Path, kills: int, seed: int) -> None:
-    # A first ts that makes the number of commits readable from the newest one.
-    clock = inline_environment().clock
-    clock.now_s = 1_000 / 1e6  # type: ignore[attr-defined]
-    recover(path, BUSY, replace(inline_environment(), clock=clock), apply_record).close()
+    recover(path, BUSY, inline_environment(clock=stopped_clock()), apply_record).close()
     random = Random(seed)
     acknowledged = 0
     for life in range(kills):
@@ -84,7 +97,7 @@ def run_lives(path: Path, kills: int, seed: int) -> None:
             path, acknowledged, random.choice((0.004, 0.02, 0.06, 0.15)) * random.random()
         )
         if life % LIVES_PER_LOOK == LIVES_PER_LOOK - 1 or life == kills - 1:
-            database = recover(path, BUSY, inline_environment(), apply_record)
+            database = recover(path, BUSY, inline_environment(clock=stopped_clock()), apply_record)
             with database.store.snapshot() as snapshot:
                 number = snapshot.state.ts - 999
             # Each life since the last look may have logged one commit that it did not get to acknowledge.

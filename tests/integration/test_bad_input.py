@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -33,7 +34,7 @@ from headwater_protocol.values import pack_value
 from support.daemon import RunningDaemon, run_server, running, serve_command, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from headwater.client.transport import Transport
@@ -209,9 +210,9 @@ BAD_FIRST_FRAMES: dict[str, tuple[bytes, str, list[str]]] = {
 async def test_a_bad_first_frame(daemon: RunningDaemon, transport: str, case: str) -> None:
     data, code, words = BAD_FIRST_FRAMES[case]
     async with asyncio.timeout(WAIT_S):
-        wire = await open_transport(parse_address(url_of(daemon, transport)), frame_limit_bytes=1 << 24)
-        await wire.send(data)
-        await expect_end(wire, code, words)
+        async with opened(url_of(daemon, transport)) as wire:
+            await wire.send(data)
+            await expect_end(wire, code, words)
 
 
 BAD_LATER_FRAMES: dict[str, tuple[bytes, str, list[str]]] = {
@@ -248,11 +249,11 @@ BAD_LATER_FRAMES: dict[str, tuple[bytes, str, list[str]]] = {
 async def test_a_bad_later_frame(daemon: RunningDaemon, transport: str, case: str) -> None:
     data, code, words = BAD_LATER_FRAMES[case]
     async with asyncio.timeout(WAIT_S):
-        wire = await greeted(daemon, transport)
-        await wire.send(encode_message(Mutation(5, "probe:nothing", b"\x80")))
-        await answer_to(wire, 5)
-        await wire.send(data)
-        await expect_end(wire, code, words)
+        async with greeted(url_of(daemon, transport)) as wire:
+            await wire.send(encode_message(Mutation(5, "probe:nothing", b"\x80")))
+            await answer_to(wire, 5)
+            await wire.send(data)
+            await expect_end(wire, code, words)
 
 
 BAD_ARGUMENTS: dict[str, tuple[bytes, list[str]]] = {
@@ -274,8 +275,7 @@ BAD_ARGUMENTS: dict[str, tuple[bytes, list[str]]] = {
 async def test_arguments_that_are_none(daemon: RunningDaemon, kind: str, case: str) -> None:
     """They are routed unread and refused where they are needed; the connection goes on."""
     data, words = BAD_ARGUMENTS[case]
-    async with asyncio.timeout(WAIT_S):
-        wire = await greeted(daemon, "tcp")
+    async with asyncio.timeout(WAIT_S), greeted(daemon.tcp_url) as wire:
         if kind == "mutation":
             await wire.send(encode_message(Mutation(1, "probe:keep_any", data)))
             error = (await answer_to(wire, 1)).error
@@ -287,7 +287,6 @@ async def test_arguments_that_are_none(daemon: RunningDaemon, kind: str, case: s
         check_error(error.code, error.message, "invalid_arguments", words)
         await wire.send(encode_message(Mutation(2, "probe:tag", pack_value({"name": f"{case} {kind}"}))))
         assert (await answer_to(wire, 2)).error is None
-        await wire.close()
 
 
 async def test_a_result_nested_too_deep(daemon: RunningDaemon) -> None:
@@ -335,13 +334,23 @@ async def test_plain_http_at_the_websocket(daemon: RunningDaemon) -> None:
     assert (await asyncio.to_thread(daemon.get, "/sync")).status == 426
 
 
-async def greeted(daemon: RunningDaemon, transport: str) -> Transport:
-    wire = await open_transport(parse_address(url_of(daemon, transport)), frame_limit_bytes=1 << 24)
-    await wire.send(encode_message(Connect((1,), os.urandom(16), 0, None, "test")))
-    welcome = decode_server_message(await wire.receive())
-    assert isinstance(welcome, Welcome)
-    assert welcome.frame_limit_bytes == FRAME_LIMIT_BYTES
-    return wire
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Transport]:
+    wire = await open_transport(parse_address(url), frame_limit_bytes=1 << 24)
+    try:
+        yield wire
+    finally:
+        await wire.close()
+
+
+@contextlib.asynccontextmanager
+async def greeted(url: str) -> AsyncIterator[Transport]:
+    async with opened(url) as wire:
+        await wire.send(encode_message(Connect((1,), os.urandom(16), 0, None, "test")))
+        welcome = decode_server_message(await wire.receive())
+        assert isinstance(welcome, Welcome)
+        assert welcome.frame_limit_bytes == FRAME_LIMIT_BYTES
+        yield wire
 
 
 async def answer_to(wire: Transport, request: int) -> MutationAnswer:
@@ -372,7 +381,6 @@ async def expect_end(wire: Transport, code: str, words: list[str]) -> None:
         reason = closed.reason
     except ProtocolError as error:
         raise AssertionError(f"the server sent what is no message: {error}") from None
-    await wire.close()
     if last is None:  # a WebSocket frame above the library's own limit: only the close frame can say it
         assert (code, "1009" in reason) == ("frame_too_large", True), f"ended without a word: {reason}"
         return
@@ -487,10 +495,11 @@ def test_documents_that_do_not_fit_the_new_schema(tmp_path: Path) -> None:
 
 
 def test_a_bad_bundle_leaves_nothing_behind(daemon: RunningDaemon) -> None:
-    before = sorted(path.name for path in (daemon.data / "bundles").iterdir())
+    active = daemon.must_deploy("probe")
     for case in ("path traversal", "syntax", "two packages"):
         assert daemon.deploy(BAD_BUNDLES[case][0]).status == 400
-    wait_until(lambda: sorted(path.name for path in (daemon.data / "bundles").iterdir()) == before)
+    names = {active, f"{active}.zip"}
+    wait_until(lambda: {path.name for path in (daemon.data / "bundles").iterdir()} == names)
     assert not (daemon.folder / "evil.py").exists()
     assert not (daemon.data / "evil.py").exists()
 

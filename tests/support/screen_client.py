@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -68,7 +69,8 @@ class Wire(Protocol):
 
     async def send(self, message: bytes) -> None: ...
     async def receive(self) -> list[bytes]: ...
-    async def cut(self) -> None: ...
+    async def close(self) -> None: ...
+    def cut(self) -> None: ...
 
 
 class ScreenClient:
@@ -124,10 +126,10 @@ class ScreenClient:
         self._wake.set()
         return await self._waiting[number]
 
-    async def cut(self) -> None:
+    def cut(self) -> None:
         """Cut the connection without a word."""
         if self._wire is not None:
-            await self._wire.cut()
+            self._wire.cut()
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -140,7 +142,7 @@ class ScreenClient:
             try:
                 await self._converse(self._wire)
             finally:
-                await self._wire.cut()
+                await self._wire.close()
                 self._wire = None
                 self._session.disconnected()
                 self.counts["connections"] += 1
@@ -246,11 +248,11 @@ async def open_wire(url: str) -> Wire:
         return _TcpWire(*await asyncio.open_connection(host, int(port)))
     http = aiohttp.ClientSession()
     try:
-        socket = await http.ws_connect(f"{url}/sync", max_msg_size=FRAME_LIMIT_BYTES)
+        connected = await http.ws_connect(f"{url}/sync", max_msg_size=FRAME_LIMIT_BYTES)
     except BaseException:
         await http.close()
         raise
-    return _WebSocketWire(http, socket)
+    return _WebSocketWire(http, connected)
 
 
 class _TcpWire:
@@ -276,16 +278,20 @@ class _TcpWire:
             messages = self._decoder.feed(data)
         return messages
 
-    async def cut(self) -> None:
+    def cut(self) -> None:
         self._writer.transport.abort()
+
+    async def close(self) -> None:
+        self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
 
 class _WebSocketWire:
-    def __init__(self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, http: aiohttp.ClientSession, connected: aiohttp.ClientWebSocketResponse) -> None:
         self._http = http
-        self._socket = socket
+        self._socket = connected
+        self._raw: socket.socket = connected.get_extra_info("socket")
 
     async def send(self, message: bytes) -> None:
         await self._socket.send_bytes(message)
@@ -294,5 +300,10 @@ class _WebSocketWire:
         message = await self._socket.receive()
         return [message.data] if message.type is aiohttp.WSMsgType.BINARY else []
 
-    async def cut(self) -> None:
-        await self._http.close()  # without the closing handshake: it closes what its sockets lie on
+    def cut(self) -> None:
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            self._raw.shutdown(socket.SHUT_RDWR)
+
+    async def close(self) -> None:
+        await self._socket.close()
+        await self._http.close()
