@@ -284,9 +284,9 @@ class Settings(BaseSettings):
             why="They run one after another, so a long queue is a long wait.",
             unit="mutations",
             ge=1,
-            le=100_000,
+            le=1024,
         ),
-    ] = 1000
+    ] = 1024
     mutation_queue_limit: Annotated[
         int,
         about(

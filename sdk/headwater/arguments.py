@@ -21,7 +21,7 @@ from headwater.annotations import check_ids, type_of, unwrapped
 from headwater.checks import ARGUMENTS, TableOf, check_of
 from headwater.json_schema import schema_of
 from headwater.refusals import invalid_bundle, nearest
-from headwater.values import MisfitError, check_any, check_integers, decode_any, decoder, encode
+from headwater.values import MisfitError, check_any, check_depth, check_integers, decode_any, decoder, encode
 
 if TYPE_CHECKING:
     from headwater.annotations import Tables
@@ -82,7 +82,10 @@ class ArgumentsCodec:
             RequestError: `invalid_arguments`, naming function, path and what was expected.
         """
         try:
+            check_depth(content)
             decoded = self._decode(content)
+        except MisfitError as wrong:
+            raise self._refused(str(wrong)) from None
         except msgspec.ValidationError:
             decoded = self._decode_integral(content)
         except (ValueError, RecursionError) as error:

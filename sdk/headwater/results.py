@@ -21,7 +21,7 @@ from headwater.checks import BEFORE_ENCODING, RESULT, TableOf, check_of
 from headwater.fitting import fits_of
 from headwater.json_schema import schema_of
 from headwater.rows import Rows, element_id, encode_rows, splice, stored_id, stored_ids
-from headwater.values import MisfitError, array_header, check_integers, decoder, encode
+from headwater.values import TOO_DEEP, MisfitError, array_header, check_integers, decoder, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,6 +194,8 @@ class ResultCodec:
 def _told(value: Any, error: Exception) -> str:
     if value is msgspec.UNSET:
         return "Expected a value, got the id of a document that was never stored"
+    if isinstance(error, RecursionError):
+        return TOO_DEEP
     return str(error) or type(error).__name__
 
 

@@ -14,8 +14,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from headwater_protocol.values import INT64_EXTENSION, INT_MAX, INT_MIN, Int64
+from headwater_protocol.errors import ProtocolError
+from headwater_protocol.limits import VALUE_DEPTH_MAX
+from headwater_protocol.values import INT64_EXTENSION, INT_MAX, INT_MIN, Int64, scan_value
 
+TOO_DEEP = f"more than {VALUE_DEPTH_MAX} lists and dicts inside one another"
+_HEADS = bytes((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))
 _INT64_BYTES = 8
 _NUMBERS_AND_TEXT = frozenset({str, float, bool, bytes, type(None)})
 _AS_TEXT = frozenset({date, UUID, Decimal})
@@ -101,15 +105,35 @@ def _check_integers(value: Any) -> None:
             _step(_check_integers, getattr(value, name), f".{name}")
 
 
-def _step(check: Any, value: Any, step: str) -> None:
+def _step(check: Any, value: Any, step: str, *more: Any) -> None:
     try:
-        check(value)
+        check(value, *more)
     except MisfitError as wrong:
         raise wrong.within(step) from None
 
 
-def check_any(value: Any) -> None:
+def check_depth(content: bytes) -> None:
+    """Refuse encoded bytes of unknown origin that are too deep, or need far more memory than they have bytes.
+
+    Only if there are enough bytes in it that look like the head of a list or dict; counting
+    these costs next to nothing.
+
+    Raises:
+        MisfitError: Says what is wrong.
+    """
+    if len(content) - len(content.translate(None, _HEADS)) > VALUE_DEPTH_MAX:
+        try:
+            scan_value(content)
+        except ProtocolError as wrong:
+            raise MisfitError(wrong.message.removeprefix("value: ")) from None
+
+
+def check_any(value: Any, room: int = VALUE_DEPTH_MAX) -> None:
     """Check a value that stands where anything may stand.
+
+    Args:
+        value: Any object.
+        room: How many lists and dicts may be inside one another.
 
     Raises:
         MisfitError: It cannot be a value; says where.
@@ -125,20 +149,27 @@ def check_any(value: Any) -> None:
     elif isinstance(value, datetime):
         if value.utcoffset() is None:
             raise MisfitError("Expected a datetime with a time zone, got one without")
-    elif isinstance(value, dict):
+    elif isinstance(value, dict | list | tuple | msgspec.Struct):
+        if not room:
+            raise MisfitError(TOO_DEEP)
+        _check_inside(value, room - 1)
+    elif kind not in _AS_TEXT:
+        raise MisfitError(_not_a_value(value))
+
+
+def _check_inside(value: Any, room: int) -> None:
+    if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise MisfitError(f"Expected text keys, got a key of type `{type(key).__name__}`")
-            _step(check_any, item, f".{key}")
+            _step(check_any, item, f".{key}", room)
     elif isinstance(value, list | tuple):
         for place, item in enumerate(value):
-            _step(check_any, item, f"[{place}]")
-    elif isinstance(value, msgspec.Struct):
+            _step(check_any, item, f"[{place}]", room)
+    else:
         for name in value.__struct_fields__:
             if (item := getattr(value, name)) is not msgspec.UNSET:
-                _step(check_any, item, f".{name}")
-    elif kind not in _AS_TEXT:
-        raise MisfitError(_not_a_value(value))
+                _step(check_any, item, f".{name}", room)
 
 
 def _not_a_value(value: Any) -> str:
@@ -152,16 +183,18 @@ def _article(kind: type) -> str:
     return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} `{name}`"
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: Any, room: int = VALUE_DEPTH_MAX) -> bool:
     """Tell quickly whether an untyped value is surely fit to be encoded; False may be a false alarm."""
     kind = type(value)
     if kind in _NUMBERS_AND_TEXT:
         return True
     if kind is int:
         return bool(INT_MIN <= value <= INT_MAX)
+    if not room:
+        return False
     if kind is dict:
-        return all(type(key) is str and is_plain(item) for key, item in value.items())
-    return kind is list and all(is_plain(item) for item in value)
+        return all(type(key) is str and is_plain(item, room - 1) for key, item in value.items())
+    return kind is list and all(is_plain(item, room - 1) for item in value)
 
 
 def array_header(count: int) -> bytes:

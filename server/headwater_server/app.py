@@ -34,7 +34,7 @@ from headwater_server.observe.metrics import Metrics
 from headwater_server.reactive.core import ReactiveCore
 from headwater_server.reactive.seam import ReactiveOptions
 from headwater_server.switchboard import Switchboard
-from headwater_server.worker.request_row import encode_request_row
+from headwater_server.worker.request_row import RequestRow, decode_request_row, encode_request_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from headwater_server.worker.messages import Failure
 
 logger = logging.getLogger("headwater")
+
+_ENGINE_STOP_S = 20.0
 
 _ADMIN_KEY_FILE = "admin-key"
 _ADMIN_ROW = b"admin"
@@ -103,7 +105,7 @@ class Daemon:
             ),
             self._mono_s,
             lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
-            self._failed_request,
+            self._record_failure,
         )
         self.switchboard.core = core
         self.switchboard.mutations = self.mutations
@@ -126,6 +128,7 @@ class Daemon:
         )
         self._engine_task: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         self._tcp: asyncio.Server | None = None
         self.port = 0
         self.tcp_port = 0
@@ -164,22 +167,30 @@ class Daemon:
         await asyncio.wait([self._engine_task])
         return self._engine_task.exception() or RuntimeError("the engine has ended")
 
-    def refuse_new(self) -> None:
-        """Take no new connections; `/health` says so."""
+    async def refuse_new(self) -> None:
+        """Take no new connections and begin no new calls."""
         self.admin_api.stopping = True
+        self.hub.refuse_new()
+        self.mutations.drain()
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
         if self._tcp is not None:
             self._tcp.close()
 
     async def stop(self, *, clean: bool) -> None:
         """Stop in order: sockets, workers, engine."""
-        self.refuse_new()
+        await self.refuse_new()
         if self._runner is not None:
             await self._runner.cleanup()
         await self.pool.close()
         self.engine.stop()
         if self._engine_task is not None:
+            # A store without room keeps a durable batch waiting; the next start applies it from the log.
+            await asyncio.wait([self._engine_task], timeout=_ENGINE_STOP_S)
+            clean = clean and self._engine_task.done() and self._engine_task.exception() is None
+            self._engine_task.cancel()
             await asyncio.wait([self._engine_task])
-            clean = clean and self._engine_task.exception() is None
         self.engine.close(clean=clean)
 
     async def _listen(self) -> None:
@@ -189,8 +200,8 @@ class Daemon:
             routes.add_to(app)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, settings.host, settings.port, backlog=1024)
-        await site.start()
+        self._site = web.TCPSite(self._runner, settings.host, settings.port, backlog=1024)
+        await self._site.start()
         self.port = self._runner.addresses[0][1]
         if settings.tcp_port:
             loop = asyncio.get_running_loop()
@@ -242,11 +253,13 @@ class Daemon:
 
     # ------------------------------------------------------------------ small rules of the whole
 
-    def _failed_request(self, call: MutationCall, failure: Failure) -> Proposal:
-        """Return what records that a call was ended by force: its request row alone."""
+    def _record_failure(self, call: MutationCall, failure: Failure) -> Proposal | RequestRow:
+        """Return what records that a call was ended by force: its request row alone; or the row that is there already."""
         assert call.request is not None, "only remembered calls are recorded"
         with self.engine.begin() as transaction:
-            transaction.get_row(REQUESTS, call.request)
+            stored = transaction.get_row(REQUESTS, call.request)
+            if stored is not None:
+                return decode_request_row(stored)
             transaction.put_row(REQUESTS, call.request, encode_request_row(call.fingerprint, None, failure))
             return transaction.proposal()
 

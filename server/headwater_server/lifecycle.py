@@ -51,7 +51,8 @@ async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
         ]
         await asyncio.wait((stopping, failed), return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
-            logger.critical("storage_failed", extra={"fields": {"error": str(failed.result())}})
+            error = failed.result()
+            logger.critical("storage_failed", extra={"fields": {"error": str(error)}}, exc_info=error)
             return ExitCode.STORAGE_FAILED
         logger.info("stopping")
         await _drain(daemon, drain_limit_s)
@@ -67,16 +68,17 @@ async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
 async def _every(seconds: float, action: Callable[[], object]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        action()
+        try:
+            action()
+        except Exception:  # one bad round of a timer must not end all later ones
+            logger.exception("timer_failed")
 
 
 async def _drain(daemon: Daemon, limit_s: float) -> None:
-    """Finish what runs: no new connections and calls, answers go out, then clients are told to come back."""
-    daemon.refuse_new()
+    """Begin nothing new, finish what runs, then tell clients to come back; what waited they send again."""
+    await daemon.refuse_new()
     deadline_s = asyncio.get_running_loop().time() + limit_s
-    # Polled: both end of themselves within moments, or the limit decides.
-    while daemon.mutations.in_flight and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
+    # Polled: they end of themselves within moments, or the limit decides.
+    while daemon.mutations.running and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
         await asyncio.sleep(_DRAIN_POLL_S)
     daemon.hub.drain()
-    while len(daemon.hub) and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
-        await asyncio.sleep(_DRAIN_POLL_S)

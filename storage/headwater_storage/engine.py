@@ -166,6 +166,7 @@ class Engine:
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
         finally:
+            self._committer.close()  # whatever comes from now on is refused
             for task in loops:
                 task.cancel()
             outcomes = await asyncio.gather(*loops, return_exceptions=True)

@@ -484,16 +484,6 @@ def failed_deploys(daemon: RunningDaemon) -> float:
     return daemon.metric('headwater_deploys_total{outcome="failed"}')
 
 
-def test_documents_that_do_not_fit_the_new_schema(tmp_path: Path) -> None:
-    with running(tmp_path, deploy="probe") as daemon:
-        daemon.call("mutation", "probe:keep", text="older than the new field")
-        with_field = SCHEMA.replace("text: str", "text: str\n    must: int")
-        answer = daemon.deploy(package(with_field))
-        assert answer.status == 400, answer.text
-        check_error(answer.json["code"], answer.json["message"], "invalid_bundle", ["notes", "must"])
-        assert [note["text"] for note in daemon.call("query", "probe:notes")] == ["older than the new field"]
-
-
 def test_a_bad_bundle_leaves_nothing_behind(daemon: RunningDaemon) -> None:
     active = daemon.must_deploy("probe")
     for case in ("path traversal", "syntax", "two packages"):

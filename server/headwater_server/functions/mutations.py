@@ -17,18 +17,20 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
+from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
+from headwater_storage.proposal import Proposal
+
 from headwater_server.worker.messages import Failure, MutationDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headwater_protocol.errors import HeadwaterError
     from headwater_protocol.messages import ErrorBody
-    from headwater_storage.proposal import Proposal
 
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.sessions import Session
+    from headwater_server.worker.request_row import RequestRow
 
 logger = logging.getLogger("headwater.mutations")
 
@@ -118,14 +120,27 @@ class Receiver(Protocol):
     def receive_decision(self, call: MutationCall, decision: Decision) -> None:
         """A call was decided without a commit of its own at this moment."""
 
+    def end(self, error: HeadwaterError) -> None:
+        """End the connection; the client comes back and sends again what is undecided."""
+
 
 @dataclass(slots=True, eq=False)
 class SessionQueue:
-    """The mutations of one session, in order. It outlives connections while a call runs."""
+    """The mutations of one session, in order. It outlives connections while a call runs.
+
+    Attributes:
+        session: The client's name across connections.
+        waiting: What has not begun.
+        running: What has begun and is not decided.
+        starting: Set while waiting calls are begun; one that is refused at once must not
+            begin the next one from within.
+        receiver: Where answers go, None while the client is away.
+    """
 
     session: bytes
     waiting: deque[MutationCall] = field(default_factory=deque)
     running: MutationCall | None = None
+    starting: bool = False
     receiver: Receiver | None = None
 
 
@@ -159,7 +174,7 @@ class Mutations:
         limits: MutationLimits,
         mono_s: Callable[[], float],
         later: Callable[[float, Callable[[], None]], object],
-        make_request_row: Callable[[MutationCall, Failure], Proposal],
+        record_failure: Callable[[MutationCall, Failure], Proposal | RequestRow],
     ) -> None:
         self._runner = runner
         self._committer = committer
@@ -169,19 +184,18 @@ class Mutations:
         self._limits = limits
         self._mono_s = mono_s
         self._later = later
-        self._make_request_row = make_request_row
+        self._record_failure = record_failure
         self._queues: dict[bytes, SessionQueue] = {}
         self._running_since: dict[MutationCall, int] = {}
         self._exclusive: MutationCall | None = None
         self._waiting_for_exclusive: deque[tuple[Proposal, MutationCall]] = deque()
-        self.in_flight = 0
+        self._draining = False
 
     # ------------------------------------------------------------------ sessions
 
     def attach(self, session: bytes, receiver: Receiver) -> SessionQueue:
         """Give a session's answers to a new connection; what the old one had queued is dropped (it is resent)."""
         queue = self._queues.setdefault(session, SessionQueue(session))
-        self.in_flight -= len(queue.waiting)
         queue.waiting.clear()
         queue.receiver = receiver
         return queue
@@ -191,7 +205,6 @@ class Mutations:
         if queue.receiver is not receiver:
             return
         queue.receiver = None
-        self.in_flight -= len(queue.waiting)
         queue.waiting.clear()
         if queue.running is None:
             del self._queues[queue.session]
@@ -205,15 +218,21 @@ class Mutations:
         identity: bytes | None,
         *,
         internal: bool,
-    ) -> bool:
-        """Queue one mutation of a session; False when the session has too many waiting.
+    ) -> HeadwaterError | None:
+        """Queue one mutation of a session.
 
         A resend of the call that is running joins it: the answer goes to the connection of now.
+
+        Returns:
+            Why the connection must end instead, None if it need not.
         """
+        proof = fingerprint(name, arguments, identity)
         if queue.running is not None and queue.running.number == number:
-            return True
+            return None if queue.running.fingerprint == proof else RequestError(code="session_in_use")
+        if self._draining:
+            return TransientError("the server is stopping; connect again in a moment")
         if len(queue.waiting) >= self._limits.waiting_max:
-            return False
+            return TransientError("this session has too many mutations waiting", code="overloaded")
         call = MutationCall(
             name=name,
             arguments=arguments,
@@ -222,20 +241,32 @@ class Mutations:
             decided=self._answer_session,
             number=number,
             request=queue.session + number.to_bytes(8, "big"),
-            fingerprint=fingerprint(name, arguments, identity),
+            fingerprint=proof,
             started_s=self._mono_s(),
         )
-        self.in_flight += 1
         queue.waiting.append(call)
-        if queue.running is None:
-            self._start_next(queue)
-        return True
+        self._start_next(queue)
+        return None
 
     def run(self, call: MutationCall) -> None:
-        """Run a call that belongs to no session."""
+        """Run a call that belongs to no session.
+
+        Raises:
+            TransientError: The server is stopping.
+        """
+        if self._draining:
+            raise TransientError("the server is stopping; try again in a moment")
         call.started_s = self._mono_s()
-        self.in_flight += 1
         self._start(call)
+
+    def drain(self) -> None:
+        """Begin nothing any more; what runs is finished, what waits is sent again by its client."""
+        self._draining = True
+
+    @property
+    def running(self) -> int:
+        """How many calls have begun and are not decided."""
+        return len(self._running_since)
 
     # ------------------------------------------------------------------ what comes back
 
@@ -252,8 +283,13 @@ class Mutations:
         call.outcome, call.failure = None, failure
         if call.request is None:
             self._decide(call, self._committer.published_ts)
-        else:
-            self._submit(self._make_request_row(call, failure), call)
+            return
+        recorded = self._record_failure(call, failure)
+        if isinstance(recorded, Proposal):
+            self._submit(recorded, call)
+        else:  # a resend of a call that had been decided before
+            call.outcome, call.failure = recorded.outcome, recorded.failure
+            self._decide(call, self._committer.published_ts)
 
     def committed(self, call: MutationCall, ts: int) -> Decision:
         """The committer published the call's proposal; the caller hands the decision on in the same step."""
@@ -270,7 +306,6 @@ class Mutations:
 
     def finish(self, call: MutationCall, decision: Decision) -> None:
         """Account for a decided call and let the next of its session begin."""
-        self.in_flight -= 1
         self._running_since.pop(call, None)
         outcome = decision.error.code if decision.error else "success"
         self._metrics.calls.labels("mutation", outcome).inc()
@@ -297,10 +332,14 @@ class Mutations:
     # ------------------------------------------------------------------ inside
 
     def _start_next(self, queue: SessionQueue) -> None:
-        if queue.waiting:
+        if queue.starting:
+            return
+        queue.starting = True
+        while queue.running is None and queue.waiting and not self._draining:
             queue.running = queue.waiting.popleft()
             self._start(queue.running)
-        elif queue.receiver is None:
+        queue.starting = False
+        if queue.running is None and queue.receiver is None:
             self._queues.pop(queue.session, None)
 
     def _start(self, call: MutationCall) -> None:
@@ -339,7 +378,11 @@ class Mutations:
 
     def _answer_session(self, call: MutationCall, decision: Decision) -> None:
         queue = self.queue_of(call)
-        if queue is not None and queue.receiver is not None:
+        if queue is None or queue.receiver is None:
+            return
+        if decision.error is not None and decision.error.code == "session_in_use":
+            queue.receiver.end(RequestError(decision.error.message, code="session_in_use"))
+        else:
             queue.receiver.receive_decision(call, decision)
 
 

@@ -162,9 +162,9 @@ class Connection:
     def _mutate(self, request: int, name: str, arguments: bytes) -> None:
         if self._queue is None:
             return
-        accepted = self._hub.mutations.request(self._queue, request, name, arguments, None, internal=False)
-        if not accepted:
-            self.end(TransientError("this session has too many mutations waiting", code="overloaded"))
+        refusal = self._hub.mutations.request(self._queue, request, name, arguments, None, internal=False)
+        if refusal is not None:
+            self.end(refusal)
 
     def _authenticate(self, token: str | None) -> None:
         if token is None:

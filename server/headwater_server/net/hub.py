@@ -109,9 +109,13 @@ class Hub:
         for connection in list(self._connections):
             connection.tick(now_s)
 
+    def refuse_new(self) -> None:
+        """Accept no more clients; those that are connected go on."""
+        self._draining = True
+
     def drain(self) -> None:
         """Tell every client to come back later and accept no more."""
-        self._draining = True
+        self.refuse_new()
         for connection in list(self._connections):
             connection.end(TransientError("the server is stopping; connect again in a moment"))
 

@@ -72,6 +72,10 @@ class Receiver:
 
     def __init__(self) -> None:
         self.decisions: list[tuple[int, Decision]] = []
+        self.ended = ""
+
+    def end(self, error: HeadwaterError) -> None:
+        self.ended = error.code
 
     def receive_decision(self, call: MutationCall, decision: Decision) -> None:
         self.decisions.append((call.number, decision))
@@ -97,8 +101,9 @@ class World:
         self.receiver = Receiver()
         self.queue = self.mutations.attach(SESSION, self.receiver)
 
-    def request(self, number: int, queue: SessionQueue | None = None) -> bool:
-        return self.mutations.request(queue or self.queue, number, "m:f", b"\x80", None, internal=False)
+    def request(self, number: int, queue: SessionQueue | None = None, name: str = "m:f") -> str:
+        refusal = self.mutations.request(queue or self.queue, number, name, b"\x80", None, internal=False)
+        return refusal.code if refusal else ""
 
     def ran(self, call: MutationCall, **changes: Any) -> None:
         fields: dict[str, Any] = {"outcome": b"\xc0", "failure": None, "proposal": None, "duplicate": False}
@@ -117,13 +122,13 @@ PROPOSAL = Proposal(CommitTs(10), [], [], [])
 def test_mutations_of_one_session_run_one_after_another_in_order() -> None:
     world = World()
     for number in (1, 2, 3):
-        assert world.request(number)
+        assert not world.request(number)
     assert [call.number for call in world.runner.started] == [1]
     world.ran(world.runner.started[0], proposal=PROPOSAL)
     assert [call.number for call in world.runner.started] == [1]
     assert world.commit(world.runner.started[0]) == Decision(11, b"\xc0", None, committed=True)
     assert [call.number for call in world.runner.started] == [1, 2]
-    assert world.mutations.in_flight == 2
+    assert world.mutations.running == 1
 
 
 def test_sessions_do_not_wait_for_each_other() -> None:
@@ -216,8 +221,8 @@ def test_a_reconnecting_client_joins_its_running_call_and_resends_the_rest() -> 
     again = Receiver()
     queue = world.mutations.attach(SESSION, again)
     assert queue is world.queue
-    assert world.request(1, queue)
-    assert world.request(2, queue)
+    assert not world.request(1, queue)
+    assert not world.request(2, queue)
     (call,) = world.runner.started
     world.ran(call, failure=Failure("application_error", "no"), outcome=None)
     assert [number for number, _ in again.decisions] == [1]
@@ -237,7 +242,7 @@ def test_the_old_connection_going_after_the_new_one_came_takes_nothing_away() ->
 
 def test_too_many_waiting_are_refused() -> None:
     world = World(waiting_max=2)
-    assert [world.request(number) for number in range(4)] == [True, True, True, False]
+    assert [world.request(number) for number in range(4)] == ["", "", "", "overloaded"]
 
 
 def test_the_window_reaches_back_to_the_oldest_running_call() -> None:
@@ -270,3 +275,51 @@ def test_a_fingerprint_tells_function_arguments_and_identity_apart() -> None:
         fingerprint("a", b"b", b""),
     }
     assert len(prints) == 3  # no identity and an empty one are the same
+
+
+def test_a_resend_that_joins_the_running_call_must_be_the_same_call() -> None:
+    world = World()
+    world.request(1)
+    assert world.request(1, name="m:other") == "session_in_use"
+    assert len(world.runner.started) == 1
+
+
+def test_a_stored_outcome_of_another_call_ends_the_connection() -> None:
+    world = World()
+    world.request(1)
+    world.ran(
+        world.runner.started[0], failure=Failure("session_in_use", "taken"), outcome=None, duplicate=True
+    )
+    assert world.receiver.ended == "session_in_use"
+    assert not world.receiver.decisions
+
+
+def test_a_queue_of_calls_that_are_refused_at_once_needs_no_deep_stack() -> None:
+    world = World(waiting_max=5000)
+    world.request(0)
+
+    def refuse(call: MutationCall) -> None:
+        world.mutations.refused(call, TransientError(code="overloaded"))
+
+    for number in range(1, 5000):
+        world.request(number)
+    first = world.runner.started[0]
+    world.runner.run_mutation = refuse  # type: ignore[method-assign]
+    world.ran(first)
+    assert [number for number, _ in world.receiver.decisions] == [*range(5000)]
+
+
+def test_a_draining_server_finishes_what_runs_and_begins_nothing() -> None:
+    world = World()
+    world.request(1)
+    world.request(2)
+    world.mutations.drain()
+    assert world.request(3) == "unavailable"
+    with pytest.raises(TransientError):
+        world.mutations.run(
+            MutationCall("m:f", b"", None, internal=False, decided=lambda call, decision: None)
+        )
+    world.ran(world.runner.started[0])
+    assert [call.number for call in world.runner.started] == [1]
+    assert [number for number, _ in world.receiver.decisions] == [1]
+    assert world.mutations.running == 0
