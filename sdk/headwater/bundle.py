@@ -25,7 +25,7 @@ from headwater.context import MutationCtx, QueryCtx, RegisteredFunction, public_
 from headwater.documents import DocumentCodec
 from headwater.index_plans import plan_index
 from headwater.json_schema import shape_of
-from headwater.refusals import invalid_bundle, nearest
+from headwater.refusals import encodable, invalid_bundle, nearest
 from headwater.results import EncodedResult, ResultCodec
 from headwater.schema import TableMeta
 from headwater.values import MisfitError, check_any, encode
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from headwater.backend import Backend
 
 _TRACE_CHARACTERS_MAX = 16_384
+_MESSAGE_CHARACTERS_MAX = 16_384
+_NAME_CHARACTERS_SHOWN = 200
 _FOLDER = str(Path(__file__).parent)
 _CTX = {"query": QueryCtx, "mutation": MutationCtx}
 
@@ -142,7 +144,7 @@ class Bundle:
         seed: bytes = b"",
         internal_allowed: bool = False,
     ) -> CallOutcome:
-        """Run a query; never raises for what the caller or the function did wrong.
+        """Run a query; never raises for what the caller or the function did wrong, but for memory.
 
         Args:
             name: Function, `module:function`.
@@ -152,6 +154,10 @@ class Bundle:
             journal: Of an earlier run whose page ends shall stay.
             seed: What `ctx.random` is made from.
             internal_allowed: Whether internal functions may be called.
+
+        Raises:
+            MemoryError: It ran out of memory. What state that left this process in is known
+                to nobody, so it should end.
         """
         call = self._call(name, backend, identity, journal, seed)
         return self._run("query", call, arguments, internal_allowed=internal_allowed)
@@ -186,6 +192,8 @@ class Bundle:
             positional, named = function.arguments.decode(arguments, table_of)
             value = function.function(_CTX[kind].of(call), *positional, **named)
             result = function.result.encode(value, call.unread, table_of)
+        except MemoryError:
+            raise
         except (Exception, SystemExit) as error:
             failure = failure_of(error)
         return CallOutcome(result, failure, call.identity_read, call.journal.content())
@@ -193,29 +201,49 @@ class Bundle:
     def _find(self, name: str, kind: FunctionKind, *, internal_allowed: bool) -> CompiledFunction:
         found = self._functions.get(name)
         if found is None or (found.internal and not internal_allowed):
-            known = [
-                known for known, item in self._functions.items() if internal_allowed or not item.internal
-            ]
-            raise RequestError(
-                f"there is no function {name!r}{nearest(name, known)}", code="unknown_function"
-            )
+            raise self._unknown(name, internal_allowed=internal_allowed)
         if found.kind != kind:
             raise RequestError(f"{name} is a {found.kind}, not a {kind}", code="unknown_function")
         return found
 
+    def _unknown(self, name: str, *, internal_allowed: bool) -> RequestError:
+        """Return the error of a name that is no function's; the name may be as long as a frame."""
+        if len(name) > _NAME_CHARACTERS_SHOWN:
+            message = f"there is no function {name[:_NAME_CHARACTERS_SHOWN] + '…'!r}"
+        else:
+            known = [key for key, item in self._functions.items() if internal_allowed or not item.internal]
+            message = f"there is no function {name!r}{nearest(name, known)}"
+        return RequestError(message, code="unknown_function")
+
 
 def failure_of(error: BaseException) -> CallFailure:
-    """Return what an exception that ended a call means for its caller."""
+    """Return what an exception that ended a call means for its caller: texts that can be encoded and are bounded."""
     trace = _trace(error)
     if isinstance(error, ApplicationError):
         try:
             check_any(error.data)
-            return CallFailure(error.code, error.message, encode(error.data))
+            return CallFailure(error.code, _bounded(error.message), encode(error.data))
         except (MisfitError, TypeError, ValueError, OverflowError, RecursionError) as unfit:
-            return CallFailure(InternalError.code, f"the data of an ApplicationError: {unfit}", None, trace)
+            message = _bounded(f"the data of an ApplicationError: {unfit}")
+            return CallFailure(InternalError.code, message, None, trace)
     if isinstance(error, HeadwaterError):
-        return CallFailure(error.code, error.message, None, trace)
-    return CallFailure(InternalError.code, f"{type(error).__name__}: {error}", None, trace)
+        return CallFailure(error.code, _bounded(error.message), None, trace)
+    return CallFailure(InternalError.code, _bounded(_said(error)), None, trace)
+
+
+def _said(error: BaseException) -> str:
+    """Return type and text of an exception, which user code may have defined."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except MemoryError:
+        raise
+    except Exception:
+        return f"{type(error).__name__}, whose text cannot be had"
+
+
+def _bounded(message: str) -> str:
+    cut = message if len(message) <= _MESSAGE_CHARACTERS_MAX else message[:_MESSAGE_CHARACTERS_MAX] + "…"
+    return encodable(cut)
 
 
 def _trace(error: BaseException) -> str:
@@ -224,7 +252,7 @@ def _trace(error: BaseException) -> str:
     if start is None:
         return ""
     text = "".join(traceback.format_exception(type(error), error, start))
-    return text if len(text) <= _TRACE_CHARACTERS_MAX else "…" + text[-_TRACE_CHARACTERS_MAX:]
+    return encodable(text if len(text) <= _TRACE_CHARACTERS_MAX else "…" + text[-_TRACE_CHARACTERS_MAX:])
 
 
 def _first_foreign(frames: TracebackType | None) -> TracebackType | None:
@@ -251,7 +279,7 @@ def _import(name: str) -> ModuleType:
     except RequestError as error:
         raise invalid_bundle(f"{name}: {error.message}") from error
     except (Exception, SystemExit) as error:
-        problem = f"{type(error).__name__}: {error}"
+        problem = _bounded(_said(error))
         raise invalid_bundle(f"{name} cannot be imported: {problem}\n{_trace(error)}".rstrip()) from error
 
 

@@ -26,6 +26,14 @@ def invalid_document(message: str) -> RequestError:
     return RequestError(message, code="invalid_document")
 
 
+def encodable(text: str) -> str:
+    """Return a text of unknown origin so that it can cross the wire: lone surrogates, which UTF-8 lacks, escaped.
+
+    They are no rarity: Python itself makes them, of file names that are no UTF-8.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" if a known name resembles `name`, else ""."""
     found = get_close_matches(name, list(known), n=1, cutoff=_LIKENESS)

@@ -132,7 +132,7 @@ def test_the_table_shows_gaps_as_gaps() -> None:
     console.print(board.table("JFK", [row], "status"))
     text = console.export_text()
     assert "cancelled" in text
-    assert text.count("not known") == 3
+    assert text.count("not known") == 4  # airline, airport, aircraft, weather
     console.file.close()
 
 

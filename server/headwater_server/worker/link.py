@@ -99,12 +99,25 @@ class FrameWriter:
         self._buffer = bytearray()
 
     def add(self, message: object) -> None:
-        """Append one message."""
+        """Append one message, or nothing of it.
+
+        Raises:
+            ValueError: The message is longer than the other side takes, or has a text that is no UTF-8.
+            TypeError: It has an object that cannot be encoded.
+            OverflowError: It has an integer that cannot be.
+        """
         buffer = self._buffer
         start = len(buffer)
-        buffer += b"\0\0\0\0"
-        self._encode_into(message, buffer, -1)
-        _HEADER.pack_into(buffer, start, len(buffer) - start - 4)
+        try:
+            buffer += b"\0\0\0\0"
+            self._encode_into(message, buffer, -1)
+            size = len(buffer) - start - 4
+            if size > FRAME_BYTES_MAX:
+                raise ValueError(f"a message of {size} bytes; the limit is {FRAME_BYTES_MAX}")
+            _HEADER.pack_into(buffer, start, size)
+        except BaseException:
+            del buffer[start:]
+            raise
 
     def __len__(self) -> int:
         return len(self._buffer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 
+from headwater.refusals import encodable
+
 _CUT = "… the rest of this call's output was dropped"
 
 
@@ -33,7 +35,7 @@ class CallOutput:
             self._full = True
             self._lines.append(("warning", _CUT))
             return
-        self._lines.append((level, text[:room]))
+        self._lines.append((encodable(level), encodable(text[:room])[:room]))
         self._size += len(text) + 1
 
     def take(self) -> list[tuple[str, str]]:
