@@ -34,9 +34,7 @@ def table(airport: str, departures: list[dict[str, Any]], status: str) -> Table:
             _clock(row["moment"]),
             row["flight"],
             row["airline"] or UNKNOWN,
-            f"{row['destination']} {row['destination_name']}"
-            if row["destination_name"]
-            else row["destination"],
+            Text.assemble(row["destination"], " ", row["destination_name"] or UNKNOWN),
             row["aircraft"] or UNKNOWN,
             status_of(row),
             weather_of(row["weather"]),
