@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, TransientError
 from headwater_protocol.limits import ServerLimits
-from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, KEYS, REQUESTS
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, REQUESTS
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
 from headwater_storage.engine import Engine, EngineOptions
@@ -18,6 +18,7 @@ from headwater_storage.limits import CallLimits
 from headwater_storage.recovery import StorageOptions
 
 from headwater_server.functions.calls import Calls
+from headwater_server.functions.deployment_key import DeploymentKey, KeyRow
 from headwater_server.functions.deploys import Deploys
 from headwater_server.functions.failures import ErrorReporter
 from headwater_server.functions.limits import PoolOptions, WorkerLimits
@@ -25,9 +26,9 @@ from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
-from headwater_server.net.http_api import HttpApi, error_middleware
+from headwater_server.net.http_api import HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
-from headwater_server.net.keys import AdminKeys, hash_key, new_key, read_key_file, write_key_file
+from headwater_server.net.keys import AdminKeys
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
 from headwater_server.observe.metrics import Metrics
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from headwater_config.settings import Settings
     from headwater_storage.environment import Environment
     from headwater_storage.proposal import Proposal
-    from headwater_storage.transaction import Transaction
 
     from headwater_server.functions.mutations import MutationCall
     from headwater_server.worker.messages import Failure
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headwater")
 
 _ENGINE_STOP_S = 20.0
-
-_ADMIN_KEY_FILE = "admin-key"
-_ADMIN_ROW = b"admin"
 
 
 class Daemon:
@@ -123,8 +120,11 @@ class Daemon:
         self.calls = Calls(self.pool, self.mutations, self.switchboard, reporter, self.metrics)
         self.deploys = Deploys(engine, self.pool, self.calls, self.switchboard, self.metrics)
         self.keys = AdminKeys(b"")
+        self.key = DeploymentKey(
+            KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
+        )
         self.admin_api = AdminApi(
-            self.deploys, self.keys, self.rotate_key, lambda: engine.published_ts, self.metrics
+            self.deploys, self.keys, self.key.rotate, lambda: engine.published_ts, self.metrics
         )
         self._engine_task: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
@@ -139,7 +139,7 @@ class Daemon:
         """Bring up everything, the listening sockets last: whoever can connect is served."""
         self._engine_task = asyncio.create_task(self.engine.run(), name="engine")
         self.pool.start(self.switchboard, self.mutations)
-        await self._load_key()
+        await self.key.load()
         try:
             await self.deploys.restore()
         except HeadwaterError as error:
@@ -155,7 +155,7 @@ class Daemon:
                     "url": f"http://{self.settings.host}:{self.port}",
                     "tcp_port": self.tcp_port,
                     "data": str(self.settings.data),
-                    "key_file": str(self.key_file),
+                    "key_file": str(self.key.file),
                     "ts": self.engine.published_ts,
                 }
             },
@@ -195,7 +195,9 @@ class Daemon:
 
     async def _listen(self) -> None:
         settings = self.settings
-        app = web.Application(client_max_size=settings.frame_limit_bytes, middlewares=[error_middleware])
+        app = web.Application(
+            client_max_size=settings.frame_limit_bytes, middlewares=[cors_middleware, error_middleware]
+        )
         for routes in (WebSocketShell(self.hub), HttpApi(self.calls, self.keys), self.admin_api):
             routes.add_to(app)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
@@ -207,49 +209,6 @@ class Daemon:
             loop = asyncio.get_running_loop()
             self._tcp = await loop.create_server(lambda: TcpShell(self.hub), settings.host, settings.tcp_port)
             self.tcp_port = self._tcp.sockets[0].getsockname()[1]
-
-    # ------------------------------------------------------------------ the admin key
-
-    @property
-    def key_file(self) -> str:
-        """Where the key can be read."""
-        return str(self.settings.admin_key_file or self.settings.data / _ADMIN_KEY_FILE)
-
-    async def _load_key(self) -> None:
-        """Find the valid key's hash; on the first start make a key and write it to its file."""
-        given = self.settings.admin_key_file
-        stored = self._stored_hash()
-        if given is not None:
-            valid = hash_key(read_key_file(given))
-            if valid != stored:
-                await self._store_hash(valid)
-        elif stored is not None:
-            valid = stored
-        else:
-            key = new_key(self._environment.random.bytes)
-            valid = hash_key(key)
-            write_key_file(self.settings.data / _ADMIN_KEY_FILE, key)
-            await self._store_hash(valid)
-        self.keys.replace(valid)
-
-    async def rotate_key(self) -> str:
-        """Make a new key the valid one and return it; the old one is refused from then on."""
-        key = new_key(self._environment.random.bytes)
-        path = self.settings.admin_key_file or self.settings.data / _ADMIN_KEY_FILE
-        await asyncio.get_running_loop().run_in_executor(None, write_key_file, path, key)
-        await self._store_hash(hash_key(key))
-        self.keys.replace(hash_key(key))
-        return key
-
-    def _stored_hash(self) -> bytes | None:
-        with self.engine.begin(writable=False) as transaction:
-            return transaction.get_row(KEYS, _ADMIN_ROW)
-
-    async def _store_hash(self, valid: bytes) -> None:
-        def write(transaction: Transaction) -> None:
-            transaction.put_row(KEYS, _ADMIN_ROW, valid)
-
-        await self.engine.transact(write)
 
     # ------------------------------------------------------------------ small rules of the whole
 

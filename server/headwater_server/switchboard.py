@@ -123,9 +123,10 @@ class Switchboard:
             del self._functions[key]
         self.core.remove_worker(worker, retired=True)  # a guilty query has been reported by itself
 
-    def worker_ended(self, worker: int) -> None:
+    def worker_ended(self, worker: int, *, planned: bool) -> None:
         """A worker process is gone: free its place in the store's reader table."""
-        self._metrics.worker_deaths.inc()
+        if not planned:
+            self._metrics.worker_deaths.inc()
         self._clean_readers()
 
     def round_opened(self, worker: int, message: RoundOpened) -> None:

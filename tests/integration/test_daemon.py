@@ -74,6 +74,16 @@ def test_a_key_can_be_given(tmp_path: Path) -> None:
         assert daemon.post("/api/admin/deploy", b"no zip", Authorization="Headwater other").status == 401
 
 
+def test_a_key_file_that_is_no_text_ends_the_start(tmp_path: Path) -> None:
+    key = tmp_path / "my-key"
+    key.write_bytes(b"\xff\xfe" * 40)
+    data = str(tmp_path / "data")
+    done = run_server("serve", "--data", data, "--port", "0", "--admin-key-file", str(key), folder=tmp_path)
+    assert done.returncode == 1
+    assert str(key) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # ---------------------------------------------------------------------------------------------- start and end
 
 
@@ -90,6 +100,40 @@ def test_data_and_bundle_are_there_after_a_restart(tmp_path: Path, stop: str) ->
         daemon.start()
         assert daemon.call("query", "probe:find", note=note)["text"] == "still here"
         assert daemon.deploy("probe").json["changed"] is False
+
+
+def test_the_same_bundle_again_serves_after_it_could_not_be_restored(tmp_path: Path) -> None:
+    obstacle = tmp_path / "obstacle"
+    functions = tmp_path / "functions"
+    functions.mkdir()
+    (functions / "app.py").write_text(
+        "from pathlib import Path\n"
+        "from headwater import QueryCtx, query\n"
+        f"assert not Path({str(obstacle)!r}).exists(), 'an obstacle'\n"
+        "@query\n"
+        "def answer(ctx: QueryCtx) -> int:\n"
+        "    return 42\n"
+    )
+    with running(tmp_path / "run", deploy=functions) as daemon:
+        assert daemon.terminate() == 0
+        obstacle.touch()
+        daemon.start()
+        assert "an obstacle" in daemon.log_text()
+        assert daemon.post("/api/query", {"path": "app:answer"}).json["errorCode"] == "no_bundle"
+        obstacle.unlink()
+
+        async def wait_for_the_deploy() -> None:
+            async with asyncio.timeout(WAIT_S), connect(daemon.url) as client:
+                updates = client.subscribe("app:answer")
+                first = asyncio.create_task(anext(updates))
+                await asyncio.to_thread(wait_until, lambda: daemon.metric("headwater_sessions") == 1)
+                answer = await asyncio.to_thread(daemon.deploy, functions)
+                assert answer.json["changed"] is True
+                assert await first == 42
+
+        asyncio.run(wait_for_the_deploy())
+        assert daemon.call("query", "app:answer") == 42
+        assert daemon.deploy(functions).json["changed"] is False
 
 
 def test_sigterm_tells_clients_and_waits_for_running_mutations(tmp_path: Path) -> None:
@@ -299,6 +343,24 @@ def test_a_request_number_with_other_arguments_is_another_clients(tmp_path: Path
         with pytest.raises(AssertionError, match="session_in_use"):  # a client takes another session then
             asyncio.run(talk(daemon, other))
         assert daemon.call("query", "probe:count", text="another") == 0
+
+
+def test_a_refused_mutation_that_is_sent_again_does_not_overtake_later_ones(tmp_path: Path) -> None:
+    first, second = KEEP, Mutation(2, "probe:keep", pack_value({"text": "second"}))
+    with running(tmp_path) as daemon:
+        (refused,) = asyncio.run(talk(daemon, first))
+        assert refused.error is not None
+        assert refused.error.code == "no_bundle"
+        daemon.must_deploy("probe")
+        (kept,) = asyncio.run(talk(daemon, second))
+        assert kept.error is None
+        # The answers were lost, say: the client sends both again.
+        again, known = asyncio.run(talk(daemon, first, second))
+        assert again.error is not None
+        assert again.error.code == "unavailable"
+        assert known.value == kept.value
+        assert daemon.call("query", "probe:count", text="once") == 0
+        assert daemon.call("query", "probe:count", text="second") == 1
 
 
 SESSION = bytes(range(16))

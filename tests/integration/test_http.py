@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
+import shutil
+import socket
 import struct
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
+from headwater.packing import BUNDLE_BYTES_MAX
 from headwater_protocol.limits import VALUE_DEPTH_MAX
-from support.daemon import RunningDaemon, running
+from support.daemon import BUNDLES, RunningDaemon, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.daemon import Answer
 
@@ -251,6 +256,83 @@ def test_a_body_that_is_too_large(tmp_path_factory: pytest.TempPathFactory) -> N
         body = {"path": "probe:keep", "args": {"text": "x" * 100_000}}
         check_refusal(daemon.post("/api/mutation", body), 413, "frame_too_large", "100000")
         assert daemon.call("query", "probe:notes") == []
+
+
+def test_the_limit_of_messages_does_not_bound_bundles(tmp_path: Path) -> None:
+    with running(tmp_path, "--frame-limit-bytes", "70000") as daemon:
+        functions = tmp_path / "large"
+        shutil.copytree(BUNDLES / "probe" / "functions", functions)
+        (functions / "noise.bin").write_bytes(os.urandom(11 << 20))
+        daemon.must_deploy(functions)
+        assert daemon.call("query", "probe:notes") == []
+        check_refusal(
+            daemon.deploy(bytes(BUNDLE_BYTES_MAX + 1)), 400, "invalid_bundle", str(BUNDLE_BYTES_MAX)
+        )
+        assert daemon.call("query", "probe:notes") == []
+
+
+@pytest.mark.parametrize("path", ["/api/query", "/api/mutation", "/api/function", "/api/admin/deploy"])
+def test_a_body_that_is_not_compressed_as_it_says(daemon: RunningDaemon, path: str) -> None:
+    headers = {"Content-Encoding": "gzip", "Authorization": f"Headwater {daemon.key}"}
+    answer = daemon.post(path, b"certainly not compressed", **headers)
+    check_refusal(answer, 400, "invalid_request", "Content-Encoding")
+
+
+def test_a_client_that_leaves_within_its_body_is_no_fault(daemon: RunningDaemon) -> None:
+    with socket.create_connection(("127.0.0.1", daemon.port)) as leaving:
+        leaving.sendall(b"POST /api/query HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert daemon.call("query", "probe:notes") is not None
+    # What the daemon logs of it is looked at when the tests have ended.
+
+
+@pytest.mark.parametrize("path", ["/api/query", "/api/function", "/api/admin/deploy"])
+def test_a_key_that_is_no_text(daemon: RunningDaemon, path: str) -> None:
+    body = json.dumps({"path": "probe:notes"}).encode()
+    answer = daemon.post(path, body, Authorization=b"Headwater \xff\xfe".decode("latin-1"))
+    check_refusal(answer, 401, "unauthenticated", "key")
+
+
+# ---------------------------------------------------------------------------------------------- pages elsewhere
+
+ORIGIN = "https://app.example"
+OPEN_PATHS = ["/api/query", "/api/mutation", "/api/function", "/version"]
+CLOSED_PATHS = ["/api/admin/deploy", "/api/admin/rotate-key", "/health", "/metrics"]
+PREFLIGHT = {
+    "Origin": ORIGIN,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "content-type,convex-client,x-mine",
+}
+
+
+@pytest.mark.parametrize("path", OPEN_PATHS)
+def test_a_page_elsewhere_may_ask_what_it_may_send(daemon: RunningDaemon, path: str) -> None:
+    answer = daemon.request("OPTIONS", path, None, PREFLIGHT)
+    assert (answer.status, answer.content) == (204, b"")
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert answer.headers["access-control-allow-headers"] == "content-type,convex-client,x-mine"
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert "Origin" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize("path", CLOSED_PATHS)
+def test_a_page_elsewhere_has_no_business_with_the_rest(daemon: RunningDaemon, path: str) -> None:
+    for method in ("OPTIONS", "GET", "POST"):
+        answer = daemon.request(method, path, b"", PREFLIGHT)
+        assert (method, answer.status == 204) != ("OPTIONS", True)
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_a_page_elsewhere_may_read_answers_and_errors(daemon: RunningDaemon) -> None:
+    for body, status in ((b'{"path": "probe:notes"}', 200), (b"nonsense", 400)):
+        answer = daemon.post("/api/query", body, Origin=ORIGIN)
+        assert answer.status == status
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        assert answer.headers["access-control-allow-credentials"] == "true"
+    for odd in ({}, {"Origin": "\xff"}):
+        answer = daemon.post("/api/query", b'{"path": "probe:notes"}', **odd)
+        assert answer.status == 200
+        assert "access-control-allow-origin" not in answer.headers
 
 
 @pytest.mark.parametrize(

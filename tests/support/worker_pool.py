@@ -17,8 +17,10 @@ import msgspec
 from headwater.packing import bundle_hash, pack
 from headwater_server.functions.mutations import MutationCall
 from headwater_server.functions.pool import WorkerPool
+from headwater_server.worker.request_row import decode_request_row
 from headwater_storage.catalog import (
     ACTIVE_BUNDLE_KEY,
+    REQUESTS,
     SYSTEM_SHAPE,
     TABLES,
     ActiveBundle,
@@ -28,12 +30,13 @@ from headwater_storage.catalog import (
 from headwater_storage.directory import DataDirectory
 from headwater_storage.keys import document_key
 from headwater_storage.lmdb_store import EMPTY_STATE, AppliedBatch, LmdbStore
-from headwater_storage.stored import pack_stored
+from headwater_storage.stored import pack_stored, unpack_stored
 
 if TYPE_CHECKING:
     from headwater_protocol.errors import HeadwaterError
     from headwater_server.functions.limits import PoolOptions
     from headwater_server.worker.messages import Failure, MutationDone, QueryDone, RoundOpened
+    from headwater_server.worker.request_row import RequestRow
     from headwater_storage.proposal import Proposal
 
 encode = msgspec.msgpack.encode
@@ -47,6 +50,7 @@ class Told:
     ready: set[int] = field(default_factory=set)
     gone: list[tuple[int, str]] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
+    died: list[int] = field(default_factory=list)
     rounds: asyncio.Queue[tuple[int, RoundOpened]] = field(default_factory=asyncio.Queue)
     round_queries: asyncio.Queue[tuple[int, int, int, Any]] = field(default_factory=asyncio.Queue)
 
@@ -57,8 +61,10 @@ class Told:
         self.ready.discard(worker)
         self.gone.append((worker, reason))
 
-    def worker_ended(self, worker: int) -> None:
+    def worker_ended(self, worker: int, *, planned: bool) -> None:
         self.ended.append(worker)
+        if not planned:
+            self.died.append(worker)
 
     def round_opened(self, worker: int, message: RoundOpened) -> None:
         self.rounds.put_nowait((worker, message))
@@ -208,6 +214,14 @@ class PoolWorld:
             while not self.told.ready:
                 await asyncio.sleep(0.005)
         return min(self.told.ready)
+
+
+def requests_row(done: MutationDone) -> RequestRow:
+    """Return the row that a mutation proposes to remember its request by."""
+    assert done.proposal is not None
+    (row,) = [w for w in done.proposal.writes if w.key.startswith(document_key(REQUESTS, b""))]
+    assert row.value is not None
+    return decode_request_row(unpack_stored(row.value, row.key)[1])
 
 
 async def until(condition: Any, seconds: float = 10.0) -> None:

@@ -63,8 +63,8 @@ class Deploys:
         bundle = self._engine.bundle(active)
         if bundle is None:
             raise StorageError(f"the active bundle {active} is not in the database; run `headwater doctor`")
-        self._calls.manifest = await self._load(bundle)
-        self._pool.activate(await self._pool.prepare(bundle))
+        manifest = await self._load(bundle)
+        self._switch(await self._pool.prepare(bundle), manifest)
 
     async def deploy(self, bundle: bytes) -> Deployed:
         """Make a bundle the active one.
@@ -86,13 +86,17 @@ class Deploys:
     async def _deploy(self, bundle: bytes) -> Deployed:
         name = bundle_hash(bundle)
         manifest = self._calls.manifest
-        if manifest is not None and name == self._engine.active_bundle():
+        if manifest is not None and name == self._pool.active_bundle == self._engine.active_bundle():
             return Deployed(name, len(manifest.functions), len(manifest.tables), changed=False)
         manifest = await self._load(bundle)
         await self._pool.prepare(bundle)
         try:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
             await self._engine.deploy(manifest.tables, name, bundle)
+            if self._pool.active_bundle != name:
+                # The database had it as its active bundle, and it could not be restored at the start:
+                # there was no commit that switched it on.
+                self._switch(name, manifest)
         except BaseException:
             self._pool.discard(name)
             raise
@@ -105,6 +109,6 @@ class Deploys:
         return Manifest.from_json(await self._pool.describe(bundle))
 
     def _switch(self, name: str, manifest: Manifest) -> None:
-        """Called in the step that publishes the commit."""
-        self._calls.manifest = manifest
+        """Send calls to a prepared bundle; in a deploy, called in the step that publishes the commit."""
         self._pool.activate(name)
+        self._calls.manifest = manifest

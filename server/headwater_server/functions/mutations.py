@@ -21,6 +21,7 @@ from headwater_protocol.errors import HeadwaterError, RequestError, TransientErr
 from headwater_storage.proposal import Proposal
 
 from headwater_server.worker.messages import Failure, MutationDone
+from headwater_server.worker.request_row import REQUEST_NUMBER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,7 +241,7 @@ class Mutations:
             internal=internal,
             decided=self._answer_session,
             number=number,
-            request=queue.session + number.to_bytes(8, "big"),
+            request=queue.session + number.to_bytes(REQUEST_NUMBER_BYTES, "big"),
             fingerprint=proof,
             started_s=self._mono_s(),
         )
@@ -318,7 +319,7 @@ class Mutations:
 
     def queue_of(self, call: MutationCall) -> SessionQueue | None:
         """Return the queue that a session's call belongs to."""
-        return None if call.request is None else self._queues.get(call.request[:-8])
+        return None if call.request is None else self._queues.get(call.request[:-REQUEST_NUMBER_BYTES])
 
     def session_of(self, call: MutationCall) -> Session | None:
         """Return the session that now waits for a call's answer, None if nobody does."""

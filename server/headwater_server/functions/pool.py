@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headwater.pool")
 
 NAMES_MAX = 4096
+NAME_CHARACTERS_MAX = 512
+"""Nothing is remembered of a longer name: it comes from a client, hardly from a bundle."""
+
 _NEW_FUNCTION_MS = 1.0
 _EMA_WEIGHT = 0.2
 _WATCH_S = 0.02
@@ -65,8 +68,13 @@ class PoolListener(RoundReceiver, Protocol):
     def worker_gone(self, worker: int, reason: str) -> None:
         """It takes no more rounds and its open one is lost: it has ended, or its bundle is no longer active."""
 
-    def worker_ended(self, worker: int) -> None:
-        """The process is gone; LMDB's reader table may hold an entry of it."""
+    def worker_ended(self, worker: int, *, planned: bool) -> None:
+        """The process is gone; LMDB's reader table may hold an entry of it.
+
+        Args:
+            worker: Its number.
+            planned: It was let go and had nothing left to do; it neither died nor was killed.
+        """
 
     def round_opened(self, worker: int, message: RoundOpened) -> None:
         """The round has its transaction."""
@@ -154,6 +162,11 @@ class WorkerPool:
         finally:
             self._roster.end(generation)
 
+    @property
+    def active_bundle(self) -> str | None:
+        """Hash of the bundle that calls go to; None as long as there is none."""
+        return self._active.bundle if self._active is not None else None
+
     async def prepare(self, bundle: bytes) -> str:
         """Start workers for a bundle beside the active ones and return its hash when all are ready.
 
@@ -183,7 +196,12 @@ class WorkerPool:
             self._roster.end(generation)
 
     def activate(self, bundle_hash: str) -> None:
-        """Send all calls to a prepared bundle from now on; the workers of the one before end when they are done."""
+        """Send all calls to a prepared bundle from now on.
+
+        The workers of the one before end when they are done, those of others that were prepared at once.
+        """
+        for other in [name for name in self._prepared if name != bundle_hash]:
+            self.discard(other)
         if self._active is not None and self._active.bundle == bundle_hash:
             return
         generation = self._prepared.pop(bundle_hash)
@@ -294,15 +312,10 @@ class WorkerPool:
         elif self._waiting:
             self._fill()
 
-    def worker_ended(self, worker: Worker, reason: str) -> None:
+    def worker_ended(self, worker: Worker, reason: str, *, planned: bool) -> None:
         """Tell what ran, send what did not run elsewhere."""
-        running = worker.ending_call or worker.progress.running()[0]
-        culprit, rest = None, []
-        for number, (work, _) in worker.in_flight.items():
-            if work is not None and number == running:
-                culprit = work
-            elif work is not None and work.movable:
-                rest.append(work)
+        culprit = self._culprit(worker)
+        sent = [work for work, _ in worker.in_flight.values() if work is not None]
         worker.in_flight.clear()
         if culprit is not None:
             worker.proved = True
@@ -311,12 +324,26 @@ class WorkerPool:
                 culprit.killed(why)
         self._take_out(worker, reason)
         if self._listener is not None:
-            self._listener.worker_ended(worker.number)
-        for work in reversed(rest):
-            self._again(work)
+            self._listener.worker_ended(worker.number, planned=planned)
+        for work in reversed(sent):
+            if work.movable and work is not culprit:
+                self._again(work)
         self._fill()
 
     # ------------------------------------------------------------------ inside
+
+    def _culprit(self, worker: Worker) -> Work | None:
+        """Return the call that a worker's end is put down to, None if it is known to be none.
+
+        If nothing ran it is the oldest of those that cannot run elsewhere: nobody else would
+        count how many workers end over them. (Those that can are counted by `_again`.)
+        """
+        running = worker.ending_call or worker.progress.running()[0]
+        if running:
+            return worker.in_flight.get(running, (None, 0.0))[0]
+        if worker.ending is not None or not worker.announced:
+            return None
+        return next((work for work, _ in worker.in_flight.values() if work and not work.movable), None)
 
     def _take_in(self, worker: Worker) -> None:
         worker.announced = True
@@ -423,6 +450,8 @@ class WorkerPool:
         known = costs.get(name)
         if known is not None:
             costs[name] = known + (duration_ms - known) * _EMA_WEIGHT
+            return
+        if len(name) > NAME_CHARACTERS_MAX:
             return
         if len(costs) >= NAMES_MAX:
             costs.clear()  # names come from clients and need not be functions

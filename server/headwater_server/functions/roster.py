@@ -110,8 +110,14 @@ class RosterEvents(Protocol):
     def worker_message(self, worker: Worker, message: WorkerMessage) -> None:
         """It says something."""
 
-    def worker_ended(self, worker: Worker, reason: str) -> None:
-        """It is gone; everything it sent has been handed over before."""
+    def worker_ended(self, worker: Worker, reason: str, *, planned: bool) -> None:
+        """It is gone; everything it sent has been handed over before.
+
+        Args:
+            worker: The worker.
+            reason: How it ended, in words.
+            planned: It was let go and had nothing left to do.
+        """
 
 
 class Roster:
@@ -238,10 +244,11 @@ class Roster:
         generation = worker.generation
         generation.workers.discard(worker)
         reason = describe_end(status)
-        if not worker.leaving:
+        planned = status == 0 and not worker.in_flight and (worker.leaving or self._closing)
+        if not planned:
             fields = {"worker": number, "bundle": generation.bundle, "reason": reason}
             logger.warning("worker_ended", extra={"fields": fields})
-        self._events.worker_ended(worker, reason)
+        self._events.worker_ended(worker, reason, planned=planned)
         worker.progress.close()
         if not worker.ready:
             why = worker.ending or Failure(

@@ -6,8 +6,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
+from headwater.packing import BUNDLE_BYTES_MAX, invalid_bundle
 
-from headwater_server.net.http_api import json_response
+from headwater_server.net.http_api import json_response, read_body
 from headwater_server.net.keys import AdminKeys, bearer_key
 
 if TYPE_CHECKING:
@@ -61,7 +62,13 @@ class AdminApi:
 
     async def _deploy(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request))
-        done = await self._deploys.deploy(await request.read())
+        # A bundle has a limit of its own: that of messages may be smaller.
+        wide = request.clone(client_max_size=BUNDLE_BYTES_MAX)
+        try:
+            bundle = await read_body(wide)
+        except web.HTTPRequestEntityTooLarge:
+            raise invalid_bundle(f"the bundle is larger than the limit of {BUNDLE_BYTES_MAX} bytes") from None
+        done = await self._deploys.deploy(bundle)
         return json_response(
             {
                 "status": "success",

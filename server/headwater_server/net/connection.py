@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from headwater_protocol.errors import HeadwaterError, ProtocolError, RequestError, TransientError
+from headwater_protocol.errors import (
+    HeadwaterError,
+    InternalError,
+    LocalProtocolError,
+    ProtocolError,
+    RequestError,
+    TransientError,
+)
 from headwater_protocol.failures import error_body
-from headwater_protocol.limits import ServerLimits
+from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX, ServerLimits
 from headwater_protocol.server_session import (
     ActionRequested,
     AuthenticateRequested,
@@ -22,14 +30,24 @@ from headwater_protocol.server_session import (
     close_code,
 )
 
+from headwater_server.reactive.sessions import QueryKey
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from headwater_protocol.messages import AddQuery
 
     from headwater_server.functions.mutations import Decision, MutationCall, Mutations, SessionQueue
     from headwater_server.net.sinks import SharedFrames, Sink
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
     from headwater_server.reactive.sessions import Moved, Session
+
+logger = logging.getLogger("headwater.connection")
+
+_NAME_CHARACTERS_SHOWN = 200
+_UNREAD_FACTOR = 4
+_REMOVED_MAX = LIST_ITEMS_MAX - QUERIES_MAX  # so that a transition can name them beside all that are left
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +57,20 @@ class ConnectionLimits:
     Attributes:
         wire: What the protocol session enforces.
         connections_max: Connections at one time.
-        send_buffer_bytes: Unsent bytes after which a client gets no transitions.
+        send_buffer_bytes: Unsent bytes after which a client gets no transitions. Four times as many
+            of other messages on top end the connection.
         stall_limit_s: Time without reading after which a client is closed.
+        kept_answers_bytes: Results of mutations kept for a client that does not read; they are
+            stored, so that one whose connection is ended gets them again.
+        subscribed_bytes: Names, arguments and journals of the queries of one session.
     """
 
     wire: ServerLimits = field(default_factory=ServerLimits)
     connections_max: int = 20_000
     send_buffer_bytes: int = 1024 * 1024
     stall_limit_s: float = 60.0
+    kept_answers_bytes: int = 4 << 20
+    subscribed_bytes: int = 32 << 20
 
 
 class ConnectionHost(Protocol):
@@ -90,6 +114,9 @@ class Connection:
         self._queue: SessionQueue | None = None
         self._ended = False
         self._unsent_bytes = 0
+        self._unsent_max_bytes = 0
+        self._kept_bytes = 0
+        self._subscribed_bytes = 0
         self.session: Session | None = None
         self.session_id = b""
         self.stalled_since_s: float | None = None
@@ -107,8 +134,12 @@ class Connection:
             return
         try:
             self._handle(self._wire.receive(frame))
+        except LocalProtocolError as fault:
+            self._fail(fault)
         except ProtocolError as error:
             self.end(error)
+        except Exception as fault:  # one of ours costs the one connection that met it
+            self._fail(fault)
 
     def refuse(self, message: str) -> None:
         """End a connection that sent something which is no frame of the protocol."""
@@ -126,12 +157,12 @@ class Connection:
                 return
             match event:
                 case QuerySetModified(add, remove):
-                    if self.session is not None:
-                        self._hub.core.modify(self.session, add, remove)
+                    self._modify(add, remove)
                 case MutationRequested(request, name, arguments):
                     self._mutate(request, name, arguments)
                 case ActionRequested(request, name, _):
-                    error = RequestError(f"there is no action {name!r}", code="unknown_function")
+                    shown = name[:_NAME_CHARACTERS_SHOWN]
+                    error = RequestError(f"there is no action {shown!r}", code="unknown_function")
                     self._send(self._wire.action_answer(request, None, error_body(error)))
                 case Connected(connect):
                     self._connect(connect.session, connect.last_ts)
@@ -157,7 +188,27 @@ class Connection:
         hub.take_over(self)
         self._queue = hub.mutations.attach(session_id, self)
         self._send(self._wire.welcome(hub.incarnation, hub.core.published_ts))
-        self.session = hub.core.connect(self)
+        self.session = hub.core.connect(self, kept_back=self._keep_back)
+
+    def _modify(self, add: Sequence[AddQuery], remove: Sequence[int]) -> None:
+        session = self.session
+        if session is None:
+            return
+        size = self._subscribed_bytes
+        size -= sum(session.subscriptions[number].size_bytes for number in remove)
+        size += sum(QueryKey(query.name, query.arguments, query.journal).size_bytes for query in add)
+        limit = self._hub.limits.subscribed_bytes
+        if size > limit:
+            message = (
+                f"the queries of this session take {size} bytes of names and arguments, more than {limit}"
+            )
+            self.end(RequestError(message, code="frame_too_large"))
+        elif len(session.removed) + len(remove) > _REMOVED_MAX:
+            message = f"more than {_REMOVED_MAX} queries were removed before a transition could say so"
+            self.end(TransientError(message, code="overloaded"))
+        else:
+            self._subscribed_bytes = size
+            self._hub.core.modify(session, add, remove)
 
     def _mutate(self, request: int, name: str, arguments: bytes) -> None:
         if self._queue is None:
@@ -184,9 +235,15 @@ class Connection:
             self._hub.core.answer(self.session, (call.number, decision), decision.ts)
 
     def deliver(self, answers: Iterable[tuple[int, Decision]], moved: Moved | None) -> None:
-        """Send answers, then the transition; called by the core."""
+        """Send answers, then the transition; called by the core, in whose step nothing may be raised."""
         if self._ended:
             return
+        try:
+            self._deliver(answers, moved)
+        except Exception as fault:  # it would end the engine, and every client with it
+            self._fail(fault)
+
+    def _deliver(self, answers: Iterable[tuple[int, Decision]], moved: Moved | None) -> None:
         messages = [
             self._wire.mutation_answer(
                 number, decision.ts, decision.value, decision.error, committed=decision.committed
@@ -198,11 +255,15 @@ class Connection:
             self._traffic.transitions += 1
             messages.append(self._wire.transition(moved.ts, moved.changes, self._hub.frames.transitions))
         self._send(*messages)
-        unsent = self._sink.unsent_bytes()
-        if unsent > self._hub.limits.send_buffer_bytes and self.session is not None:
-            self._unsent_bytes = unsent
-            self.stalled_since_s = self._hub.mono_s()
-            self._hub.blocked(self)
+
+    def _keep_back(self, answer: tuple[int, Decision]) -> None:
+        """The core keeps an answer since this client does not read; called by the core."""
+        _, decision = answer
+        self._kept_bytes += len(decision.value or b"")
+        if decision.error is not None:
+            self._kept_bytes += len(decision.error.message) + len(decision.error.data or b"")
+        if self._kept_bytes > self._hub.limits.kept_answers_bytes:
+            self.end(TransientError("the client did not read its answers", code="overloaded"))
 
     def look_again(self, now_s: float) -> bool:
         """See whether a blocked client reads again.
@@ -213,6 +274,7 @@ class Connection:
         unsent = self._sink.unsent_bytes()
         if unsent <= self._hub.limits.send_buffer_bytes // 2:
             self.stalled_since_s = None
+            self._kept_bytes = 0
             return True
         if unsent < self._unsent_bytes or self.stalled_since_s is None:
             self._unsent_bytes, self.stalled_since_s = unsent, now_s
@@ -223,23 +285,50 @@ class Connection:
 
     def tick(self, now_s: float) -> None:
         """Send what the heartbeat asks for."""
-        if not self._ended:
+        if self._ended:
+            return
+        try:
             self._handle(self._wire.tick(now_s))
+        except Exception as fault:  # the others want their heartbeats
+            self._fail(fault)
 
     def end(self, error: HeadwaterError) -> None:
         """Tell the client why and close; nothing is handled or sent after it."""
         if self._ended:
             return
-        self._hub.metrics.sessions_refused.labels(error.code).inc()
-        self._send(self._wire.fatal(error))
         self._ended = True
-        self._sink.close(close_code(error), error.message)
+        self._hub.metrics.sessions_refused.labels(error.code).inc()
+        try:
+            self._send(self._wire.fatal(error))
+            self._sink.close(close_code(error), error.message)
+        except Exception:  # whatever it is, it must reach neither the core's step nor other clients
+            logger.exception("connection_failed")
+            self._sink.abort()
         self._leave()
+
+    def _fail(self, fault: Exception) -> None:
+        """End the connection for a fault of ours; its trace is in the log alone."""
+        logger.error("connection_failed", exc_info=fault)
+        self.end(InternalError())
 
     def _send(self, *messages: bytes) -> None:
         for message in messages:
             self._traffic.bytes += len(message)
         self._sink.send(messages)
+        unsent = self._sink.unsent_bytes()
+        if unsent > self._hub.limits.send_buffer_bytes and self.session is not None and not self._ended:
+            self._stall(unsent)
+
+    def _stall(self, unsent: int) -> None:
+        """The client has too much unread. From here on it gets no transitions, and only so much of the rest."""
+        if self.stalled_since_s is None:
+            self.stalled_since_s = self._hub.mono_s()
+            self._unsent_bytes = unsent
+            self._unsent_max_bytes = unsent + _UNREAD_FACTOR * self._hub.limits.send_buffer_bytes
+            self._hub.blocked(self)
+        elif unsent > self._unsent_max_bytes:
+            self.end(TransientError("the client did not read what it was sent", code="overloaded"))
+            self._sink.abort()
 
     def _leave(self) -> None:
         session, self.session = self.session, None

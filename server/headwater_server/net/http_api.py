@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.http")
 
+_OPEN_PATHS = frozenset({"/api/query", "/api/mutation", "/api/function", "/version"})
+_METHODS = "GET, POST, OPTIONS"
+_PREFLIGHT_S = "600"
+
 _decode_json = msgspec.json.Decoder().decode  # unlike orjson it keeps integers beyond 64 bits what they are
 
 
@@ -86,10 +90,22 @@ class _Call(msgspec.Struct, frozen=True):
 
 
 async def _call(request: web.Request) -> _Call:
-    fields = _parsed(await request.read(), "the body")
+    fields = _parsed(await read_body(request), "the body")
     if not isinstance(fields, dict):
         raise RequestError("the body must be an object with path and args")
     return _parse(fields, request)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Return the body.
+
+    Raises:
+        RequestError: `invalid_request` when it is not what its headers say, or does not come whole.
+    """
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionResetError):
+        raise RequestError("the body is cut short, or not compressed as its Content-Encoding says") from None
 
 
 def _parsed(text: bytes, what: str) -> Any:
@@ -142,6 +158,28 @@ def error_response(error: HeadwaterError) -> web.Response:
     response = json_response({"code": error.code, "message": error.message}, error.entry.http_status)
     if error.entry.retry is not Retry.NEVER:
         response.headers["Retry-After"] = "1"
+    return response
+
+
+@web.middleware
+async def cors_middleware(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Let pages of any origin call functions; a key goes into a header, so no page has one that was not given it."""
+    origin = request.headers.get("Origin", "")
+    if request.path not in _OPEN_PATHS or not origin or not origin.isascii():
+        response: web.StreamResponse = await handler(request)
+        return response
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        response = web.Response(status=204)
+        response.headers["Access-Control-Allow-Methods"] = _METHODS
+        response.headers["Access-Control-Max-Age"] = _PREFLIGHT_S
+        wanted = request.headers.get("Access-Control-Request-Headers", "")
+        if wanted and wanted.isascii():
+            response.headers["Access-Control-Allow-Headers"] = wanted
+    else:
+        response = await handler(request)
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Allow-Credentials"] = "true"
+    response.headers["Vary"] = "Origin, Access-Control-Request-Headers"
     return response
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import HeadwaterError, TransientError
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
 
+logger = logging.getLogger("headwater.hub")
+
+_HISTORY_LOG_S = 60.0
+_SOCKETS_FACTOR = 2  # sockets that have not said who they are may be so many times the connections
+
+
+def _at_end_of_turn(action: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_soon(action)
+
 
 class Hub:
     """Knows every connection; at most one for each session id.
@@ -28,6 +39,8 @@ class Hub:
         limits: Bounds.
         mono_s: Monotonic clock.
         history_ends: Called with a client's newest ts that is ahead of ours; says how to refuse it, if so.
+            Any client can cause it, so the hub writes the log line, not too often.
+        soon: Calls something at the end of this turn of the event loop.
     """
 
     def __init__(
@@ -39,6 +52,7 @@ class Hub:
         limits: ConnectionLimits,
         mono_s: Callable[[], float],
         history_ends: Callable[[int], HeadwaterError | None],
+        soon: Callable[[Callable[[], None]], object] = _at_end_of_turn,
     ) -> None:
         self.core = core
         self.mutations = mutations
@@ -46,15 +60,25 @@ class Hub:
         self.metrics = metrics
         self.limits = limits
         self.mono_s = mono_s
-        self.frames = SharedFrames()
+        self.frames = SharedFrames(soon)
         self._history_ends = history_ends
+        self._history_logged_s: float | None = None
         self._connections: dict[Connection, None] = {}
         self._by_session: dict[bytes, Connection] = {}
         self._blocked: dict[Connection, None] = {}
         self._draining = False
 
-    def accept(self, sink: Sink) -> Connection:
-        """Return the connection of a new socket."""
+    @property
+    def is_full(self) -> bool:
+        """Whether not even a socket can be taken: too many for each to be told so in the protocol."""
+        return len(self._connections) >= _SOCKETS_FACTOR * self.limits.connections_max
+
+    def accept(self, sink: Sink) -> Connection | None:
+        """Return the connection of a new socket, None if there are too many; it is cut off then."""
+        if self.is_full:
+            self.metrics.sessions_refused.labels("overloaded").inc()
+            sink.abort()
+            return None
         connection = Connection(self, sink)
         self._connections[connection] = None
         self.metrics.sessions.set(len(self._connections))
@@ -67,8 +91,18 @@ class Hub:
         if len(self._connections) > self.limits.connections_max:
             return TransientError("the server has as many connections as it may", code="overloaded")
         if last_ts > self.core.published_ts:
-            return self._history_ends(last_ts)
+            refusal = self._history_ends(last_ts)
+            if refusal is not None:
+                self._log_history_lost(last_ts)
+            return refusal
         return None
+
+    def _log_history_lost(self, last_ts: int) -> None:
+        now_s = self.mono_s()
+        if self._history_logged_s is None or now_s - self._history_logged_s >= _HISTORY_LOG_S:
+            self._history_logged_s = now_s
+            fields = {"client_ts": last_ts, "ts": self.core.published_ts}
+            logger.error("history_lost", extra={"fields": fields})
 
     def take_over(self, connection: Connection) -> None:
         """Make a connection the one of its session; the one before is ended first."""

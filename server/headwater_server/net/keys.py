@@ -28,28 +28,45 @@ def new_key(random_bytes: Callable[[int], bytes]) -> str:
 
 def hash_key(key: str) -> bytes:
     """Return what is stored of a key; keys carry 256 random bits, so a plain hash is enough."""
-    return blake2b(key.encode(), digest_size=32, person=b"headwater-key").digest()
+    # Header bytes that are no text come as surrogates: such a key is wrong, not a fault.
+    return blake2b(key.encode(errors="surrogateescape"), digest_size=32, person=b"headwater-key").digest()
 
 
 def write_key_file(path: Path, key: str) -> None:
-    """Write the key to a file that only its owner can read; an old file is replaced whole."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write the key durably to a new file that only its owner can read; a file of that name is removed first."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(key + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
+    sync_key_file(path)
+
+
+def sync_key_file(path: Path) -> None:
+    """Return when a key file is durable under its name."""
+    for part in (path, path.parent):
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def move_key_file(old: Path, new: Path) -> None:
+    """Give a durable key file another name, durably; a file of that name is replaced."""
+    old.rename(new)
+    sync_key_file(new)
 
 
 def read_key_file(path: Path) -> str:
     """Return the key in a file.
 
     Raises:
-        RequestError: `invalid_request` when the key is too short to be safe.
+        RequestError: `invalid_request` when it is not text, or too short to be safe.
     """
-    key = path.read_text().strip()
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise RequestError(f"the key file {path} is not UTF-8 text") from None
     if len(key) < KEY_LENGTH_MIN:
         raise RequestError(f"the key in {path} is shorter than {KEY_LENGTH_MIN} characters; use a random one")
     return key

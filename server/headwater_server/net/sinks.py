@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 from headwater_protocol.frames import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aiohttp import web
     from headwater_protocol.server_session import SameTransitions
 
 _BINARY_FINAL = 0x82
 _CLOSE_TIMEOUT_S = 2.0
+_ENTRY_BYTES = 256  # what an entry of a cache costs besides its bytes
 
 
 class Sink(Protocol):
@@ -48,26 +49,45 @@ def websocket_frame(message: bytes) -> bytes:
     return struct.pack(">BBQ", _BINARY_FINAL, 127, length) + message
 
 
+class _Transitions(dict[tuple[object, ...], tuple[bytes, bytes]]):
+    """Tells the size of each entry before it goes in; looking one up costs what it costs in a dict."""
+
+    def __init__(self, make_room: Callable[[int], None]) -> None:
+        super().__init__()
+        self._make_room = make_room
+
+    def __setitem__(self, key: tuple[object, ...], made: tuple[bytes, bytes]) -> None:
+        self._make_room(2 * len(made[1]))  # the key holds the changes that the message was joined from
+        super().__setitem__(key, made)
+
+
 class SharedFrames:
     """What goes to many clients in one step, made once: their equal transitions, and the frames of messages.
 
-    Bounded: it holds what one step of the event loop sends, and at most `entries_max` of each.
+    Bounded: it holds what one turn of the event loop sends, at most `bytes_max` of it or a
+    single larger message.
+
+    Args:
+        soon: Calls something at the end of this turn of the event loop.
+        bytes_max: Bound of all entries together.
 
     Attributes:
         transitions: For `ServerSession.transition`.
     """
 
-    def __init__(self, entries_max: int = 256) -> None:
-        self._entries_max = entries_max
+    def __init__(self, soon: Callable[[Callable[[], None]], object], bytes_max: int = 8 << 20) -> None:
+        self._soon = soon
+        self._bytes_max = bytes_max
         self._frames: dict[bytes, bytes] = {}
-        self.transitions: SameTransitions = {}
+        self._clear_due = False
+        self.held_bytes = 0
+        self.transitions: SameTransitions = _Transitions(self._make_room)
 
     def frame(self, message: bytes) -> bytes:
         """Return the WebSocket frame of a message."""
         found = self._frames.get(message)
         if found is None:
-            if len(self._frames) >= self._entries_max or len(self.transitions) >= self._entries_max:
-                self.clear()
+            self._make_room(2 * len(message))
             found = self._frames[message] = websocket_frame(message)
         return found
 
@@ -75,6 +95,20 @@ class SharedFrames:
         """Forget them; called after each publish."""
         self._frames.clear()
         self.transitions.clear()
+        self.held_bytes = 0
+
+    def _make_room(self, size_bytes: int) -> None:
+        size_bytes += _ENTRY_BYTES
+        if self.held_bytes + size_bytes > self._bytes_max:
+            self.clear()
+        self.held_bytes += size_bytes
+        if not self._clear_due:  # results of rounds are sent outside of a publish
+            self._clear_due = True
+            self._soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._clear_due = False
+        self.clear()
 
 
 class WebSocketSink:
@@ -128,6 +162,7 @@ class TcpSink:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._cut: asyncio.TimerHandle | None = None
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Send messages."""
@@ -139,8 +174,18 @@ class TcpSink:
         return self._transport.get_write_buffer_size()
 
     def close(self, code: int, reason: str) -> None:
-        """Flush and close; TCP has no close code, the fatal message before it says why."""
-        self._transport.close()
+        """Flush and close; TCP has no close code, the fatal message before it says why.
+
+        A client that does not read is cut off: its buffer would never be empty.
+        """
+        if self._cut is None:
+            self._cut = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
+            self._transport.close()
+
+    def lost(self) -> None:
+        """The socket has ended."""
+        if self._cut is not None:
+            self._cut.cancel()
 
     def abort(self) -> None:
         """Cut the connection."""

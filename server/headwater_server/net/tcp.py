@@ -20,13 +20,16 @@ class TcpShell(asyncio.Protocol):
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._sink: TcpSink | None = None
         self._connection: Connection | None = None
         self._decoder: FrameDecoder | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a new connection."""
-        self._connection = self._hub.accept(TcpSink(cast("asyncio.Transport", transport)))
-        self._decoder = FrameDecoder(self._connection.frame_limit_bytes)
+        self._sink = TcpSink(cast("asyncio.Transport", transport))
+        self._connection = self._hub.accept(self._sink)
+        if self._connection is not None:
+            self._decoder = FrameDecoder(self._connection.frame_limit_bytes)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes apart; the limit of a frame is looked at before it is buffered."""
@@ -42,5 +45,7 @@ class TcpShell(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket has ended."""
+        if self._sink is not None:
+            self._sink.lost()
         if self._connection is not None:
             self._connection.lost()

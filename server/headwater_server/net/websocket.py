@@ -30,9 +30,13 @@ class WebSocketShell:
         socket = web.WebSocketResponse(max_msg_size=limit, compress=False, autoping=True)
         if not socket.can_prepare(request):
             raise web.HTTPUpgradeRequired(text="/sync is a WebSocket")
+        if self._hub.is_full:
+            raise web.HTTPServiceUnavailable(text="the server has as many connections as it may")
         await socket.prepare(request)
         transport = cast("asyncio.Transport", request.transport)
         connection = self._hub.accept(WebSocketSink(socket, transport, self._hub.frames))
+        if connection is None:
+            return socket
         try:
             async for message in socket:
                 if message.type is WSMsgType.BINARY:

@@ -56,7 +56,10 @@ class Content:
     @property
     def size_bytes(self) -> int:
         """What this content costs in memory, roughly."""
-        return len(self.data) + len(self.bounds or b"") + 64 * len(self.ids or ()) + 256
+        size = len(self.data) + len(self.bounds or b"") + 64 * len(self.ids or ()) + 256
+        if self.failure is not None:
+            size += 4 * len(self.failure.message) + len(self.failure.data or b"")
+        return size
 
 
 class ContentStore:

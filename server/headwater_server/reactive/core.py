@@ -105,9 +105,11 @@ class ReactiveCore:
 
     # ------------------------------------------------------------------------ sessions
 
-    def connect(self, handle: Any, identity: bytes | None = None) -> Session:
+    def connect(
+        self, handle: Any, identity: bytes | None = None, kept_back: Callable[[Any], None] | None = None
+    ) -> Session:
         """Return the session of a new connection: nothing shown, nothing subscribed."""
-        session = Session(handle, identity)
+        session = Session(handle, identity, kept_back)
         self._sessions[session] = None
         return session
 
@@ -130,12 +132,11 @@ class ReactiveCore:
         for number in remove:
             subscription = session.subscriptions.pop(number)
             self._live.unsubscribe(subscription.query, session)
-            session.removed.append(number)
+            session.removed[number] = None
         for query in add:
             if query.query in session.subscriptions:
                 raise ValueError(f"query {query.query} is subscribed already")
-            if query.query in session.removed:
-                session.removed.remove(query.query)
+            session.removed.pop(query.query, None)
             live = self._live.subscribe(QueryKey(query.name, query.arguments, query.journal), session)
             session.subscriptions[query.query] = Subscription(live, query.digest)
         session.due = True
@@ -374,16 +375,12 @@ class ReactiveCore:
         """Put the answers of a batch into their sessions, before any of them moves."""
         for session, answer, ts in answers:
             if not session.closed:
-                session.answers.append(answer)
-                session.due = True
-                session.cover = max(session.cover, ts)
+                session.take_answer(answer, ts)
                 touched[session] = 1
 
     def _answer(self, session: Session, answer: Any, ts: int) -> None:
         if not session.closed:
-            session.answers.append(answer)
-            session.due = True
-            session.cover = max(session.cover, ts)
+            session.take_answer(answer, ts)
             self._advance(session)
 
     def _hold(self, ts: int, release: Callable[[], None]) -> None:

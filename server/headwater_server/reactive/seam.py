@@ -28,7 +28,7 @@ class ReactiveOptions:
         rounds: How rounds are formed.
         delta_ring_bytes: Recent results kept as bases of deltas.
         body_memo_bytes: Encoded changes kept for further clients that need the same.
-        parked_bytes: Results kept, while they are right, that nobody looks at any more.
+        parked_bytes: Results and their keys kept, while they are right, that nobody looks at any more.
         strikes: So many deaths of a worker during a query make it a killed one.
         retry_first_ms: Pause before a killed query is tried again; doubles each time.
         retry_longest_ms: Upper bound of that pause.
@@ -56,6 +56,7 @@ class Effects(Protocol):
     """What the core has done by its surroundings.
 
     No method may call the core, with one exception: `deliver` may call `block` and `disconnect`.
+    It must not raise: it is called in the middle of a step.
     """
 
     def open_round(self, worker: int, round: int) -> None:  # noqa: A002

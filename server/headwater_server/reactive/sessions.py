@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from headwater_server.reactive.contents import Content
 
@@ -25,6 +25,11 @@ class QueryKey(NamedTuple):
     name: str
     arguments: bytes
     journal: bytes | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What this key costs in memory at most: Python's texts take up to four bytes a character."""
+        return 4 * len(self.name) + len(self.arguments) + len(self.journal or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +193,16 @@ class Subscription:
         shown: Digest of the content the client holds over this connection; None before the first.
         resumed: Digest of the value the client says it kept from an earlier connection; None
             once something has been shown.
+        size_bytes: Of the key it was made with.
     """
 
-    __slots__ = ("query", "resumed", "shown")
+    __slots__ = ("query", "resumed", "shown", "size_bytes")
 
     def __init__(self, query: LiveQuery, resumed: bytes | None) -> None:
         self.query = query
         self.shown: bytes | None = None
         self.resumed = resumed
+        self.size_bytes = query.key.size_bytes
 
     def differs(self, version: Version) -> bool:
         """Tell whether the client does not hold this version's content and journal yet."""
@@ -209,7 +216,7 @@ class Session:
         handle: Whatever the server wants to find again when something is delivered.
         ts: Where the client stands: 0 before its first transition.
         subscriptions: By the client's number of the query.
-        removed: Queries taken away since the last transition.
+        removed: Queries taken away since the last transition, in order.
         answers: Ready to be sent, in order. Not empty only while the session is blocked.
         cover: The next transition that counts must reach at least this ts.
         due: A transition is owed even if no content differs.
@@ -217,19 +224,23 @@ class Session:
         since_ms: Since when it has been stale, monotonic; None while all it shows is up to date.
         round: The round it takes part in, if any.
         hold_ts: No later answer may be sent before this ts is published, to keep their order.
+        kept_back: Told of each answer that has to be kept since the socket cannot take more; it may
+            disconnect the session.
     """
 
     __slots__ = (
-        "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "identity", "removed", "round",
-        "since_ms", "subscriptions", "ts",
+        "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "identity", "kept_back", "removed",
+        "round", "since_ms", "subscriptions", "ts",
     )  # fmt: skip
 
-    def __init__(self, handle: Any, identity: bytes | None) -> None:
+    def __init__(
+        self, handle: Any, identity: bytes | None, kept_back: Callable[[Any], None] | None = None
+    ) -> None:
         self.handle = handle
         self.identity = identity
         self.ts = 0
         self.subscriptions: dict[int, Subscription] = {}
-        self.removed: list[int] = []
+        self.removed: dict[int, None] = {}
         self.answers: deque[Any] = deque()
         self.cover = 0
         self.due = False
@@ -238,6 +249,15 @@ class Session:
         self.since_ms: float | None = None
         self.round: Snapshot | None = None
         self.hold_ts = 0
+        self.kept_back = kept_back
+
+    def take_answer(self, answer: Any, ts: int) -> None:
+        """Keep an answer until the session is advanced; a transition that covers `ts` is owed from then on."""
+        self.answers.append(answer)
+        self.due = True
+        self.cover = max(self.cover, ts)
+        if self.blocked and self.kept_back is not None:
+            self.kept_back(answer)
 
     def versions_at(self, ts: int) -> list[Version] | None:
         """Return what its queries show at `ts`, in their order; None if one of them has no version there."""

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
     from headwater_server.reactive.contents import Content, ContentStore
 
+_NAME_CHARACTERS_MAX = 512
+_PARKED_QUERY_BYTES = 512
+
 
 class RunCosts:
-    """Moving average of how long functions run; remembers a bounded number of names."""
+    """Moving average of how long functions run; remembers a bounded number of names of bounded length."""
 
     def __init__(self, weight: float, first_ms: float, names_limit: int) -> None:
         self._weight = weight
@@ -42,10 +45,11 @@ class RunCosts:
     def ran(self, query: LiveQuery, duration_ms: float) -> None:
         """Learn from a run."""
         name = query.key.name
-        known = self._by_name.pop(name, duration_ms)
-        self._by_name[name] = known + self._weight * (duration_ms - known)
-        if len(self._by_name) > self._names_limit:
-            self._by_name.popitem(last=False)
+        if len(name) <= _NAME_CHARACTERS_MAX:  # a longer one comes from a client, hardly from a bundle
+            known = self._by_name.pop(name, duration_ms)
+            self._by_name[name] = known + self._weight * (duration_ms - known)
+            if len(self._by_name) > self._names_limit:
+                self._by_name.popitem(last=False)
         query.cost_ms += self._weight * (duration_ms - query.cost_ms)
 
 
@@ -165,8 +169,11 @@ class LiveQueries:
         if query.killed:
             return  # else subscribing anew would kill the next worker at once
         versions = query.versions()
-        size = 512 + sum(version.content.size_bytes for version in versions)
-        if size > self._parked_bytes or not any(version.until == FOREVER for version in versions):
+        size = _PARKED_QUERY_BYTES + query.key.size_bytes
+        size += sum(version.content.size_bytes + len(version.journal or b"") for version in versions)
+        failed = any(version.content.failure is not None for version in versions)
+        live = any(version.until == FOREVER for version in versions)
+        if failed or not live or size > self._parked_bytes:
             self._drop(query)
             return
         self._parked.sizes[query] = size

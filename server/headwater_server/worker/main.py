@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from headwater.bundle import Bundle
 from headwater.packing import bundle_hash, invalid_bundle
+from headwater.refusals import encodable
 from headwater_protocol.errors import HeadwaterError, StorageError
 from headwater_storage.directory import DataDirectory, WorkerLock
 from headwater_storage.lmdb_store import LmdbStore
@@ -140,6 +141,6 @@ def _refuse(end: WorkerEnd, error: HeadwaterError) -> int:
     """Answer every request with why the bundle could not be loaded, until the daemon has seen it."""
     with contextlib.suppress(ConnectionError):
         while end.receive() is not None:
-            end.add(Described(None, Failure(error.code, error.message)))
+            end.add(Described(None, Failure(error.code, encodable(error.message))))
             end.flush()
     return 0

@@ -6,6 +6,9 @@ import msgspec
 
 from headwater_server.worker.messages import Failure
 
+REQUEST_NUMBER_BYTES = 8
+"""A row's suffix is the session id and, in so many bytes big-endian, the request number."""
+
 
 class RequestRow(msgspec.Struct, array_like=True, frozen=True):
     """What is stored of one decided call.

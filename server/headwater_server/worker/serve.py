@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from headwater_protocol.errors import ERROR_CODES, Retry, StorageError, error_for
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, REQUESTS, ActiveBundle, CatalogCache
+from headwater_storage.keys import document_key
 from headwater_storage.stored import unpack_stored
 from headwater_storage.transaction import Transaction
+from msgspec.structs import replace
 
 from headwater_server.worker.messages import (
     CloseRound,
@@ -27,7 +29,7 @@ from headwater_server.worker.messages import (
     Usage,
     WrongBundle,
 )
-from headwater_server.worker.request_row import decode_request_row, encode_request_row
+from headwater_server.worker.request_row import REQUEST_NUMBER_BYTES, decode_request_row, encode_request_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +48,10 @@ SLOW_NS = 300_000
 
 UNSENT_BYTES_MAX = 64 * 1024
 NAMES_MAX = 10_000
+NAME_CHARACTERS_MAX = 512
+"""Nothing is remembered of a longer name: it comes from a client, hardly from a bundle."""
+
+_UNSENDABLE = (ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,28 @@ def is_outcome(failure: Failure) -> bool:
 def _query_seed(name: str, arguments: bytes) -> bytes:
     """Return the seed of a query's `ctx.random`: run again over the same data it gives the same result."""
     return blake2b(arguments, digest_size=16, key=name.encode()[:64]).digest()
+
+
+def _unsendable(error: Exception) -> Failure:
+    return Failure("internal_error", f"what the call came to cannot be sent: {type(error).__name__}")
+
+
+_OVERTAKEN = Failure(
+    "unavailable",
+    "this mutation was refused before, and later ones of its session have been decided since: it was not run",
+)
+
+
+def _is_overtaken(snapshot: StoreSnapshot, request: bytes) -> bool:
+    """Tell whether a later mutation of the same session has been decided.
+
+    A refusal (no room on the disk, no bundle) is no outcome and not remembered. If its answer
+    was lost it is sent again, and must not take effect behind what came after it.
+    """
+    session, number = request[:-REQUEST_NUMBER_BYTES], int.from_bytes(request[-REQUEST_NUMBER_BYTES:], "big")
+    first = document_key(REQUESTS, session + (number + 1).to_bytes(REQUEST_NUMBER_BYTES, "big"))
+    last = document_key(REQUESTS, session + b"\xff" * REQUEST_NUMBER_BYTES)
+    return any(True for _ in snapshot.documents(first, last))
 
 
 class Server:
@@ -139,12 +167,9 @@ class Server:
 
     def _handle(self, message: DaemonMessage) -> None:
         match message:
-            case RunMutation():
+            case RunMutation() | RunQuery():
                 self._send_before_slow(message.name)
-                self._run_mutation(message)
-            case RunQuery():
-                self._send_before_slow(message.name)
-                self._run_query(message)
+                self._run(message)
             case OpenRound():
                 self._open_round(message.round)
             case CloseRound():
@@ -218,23 +243,27 @@ class Server:
 
     # ------------------------------------------------------------------ calls
 
-    def _begin(self, call: int, started_ns: int) -> None:
-        self._progress.begin(call, started_ns)
-        self._guard.active = True
+    def _run(self, message: RunMutation | RunQuery) -> None:
+        """Answer a call.
 
-    def _end(self) -> None:
-        """Note that the call has ended. Not for one that takes the worker with it: the daemon looks for its number."""
-        self._guard.active = False
+        Whatever ends this worker before the answer is complete is put down to the call, for
+        the daemon looks for its number; put down to nobody, it would end the next worker too.
+        """
+        started_ns = self._mono_ns()
+        self._progress.begin(message.call, started_ns)
+        if isinstance(message, RunQuery):
+            self._run_query(message, started_ns)
+        else:
+            self._run_mutation(message, started_ns)
         self._progress.end()
 
-    def _run_query(self, message: RunQuery) -> None:
-        started_ns = self._mono_ns()
+    def _run_query(self, message: RunQuery, started_ns: int) -> None:
         snapshot = self._rounds[message.round] if message.round else self._fresh_snapshot(started_ns)
         transaction = self._transaction(snapshot, self._wall_us(), writable=False)
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
-        self._begin(message.call, started_ns)
+        self._guard.active = True
         outcome = self._bundle.call_query(
             message.name,
             message.arguments,
@@ -244,28 +273,30 @@ class Server:
             seed=_query_seed(message.name, message.arguments),
             internal_allowed=message.internal,
         )
+        self._guard.active = False
         failure, content = self._checked(outcome)
-        self._end()
         result = outcome.result if content is not None else None
-        self._link.add(
-            QueryDone(
-                message.call,
-                transaction.begin_ts,
-                content,
-                result.bounds if result else None,
-                result.ids if result else None,
-                failure,
-                transaction.points,
-                transaction.ranges,
-                outcome.identity_read,
-                outcome.journal,
-                self._usage(message.name, started_ns, transaction),
-                self._output.take(),
-            )
+        done = QueryDone(
+            message.call,
+            transaction.begin_ts,
+            content,
+            result.bounds if result else None,
+            result.ids if result else None,
+            failure,
+            transaction.points,
+            transaction.ranges,
+            outcome.identity_read,
+            outcome.journal,
+            self._usage(message.name, started_ns, transaction),
+            self._output.take(),
         )
+        try:
+            self._link.add(done)
+        except _UNSENDABLE as error:
+            failure = _unsendable(error)
+            self._link.add(replace(done, content=None, bounds=None, ids=None, failure=failure, logs=[]))
 
-    def _run_mutation(self, message: RunMutation) -> None:
-        started_ns = self._mono_ns()
+    def _run_mutation(self, message: RunMutation, started_ns: int) -> None:
         snapshot = self._fresh_snapshot(started_ns)
         now_us = max(self._wall_us(), message.now_us_min)
         transaction = self._transaction(snapshot, now_us, writable=True)
@@ -277,7 +308,13 @@ class Server:
             if stored is not None:
                 self._answer_duplicate(message, transaction, stored, started_ns)
                 return
-        self._begin(message.call, started_ns)
+            if _is_overtaken(snapshot, message.request):
+                usage = self._usage(message.name, started_ns, transaction)
+                self._link.add(
+                    MutationDone(message.call, transaction.begin_ts, None, _OVERTAKEN, None, False, usage)
+                )
+                return
+        self._guard.active = True
         outcome = self._bundle.call_mutation(
             message.name,
             message.arguments,
@@ -286,9 +323,24 @@ class Server:
             seed=self._random_bytes(16),
             internal_allowed=message.internal,
         )
+        self._guard.active = False
         failure, content = self._checked(outcome)
-        self._end()
         usage = self._usage(message.name, started_ns, transaction)
+        logs = self._output.take()
+        try:
+            self._propose(message, transaction, content, failure, usage, logs)
+        except _UNSENDABLE as error:
+            self._propose(message, transaction, None, _unsendable(error), usage, [])
+
+    def _propose(
+        self,
+        message: RunMutation,
+        transaction: Transaction,
+        content: bytes | None,
+        failure: Failure | None,
+        usage: Usage,
+        logs: list[tuple[str, str]],
+    ) -> None:
         if failure is not None:
             transaction.discard_writes()
         if message.request is not None and (failure is None or is_outcome(failure)):
@@ -304,7 +356,7 @@ class Server:
                 proposal if proposal.writes else None,
                 False,
                 usage,
-                self._output.take(),
+                logs,
             )
         )
 
@@ -323,32 +375,29 @@ class Server:
         self._link.add(MutationDone(message.call, transaction.begin_ts, outcome, failure, None, True, usage))
 
     def _checked(self, outcome: CallOutcome) -> tuple[Failure | None, bytes | None]:
-        """Return how a call failed, or its encoded result.
-
-        Raises:
-            MemoryError: The call ran out of memory. What state that left this process in is
-                known to nobody, so it must end.
-        """
+        """Return how a call failed, or its encoded result."""
         failed = outcome.failure
         if failed is not None:
-            if failed.message.startswith(MemoryError.__name__):
-                raise MemoryError
-            return Failure(failed.code, failed.message, failed.data, failed.trace), None
+            too_long = self._too_long("data of the ApplicationError", failed.data or b"")
+            return too_long or Failure(failed.code, failed.message, failed.data, failed.trace), None
         if outcome.result is None:
             return Failure("internal_error", "the call came to nothing"), None
         content = outcome.result.content
+        too_long = self._too_long("result", content)
+        return too_long, None if too_long else content
+
+    def _too_long(self, what: str, content: bytes) -> Failure | None:
         limit = self._limits.result_limit_bytes
-        if len(content) > limit:
-            return Failure(
-                "too_many_bytes", f"the result has {len(content)} bytes; the limit is {limit}"
-            ), None
-        return None, content
+        if len(content) <= limit:
+            return None
+        return Failure("too_many_bytes", f"the {what} has {len(content)} bytes; the limit is {limit}")
 
     def _usage(self, name: str, started_ns: int, transaction: Transaction) -> Usage:
         duration_ns = self._mono_ns() - started_ns
         if len(self._durations_ns) >= NAMES_MAX:
             self._durations_ns.clear()  # names come from clients and need not be functions
-        self._durations_ns[name] = duration_ns
+        if len(name) <= NAME_CHARACTERS_MAX:
+            self._durations_ns[name] = duration_ns
         used = transaction.usage
         return Usage(
             duration_ns // 1000,

@@ -222,6 +222,7 @@ def test_unknown_and_hidden_functions(world: World) -> None:
         ("f:on", "there is no function 'f:on'; did you mean `f:one`?"),
         ("f:concealed", "there is no function 'f:concealed'"),
         ("", "there is no function ''"),
+        ("f:o" * 1000, f"there is no function '{('f:o' * 67)[:200]}…'"),
         ("f:add", "f:add is a mutation, not a query"),
     ):
         failure = call(name, encode({}), world.backend).failure
@@ -267,6 +268,31 @@ def test_other_errors_are_internal_and_say_where(world: World, what: str, messag
     assert "bundle/f.py" in lines[1]
     assert "headwater" not in lines[1]
     assert lines[-1] == message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ValueError(text)",
+        "ApplicationError(1, message=text)",
+        "__import__('headwater_protocol').errors.RequestError(text)",
+        "ApplicationError({1: text})",
+        "type('Named' + text[:20], (Exception,), {})(text)",
+    ],
+)
+def test_texts_of_errors_can_be_encoded_and_are_bounded(world: World, error: str) -> None:
+    for text in ("'a file ' + chr(0xDCFF)", "'x' * 100_000 + chr(0xDCFF)"):
+        failure = world.refused(world.mutation, "f:fails", what=f"raised({error.replace('text', text)})")
+        encode([failure.message, failure.trace])
+        assert len(failure.message) < 20_000
+        assert len(failure.trace) < 20_000
+
+
+def test_a_call_without_memory_is_left_to_its_process(world: World) -> None:
+    with pytest.raises(MemoryError):
+        world.mutation("f:fails", what="raised(MemoryError())")
+    said = world.refused(world.mutation, "f:fails", what="raised(KeyError('MemoryError'))")
+    assert said.code == "internal_error"
 
 
 def test_long_traces_are_cut(world: World) -> None:

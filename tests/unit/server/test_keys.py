@@ -26,6 +26,19 @@ def test_a_short_key_is_refused(tmp_path: Path) -> None:
         read_key_file(tmp_path / "key")
 
 
+def test_a_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe" * 40)
+    with pytest.raises(RequestError, match="not UTF-8"):
+        read_key_file(tmp_path / "key")
+
+
+def test_a_key_that_is_no_text_is_wrong() -> None:
+    """Header bytes that are no text come as surrogates."""
+    with pytest.raises(RequestError) as caught:
+        AdminKeys(hash_key("right" * 8)).require(b"\xff\xfe".decode(errors="surrogateescape"))
+    assert caught.value.code == "unauthenticated"
+
+
 def test_only_the_valid_key_opens() -> None:
     keys = AdminKeys(hash_key("right" * 8))
     keys.require("right" * 8)

@@ -55,6 +55,10 @@ def test_failures_differ_from_results_and_from_each_other():
     assert len(digests) == 4
 
 
+def test_the_text_of_a_failure_counts():
+    assert Content.failed(ErrorBody("a", "x" * 5_000, b"y" * 5_000)).size_bytes > 10_000
+
+
 def test_a_list_that_slides_costs_its_new_element():
     old, new = rows(*range(50)), rows(*range(1, 51))
     operations = delta(old, new)

@@ -239,6 +239,33 @@ def test_parked_results_are_bounded_in_bytes():
     assert 0 < len(steps.core._live.by_key) < 10
 
 
+def test_the_keys_of_parked_results_count():
+    steps = Steps(parked_bytes=100_000)
+    for number in range(10):
+        for key in ({"arguments": bytes([number]) * 30_000}, {"journal": bytes([number]) * 30_000}):
+            session = steps.core.connect("a")
+            query = AddQuery(1, "m:q", **({"arguments": b"\x80"} | key))
+            steps.core.modify(session, [query], [])
+            steps.open()
+            steps.done([1])
+            steps.core.disconnect(session)
+            steps.core.check()
+    kept = [len(key.arguments) + len(key.journal or b"") for key in steps.core._live.by_key]
+    assert 60_000 < sum(kept) <= 100_000
+
+
+def test_a_failure_that_nobody_looks_at_is_dropped():
+    steps = Steps()
+    for number in range(3):
+        session = steps.subscribe("a", f"m:q{number}")
+        steps.open()
+        steps.done(Content.failed(ErrorBody("unknown_function", "there is no such function")))
+        steps.core.disconnect(session)
+        steps.core.check()
+    assert steps.core._live.by_key == {}
+    assert len(steps.core._live.tracker) == 0
+
+
 def test_a_query_added_again_before_the_transition_is_not_reported_as_removed():
     steps = Steps()
     session = steps.subscribe("a", "m:q")

@@ -1,7 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING, Any
+
 import pytest
-from headwater_server.net.sinks import SharedFrames, websocket_frame
+from headwater_protocol.codec import encode_message
+from headwater_protocol.limits import ServerLimits
+from headwater_protocol.messages import Connect
+from headwater_protocol.server_session import ServerSession
+from headwater_server.net.sinks import SharedFrames, TcpSink, websocket_frame
+from headwater_server.net.tcp import TcpShell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BOUND = 10_000
 
 
 @pytest.mark.parametrize(
@@ -18,11 +31,167 @@ def test_frames_have_the_shortest_length_form(size: int, head: bytes) -> None:
     assert websocket_frame(b"x" * size) == head + b"x" * size
 
 
+class Turn:
+    """A turn of the event loop; `end` runs what was put off to it."""
+
+    def __init__(self) -> None:
+        self.actions: list[Callable[[], None]] = []
+
+    def soon(self, action: Callable[[], None]) -> None:
+        self.actions.append(action)
+
+    def end(self) -> None:
+        actions, self.actions = self.actions, []
+        for action in actions:
+            action()
+
+
+def opened() -> ServerSession:
+    session = ServerSession(ServerLimits())
+    session.receive(encode_message(Connect((1,), b"s" * 16, 0, None, "test")))
+    session.welcome(b"i" * 16, 1)
+    return session
+
+
 def test_a_frame_is_built_once_for_all_and_forgotten_in_bounds() -> None:
-    frames = SharedFrames(entries_max=2)
+    turn = Turn()
+    frames = SharedFrames(turn.soon, bytes_max=BOUND)
     first = frames.frame(b"a")
     assert frames.frame(b"a") is first
-    frames.frame(b"b")
-    frames.frame(b"c")
+    for number in range(100):
+        frames.frame(b"b" * 1_000 + bytes([number]))
+        assert frames.held_bytes <= BOUND
     assert frames.frame(b"a") is not first
     assert frames.frame(b"a") == first
+    large = frames.frame(b"c" * BOUND)
+    assert frames.frame(b"c" * BOUND) is large, "one that is larger than all may be goes to many as well"
+
+
+def test_shared_transitions_are_bounded_in_bytes_though_no_frame_is_made_of_them() -> None:
+    """On TCP, and where an answer goes with them, there is no frame."""
+    frames = SharedFrames(Turn().soon, bytes_max=BOUND)
+    for ts in range(2, 100):
+        session = opened()
+        made = session.transition(ts, [], frames.transitions)
+        assert made
+        before = len(frames.transitions)
+        opened().transition(ts, [], frames.transitions)
+        assert len(frames.transitions) == before, "made once"
+        assert sum(len(entry[1]) for entry in frames.transitions.values()) <= BOUND
+    assert len(frames.transitions) < 40
+
+
+def test_nothing_shared_outlives_the_turn_that_sent_it() -> None:
+    turn = Turn()
+    frames = SharedFrames(turn.soon)
+    for ts in (2, 3):
+        opened().transition(ts, [], frames.transitions)
+        frames.frame(b"a")
+        assert len(turn.actions) == 1
+        turn.end()
+        assert (dict(frames.transitions), frames.held_bytes) == ({}, 0)
+        assert not frames._frames
+    frames.frame(b"a")
+    frames.clear()
+    turn.end()
+    frames.frame(b"a")
+    assert len(turn.actions) == 1
+
+
+class UnreadTransport:
+    """Never gets rid of what was written; so `close` alone never ends it."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.aborted = self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Timers:
+    """Timers of a loop, which a test lets go off."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.set: list[tuple[float, Callable[[], None]]] = []
+        self.cancelled = 0
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self._call_later)
+
+    def _call_later(self, pause_s: float, action: Callable[[], None]) -> Timers:
+        self.set.append((pause_s, action))
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+async def test_a_tcp_client_that_does_not_read_its_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers(monkeypatch)
+    transport: Any = UnreadTransport()
+    sink = TcpSink(transport)
+    sink.send([b"the end"])
+    sink.close(1002, "the end")
+    sink.close(1002, "the end")
+    assert transport.closing
+    assert not transport.aborted, "what is on its way may still be read"
+    [(pause_s, action)] = timers.set
+    assert 0 < pause_s < 10
+    action()
+    assert transport.aborted
+
+
+class OneConnection:
+    """A hub and its connection in one; ends it when a frame comes."""
+
+    frame_limit_bytes = 100
+
+    def __init__(self) -> None:
+        self.sink: Any = None
+
+    def accept(self, sink: TcpSink) -> OneConnection:
+        self.sink = sink
+        return self
+
+    def receive(self, frame: bytes) -> None:
+        self.sink.close(1002, "the end")
+
+    def lost(self) -> None:
+        pass
+
+
+async def test_the_timer_of_a_tcp_connection_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers(monkeypatch)
+    hub: Any = OneConnection()
+    transport: Any = UnreadTransport()
+    shell = TcpShell(hub)
+    shell.connection_made(transport)
+    shell.data_received(b"\x00\x00\x00\x01x")
+    assert len(timers.set) == 1
+    shell.connection_lost(None)
+    assert timers.cancelled == 1
+
+
+async def test_a_tcp_socket_that_the_hub_does_not_take_is_left_alone() -> None:
+    class FullHub:
+        def accept(self, sink: TcpSink) -> None:
+            sink.abort()
+
+    hub: Any = FullHub()
+    transport: Any = UnreadTransport()
+    shell = TcpShell(hub)
+    shell.connection_made(transport)
+    assert transport.aborted
+    shell.data_received(b"\x00\x00\x00\x01x")
+    shell.connection_lost(None)

@@ -88,3 +88,14 @@ def test_the_workers_end_receives_several_and_sends_several_at_once() -> None:
         assert [m.manifest for m in split.feed(ours.recv(4096))] == [b"{}", b"[]"]
         ours.shutdown(socket.SHUT_WR)
         assert end.receive() is None
+
+
+def test_of_a_message_that_cannot_be_encoded_nothing_is_left() -> None:
+    writer = FrameWriter()
+    writer.add(CloseRound(1))
+    with pytest.raises(UnicodeEncodeError):
+        writer.add(RunQuery(1, 1, "\udcff", b"x" * 100_000))
+    with pytest.raises(ValueError, match="the limit is"):
+        writer.add(RunQuery(1, 1, "a:b", bytes(FRAME_BYTES_MAX)))
+    writer.add(CloseRound(2))
+    assert splitter().feed(writer.take()) == [CloseRound(1), CloseRound(2)]

@@ -25,6 +25,13 @@ def test_log_records_keep_their_level() -> None:
     assert output.take() == [("warning", "3 rows")]
 
 
+def test_lone_surrogates_are_escaped() -> None:
+    output = CallOutput(10, 10)
+    print("\udcff", file=output.streams[0])
+    output.add("l\udcff", "\udcff" * 10)
+    assert output.take() == [("info", "\\udcff"), ("l\\udcff", "\\udcff\\u")]
+
+
 def test_a_flood_of_lines_is_cut_once_and_said() -> None:
     output = CallOutput(3, 1000)
     for i in range(100):

@@ -1,0 +1,370 @@
+"""Connections over a real hub, core and protocol session; sockets, mutations and workers are stood in for."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from headwater_protocol.codec import decode_server_message, encode_message
+from headwater_protocol.errors import HeadwaterError, LocalProtocolError, TransientError
+from headwater_protocol.messages import (
+    Action,
+    ActionAnswer,
+    AddQuery,
+    Authenticate,
+    ClientMessage,
+    Connect,
+    ErrorBody,
+    FatalError,
+    ModifyQuerySet,
+    Mutation,
+    MutationAnswer,
+    Ping,
+    Pong,
+    Transition,
+    Welcome,
+)
+from headwater_server.functions.mutations import Decision
+from headwater_server.net.connection import Connection, ConnectionLimits
+from headwater_server.net.hub import Hub
+from headwater_server.observe.metrics import Metrics
+from headwater_server.reactive.sessions import Moved
+from support.reactive_steps import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+BUFFER = 1_000
+
+
+class MemorySink:
+    """A client that reads when it is told to. Loses nothing."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.unsent = 0
+        self.closed: int | None = None
+        self.aborted = False
+        self.fault: Exception | None = None
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        if self.fault is not None:
+            raise self.fault
+        for message in messages:
+            self.messages.append(decode_server_message(message))
+            self.unsent += len(message)
+
+    def unsent_bytes(self) -> int:
+        return self.unsent
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = code
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    @property
+    def fatal(self) -> ErrorBody | None:
+        """Why the connection was ended."""
+        last = self.messages[-1] if self.messages else None
+        return last.error if isinstance(last, FatalError) else None
+
+
+class NoMutations:
+    """Takes every mutation and decides none."""
+
+    def attach(self, session: bytes, receiver: object) -> object:
+        return object()
+
+    def detach(self, queue: object, receiver: object) -> None:
+        pass
+
+    def request(self, *_: object, **__: object) -> HeadwaterError | None:
+        return None
+
+
+class Place:
+    """A hub over a core that a test goes through step by step."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.now_s = 0.0
+        self.turn: list[Callable[[], None]] = []
+        self.steps = Steps()
+        self.steps.deliver = lambda session, answers, moved: session.handle.deliver(answers, moved)  # type: ignore[method-assign]
+        self.hub = Hub(
+            self.steps.core,
+            NoMutations(),  # type: ignore[arg-type]
+            b"i" * 16,
+            Metrics(),
+            ConnectionLimits(send_buffer_bytes=BUFFER, **limits),
+            lambda: self.now_s,
+            lambda last_ts: TransientError(f"{last_ts} is ahead"),
+            self.turn.append,
+        )
+
+    def client(self, number: int = 0) -> tuple[Connection, MemorySink]:
+        """Return a connection that has been welcomed."""
+        sink = MemorySink()
+        connection = self.hub.accept(sink)
+        assert connection is not None
+        say(connection, Connect((1,), bytes([number]) * 16, 0, None, "test"))
+        assert isinstance(sink.messages[0], Welcome)
+        sink.unsent = 0
+        return connection, sink
+
+
+def say(connection: Connection, *messages: ClientMessage) -> None:
+    for message in messages:
+        connection.receive(encode_message(message))
+
+
+def subscribe(
+    number: int, name: str, arguments: bytes = b"\x80", journal: bytes | None = None
+) -> ModifyQuerySet:
+    return ModifyQuerySet(number - 1, number, (AddQuery(number, name, arguments, journal),), ())
+
+
+# ---------------------------------------------------------------------------------------- what is not read
+
+
+def actions(number: int) -> ClientMessage:
+    return Action(number, "n" * 100_000, b"\x80")
+
+
+def pings(number: int) -> ClientMessage:
+    return Ping(number)
+
+
+def sign_ins(number: int) -> ClientMessage:
+    return Authenticate(number, "token")
+
+
+@pytest.mark.parametrize("message", [actions, pings, sign_ins])
+def test_a_client_that_asks_and_does_not_read_is_cut_off(message: Callable[[int], ClientMessage]) -> None:
+    place = Place()
+    connection, sink = place.client()
+    for number in range(5_000):
+        say(connection, message(number))
+        if sink.aborted:
+            break
+    assert sink.aborted
+    assert sink.fatal is not None
+    assert sink.fatal.code == "overloaded"
+    assert sink.unsent < 7 * BUFFER
+    assert len(place.hub) == 0
+    place.steps.core.check()
+
+
+def test_a_client_is_not_ended_for_a_large_transition_while_it_reads_it() -> None:
+    place = Place()
+    connection, sink = place.client()
+    say(connection, subscribe(1, "m:q"))
+    place.steps.open()
+    place.steps.done(["x" * 100 * BUFFER])
+    assert sink.unsent > 100 * BUFFER
+    say(connection, *[Ping(number) for number in range(20)])
+    assert isinstance(sink.messages[-1], Pong)
+    assert connection.session is not None
+    assert connection.session.blocked
+    sink.unsent = 0
+    place.hub.look_at_blocked()
+    assert not connection.session.blocked
+
+
+def test_the_answer_to_an_action_does_not_repeat_a_long_name() -> None:
+    connection, sink = Place().client()
+    say(connection, Action(1, "n" * 1_000_000, b"\x80"))
+    answer = sink.messages[-1]
+    assert isinstance(answer, ActionAnswer)
+    assert answer.error is not None
+    assert "n" * 200 in answer.error.message
+    assert len(answer.error.message) < 300
+
+
+def blocked(place: Place) -> tuple[Connection, MemorySink]:
+    connection, sink = place.client()
+    say(connection, subscribe(1, "m:q"), *[Mutation(number, "m:f", b"\x80") for number in range(20)])
+    place.steps.open()
+    place.steps.done(["x" * 2 * BUFFER])
+    assert connection.session is not None
+    assert connection.session.blocked
+    return connection, sink
+
+
+def commit(place: Place, connection: Connection, number: int, decision: Decision) -> None:
+    assert connection.session is not None
+    place.steps.commit(b"other", answers=[(connection.session, (number, decision), place.steps.ts + 1)])
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_answers_kept_for_a_client_that_does_not_read_are_bounded_in_bytes(committed: bool) -> None:
+    place = Place(kept_answers_bytes=10 * BUFFER)
+    connection, sink = blocked(place)
+    session = connection.session
+    assert session is not None
+    for number in range(20):
+        decision = Decision(place.steps.ts + committed, b"\xc4" * 4 * BUFFER, None, committed=committed)
+        if committed:
+            commit(place, connection, number, decision)
+        else:
+            place.steps.core.answer(session, (number, decision), decision.ts)
+        if sink.closed:
+            break
+        assert len(session.answers) <= 2
+    assert sink.fatal is not None
+    assert sink.fatal.code == "overloaded"
+    assert not session.answers
+    assert not sink.aborted, "it may read what is on its way"
+    place.steps.core.check()
+
+
+def test_what_was_kept_is_forgotten_once_it_is_read() -> None:
+    place = Place(kept_answers_bytes=10 * BUFFER)
+    connection, sink = blocked(place)
+    for number in range(20):
+        error = ErrorBody("application_error", "e" * 4 * BUFFER, None)
+        commit(place, connection, number, Decision(place.steps.ts + 1, None, error, committed=True))
+        if number % 2:
+            sink.unsent = 0
+            place.hub.look_at_blocked()
+    sink.unsent = 0
+    place.hub.look_at_blocked()
+    assert sum(isinstance(message, MutationAnswer) for message in sink.messages) == 20
+    assert sink.fatal is None
+
+
+# ---------------------------------------------------------------------------------------- what is subscribed
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda number: subscribe(number, "m" * 3 * BUFFER),
+        lambda number: subscribe(number, "m:q", b"a" * 10 * BUFFER),
+        lambda number: subscribe(number, "m:q", journal=b"j" * 10 * BUFFER),
+    ],
+)
+def test_the_queries_of_a_session_are_bounded_in_bytes(query: Callable[[int], ModifyQuerySet]) -> None:
+    place = Place(subscribed_bytes=25 * BUFFER)
+    connection, sink = place.client()
+    say(connection, query(1), query(2))
+    assert sink.fatal is None
+    say(connection, query(3))
+    assert sink.fatal is not None
+    assert sink.fatal.code == "frame_too_large"
+    assert str(25 * BUFFER) in sink.fatal.message
+    assert sink.closed == 1009
+    assert place.steps.core._live.by_key == {}
+
+
+def test_a_query_that_was_removed_makes_room() -> None:
+    place = Place(subscribed_bytes=25 * BUFFER)
+    connection, sink = place.client()
+    for number in range(1, 50):
+        add = AddQuery(number, "m:q", bytes([number]) * 10 * BUFFER)
+        say(connection, ModifyQuerySet(number - 1, number, (add,), (number - 2,) if number > 2 else ()))
+    assert sink.fatal is None
+
+
+def test_removals_that_no_transition_has_told_are_bounded() -> None:
+    place = Place()
+    connection, sink = place.client()
+    for number in range(0, 20_000, 1_000):
+        add = tuple(AddQuery(query, "m:q", b"\x80") for query in range(number, number + 1_000))
+        say(connection, ModifyQuerySet(2 * number, 2 * number + 1, add, ()))
+        remove = tuple(range(number, number + 1_000))
+        blocked_session = connection.session
+        if blocked_session is None:
+            break
+        place.steps.core.block(blocked_session)
+        say(connection, ModifyQuerySet(2 * number + 1, 2 * number + 2_000, (), remove))
+    assert sink.fatal is not None
+    assert sink.fatal.code == "overloaded"
+
+
+# ---------------------------------------------------------------------------------------- faults of ours
+
+
+def test_a_fault_of_ours_is_logged_and_is_not_told_as_the_clients(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place()
+    for fault in (LocalProtocolError("a rule of our own"), ValueError("a bug")):
+
+        def fail(*_: object, fault: Exception = fault) -> None:
+            raise fault
+
+        with monkeypatch.context() as patched:
+            patched.setattr(place.steps.core, "modify", fail)
+            connection, sink = place.client()
+            caplog.clear()
+            say(connection, subscribe(1, "m:q"))
+        assert sink.fatal is not None
+        assert sink.fatal.code == "internal_error"
+        assert str(fault) not in sink.fatal.message
+        assert sink.closed == 1011
+        [record] = caplog.records
+        assert record.levelno == logging.ERROR
+        assert record.exc_info is not None
+        assert record.exc_info[1] is fault
+
+
+def test_a_delivery_that_fails_ends_its_connection_and_not_the_step_of_the_core(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Place()
+    connection, sink = place.client(0)
+    _, other = place.client(1)
+    say(connection, subscribe(1, "m:q"))
+    say(next(reversed(place.hub._connections)), subscribe(1, "m:q"))
+    place.steps.open()
+    place.steps.done([1])
+    sink.fault = RuntimeError("the transport is broken")
+    place.steps.commit(b"docs1")
+    place.steps.open()
+    place.steps.done([2])
+    assert isinstance(other.messages[-1], Transition)
+    assert connection.session is None
+    assert sink.aborted
+    assert len(place.hub) == 1
+    assert all(record.exc_info for record in caplog.records)
+    place.steps.core.check()
+
+
+def test_a_transition_against_our_own_rules_does_not_escape() -> None:
+    connection, sink = Place().client()
+    connection.deliver([], Moved(5, []))
+    connection.deliver([], Moved(4, []))
+    assert sink.fatal is not None
+    assert sink.fatal.code == "internal_error"
+
+
+# ---------------------------------------------------------------------------------------- the hub
+
+
+def test_sockets_beyond_twice_the_connections_are_cut_off_at_once() -> None:
+    place = Place(connections_max=2)
+    kept = [place.hub.accept(MemorySink()) for _ in range(4)]
+    assert None not in kept
+    assert place.hub.is_full
+    sink = MemorySink()
+    assert place.hub.accept(sink) is None
+    assert sink.aborted
+    assert len(place.hub) == 4
+    assert kept[0] is not None
+    kept[0].lost()
+    assert place.hub.accept(MemorySink()) is not None
+
+
+def test_clients_that_make_up_a_future_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place()
+    for number in range(100):
+        sink = MemorySink()
+        connection = place.hub.accept(sink)
+        assert connection is not None
+        say(connection, Connect((1,), bytes([number]) * 16, 10_000 + number, None, "test"))
+        assert sink.fatal is not None
+        assert sink.fatal.message == f"{10_000 + number} is ahead"
+        place.now_s += 1.0
+    assert [record.message for record in caplog.records] == ["history_lost"] * 2
