@@ -224,7 +224,6 @@ class Daemon:
 
     def _history_ends(self, last_ts: int) -> HeadwaterError | None:
         """A client has seen a ts that this database has not reached: an older copy of it was restored."""
-        logger.error("history_lost", extra={"fields": {"client_ts": last_ts, "ts": self.engine.published_ts}})
         return TransientError(
             f"this client has seen commit {last_ts}, the database is at {self.engine.published_ts}: an older copy"
             " of it was restored; reload the client"

@@ -132,6 +132,7 @@ class SessionQueue:
     Attributes:
         session: The client's name across connections.
         waiting: What has not begun.
+        waiting_bytes: Bytes of their names and arguments.
         running: What has begun and is not decided.
         starting: Set while waiting calls are begun; one that is refused at once must not
             begin the next one from within.
@@ -140,6 +141,7 @@ class SessionQueue:
 
     session: bytes
     waiting: deque[MutationCall] = field(default_factory=deque)
+    waiting_bytes: int = 0
     running: MutationCall | None = None
     starting: bool = False
     receiver: Receiver | None = None
@@ -151,12 +153,14 @@ class MutationLimits:
 
     Attributes:
         waiting_max: Mutations that one session may have waiting.
+        waiting_bytes_max: Bytes of their names and arguments.
         attempts_max: Runs of one mutation before it fails with `conflict`.
         exclusive_after: Runs after which other proposals wait for it.
         exclusive_s: How long they wait at most.
     """
 
     waiting_max: int = 1000
+    waiting_bytes_max: int = 128 * 1024 * 1024
     attempts_max: int = 100
     exclusive_after: int = 4
     exclusive_s: float = 0.05
@@ -198,6 +202,7 @@ class Mutations:
         """Give a session's answers to a new connection; what the old one had queued is dropped (it is resent)."""
         queue = self._queues.setdefault(session, SessionQueue(session))
         queue.waiting.clear()
+        queue.waiting_bytes = 0
         queue.receiver = receiver
         return queue
 
@@ -207,6 +212,7 @@ class Mutations:
             return
         queue.receiver = None
         queue.waiting.clear()
+        queue.waiting_bytes = 0
         if queue.running is None:
             del self._queues[queue.session]
 
@@ -232,7 +238,9 @@ class Mutations:
             return None if queue.running.fingerprint == proof else RequestError(code="session_in_use")
         if self._draining:
             return TransientError("the server is stopping; connect again in a moment")
-        if len(queue.waiting) >= self._limits.waiting_max:
+        size = len(name) + len(arguments)
+        limits = self._limits
+        if len(queue.waiting) >= limits.waiting_max or queue.waiting_bytes + size > limits.waiting_bytes_max:
             return TransientError("this session has too many mutations waiting", code="overloaded")
         call = MutationCall(
             name=name,
@@ -246,6 +254,7 @@ class Mutations:
             started_s=self._mono_s(),
         )
         queue.waiting.append(call)
+        queue.waiting_bytes += size
         self._start_next(queue)
         return None
 
@@ -337,8 +346,9 @@ class Mutations:
             return
         queue.starting = True
         while queue.running is None and queue.waiting and not self._draining:
-            queue.running = queue.waiting.popleft()
-            self._start(queue.running)
+            queue.running = call = queue.waiting.popleft()
+            queue.waiting_bytes -= len(call.name) + len(call.arguments)
+            self._start(call)
         queue.starting = False
         if queue.running is None and queue.receiver is None:
             self._queues.pop(queue.session, None)

@@ -245,6 +245,13 @@ def test_too_many_waiting_are_refused() -> None:
     assert [world.request(number) for number in range(4)] == ["", "", "", "overloaded"]
 
 
+def test_too_many_bytes_waiting_are_refused_and_room_comes_back() -> None:
+    world = World(waiting_bytes_max=8)  # each has 3 bytes of name and 1 of arguments
+    assert [world.request(number) for number in range(4)] == ["", "", "", "overloaded"]
+    world.ran(world.runner.started[0])
+    assert world.request(4) == ""
+
+
 def test_the_window_reaches_back_to_the_oldest_running_call() -> None:
     world = World()
     assert world.mutations.oldest_ts() is None
