@@ -112,7 +112,7 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
                 await client.mutation("bank:open_accounts", first=first, count=500, balance=1_000)
         bare, batches = BarePipeline(folder), bare_batches()
         load = await Load.start(daemon.port)
-        await load.run(1.0)
+        clients_before_s = (await load.run(1.0))["cpu_s"]
         bare.run(batches, slices.SLICE_S / 2)
         cpu = {"daemon": 0.0, "workers": 0.0, "clients": 0.0}
         for _ in range(count):
@@ -121,7 +121,7 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
             daemon_s = cpu_s(daemon.pid) - before[0]
             cpu["daemon"] += daemon_s
             cpu["workers"] += tree_cpu_s(daemon.pid) - before[1] - daemon_s
-            cpu["clients"] = slice_["cpu_s"]
+            cpu["clients"] = slice_["cpu_s"] - clients_before_s
             for key in totals:
                 totals[key] += slice_[key]
             result.ours.append(slice_["answers"] / slice_["seconds"])
@@ -137,7 +137,7 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
             "processes": len(tree(daemon.pid)),
             "daemon_cpu_us": round(cpu["daemon"] / totals["answers"] * 1e6, 1),
             "workers_cpu_us": round(cpu["workers"] / totals["answers"] * 1e6, 1),
-            "clients_cpu_s": round(cpu["clients"], 2),
+            "clients_cpu_us": round(cpu["clients"] / totals["answers"] * 1e6, 1),
         }
     return result, further
 

@@ -50,6 +50,10 @@ def options() -> argparse.Namespace:
 async def main() -> int:
     """Run the example; returns the exit code."""
     chosen = options()
+    task = asyncio.current_task()
+    assert task is not None, "main is a task"
+    # Ended politely, the server is ended too; it has a session of its own.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     console = Console()
     try:
         folder = chosen.data or await asyncio.to_thread(_fetch, console, chosen.cache)
@@ -198,5 +202,5 @@ async def replay(client: headwater.Client, flights: list[dict[str, Any]], speed:
 if __name__ == "__main__":
     try:
         sys.exit(asyncio.run(main()))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
