@@ -19,6 +19,7 @@ from headwater_protocol.values import pack_value
 from headwater_protocol.versions import SUPPORTED_VERSIONS
 
 from benchmarks import slices
+from benchmarks.child import Child
 from benchmarks.daemon import Daemon, free_port, running
 from benchmarks.processes import tree_cpu_s
 
@@ -30,30 +31,21 @@ TOPIC = "fanout"
 class Receivers:
     """The receivers' process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, child: Child) -> None:
+        self._child = child
 
     @classmethod
     async def start(cls, port: int, path: str, count: int) -> Receivers:
         """Open all connections; each subscribes to the list, which a plain server ignores."""
-        pipe = asyncio.subprocess.PIPE
         modify = ModifyQuerySet(0, 1, (AddQuery(1, "feed:newest", pack_value({"topic": TOPIC})),), ())
-        # One session id for each connection is made by the receivers' process.
-        hello = encode_message(Connect(SUPPORTED_VERSIONS, b"\0" * 16, 0, None, "benchmark"))
-        words = ["127.0.0.1", str(port), path, str(count), hello.hex(), encode_message(modify).hex()]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.receivers", *words, stdin=pipe, stdout=pipe
-        )
-        receivers = cls(process)
-        if await receivers._line() != "ready":
-            raise RuntimeError("the receivers did not start")
-        return receivers
+        # Zeros become a session id of its own for each connection.
+        hello = encode_message(Connect(SUPPORTED_VERSIONS, bytes(16), 0, None, "benchmark"))
+        words = ["127.0.0.1", port, path, count, hello.hex(), encode_message(modify).hex()]
+        return cls(await Child.start("benchmarks.receivers", *words))
 
     async def count(self) -> dict[str, float]:
         """Return frames and bytes received so far, and CPU seconds."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        self._process.stdin.write(b"count\n")
-        row: dict[str, float] = json.loads(await self._line())
+        row: dict[str, float] = json.loads(await self._child.ask("count"))
         return row
 
     async def settled(self, frames: float) -> dict[str, float]:
@@ -66,51 +58,7 @@ class Receivers:
 
     async def close(self) -> None:
         """End it."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        self._process.stdin.close()
-        await self._process.wait()
-
-    async def _line(self) -> str:
-        assert self._process.stdout is not None, "opened with a pipe"
-        line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the receivers have ended")
-        return line.decode().strip()
-
-
-class Plain:
-    """The limit's process: a plain aiohttp server that writes a given number of bytes to all its sockets."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.pid = process.pid
-
-    @classmethod
-    async def start(cls, port: int) -> Plain:
-        """Start it."""
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.plain_fanout", str(port), stdin=pipe, stdout=pipe
-        )
-        plain = cls(process)
-        await plain._line()
-        return plain
-
-    async def push(self, size: int) -> int:
-        """Write one message of so many bytes to every socket; returns how many were written."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        self._process.stdin.write(f"{size}\n".encode())
-        return int(await self._line())
-
-    async def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        self._process.stdin.close()
-        await self._process.wait()
-
-    async def _line(self) -> str:
-        assert self._process.stdout is not None, "opened with a pipe"
-        return (await self._process.stdout.readline()).decode().strip()
+        await self._child.close()
 
 
 async def ours(
@@ -131,13 +79,13 @@ async def ours(
     return cpu_us, updates / spent, round((after["bytes"] - before["bytes"]) / updates)
 
 
-async def plain(server: Plain, receivers: Receivers, size: int, seconds: float) -> float:
+async def plain(server: Child, receivers: Receivers, size: int, seconds: float) -> float:
     """Return CPU µs for each message of the plain server."""
     before, cpu_before = await receivers.count(), tree_cpu_s(server.pid)
     expected = before["frames"]
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:
-        expected += await server.push(size)
+        expected += int(await server.ask(size))
         await receivers.settled(expected)
     return (tree_cpu_s(server.pid) - cpu_before) / (expected - before["frames"]) * 1e6
 
@@ -152,7 +100,7 @@ async def measure(count: int) -> tuple[slices.Paired, dict[str, object]]:
         receivers = await Receivers.start(daemon.port, "/sync", SUBSCRIBERS)
         await receivers.settled(2 * SUBSCRIBERS)  # welcome and first value
         port = free_port()
-        server = await Plain.start(port)
+        server = await Child.start("benchmarks.plain_fanout", port)
         plain_receivers = await Receivers.start(port, "/", SUBSCRIBERS)
         _, _, size = await ours(daemon, client, receivers, slices.SLICE_S / 2)
         await plain(server, plain_receivers, size, slices.SLICE_S / 2)

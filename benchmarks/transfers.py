@@ -26,6 +26,7 @@ from headwater_storage.stored import pack_stored
 
 from benchmarks import slices
 from benchmarks.bare import BarePipeline, Batch
+from benchmarks.child import Child
 from benchmarks.daemon import running
 from benchmarks.processes import cpu_s, tree, tree_cpu_s
 
@@ -38,44 +39,10 @@ IN_FLIGHT = 40
 BATCH = 64
 
 
-class Load:
-    """The load generator's process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @classmethod
-    async def start(cls, port: int) -> Load:
-        """Open all clients."""
-        words = [str(word) for word in (port, CLIENTS, IN_FLIGHT, ACCOUNTS, 1)]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.mutators", *words, stdin=pipe, stdout=pipe
-        )
-        load = cls(process)
-        if await load._line() != "ready":
-            raise RuntimeError("the load generator did not start")
-        return load
-
-    async def run(self, seconds: float) -> dict[str, float]:
-        """Send mutations for so long."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        self._process.stdin.write(f"{seconds}\n".encode())
-        result: dict[str, float] = json.loads(await self._line())
-        return result
-
-    async def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        self._process.stdin.close()
-        await self._process.wait()
-
-    async def _line(self) -> str:
-        assert self._process.stdout is not None, "opened with a pipe"
-        line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the load generator has ended")
-        return line.decode().strip()
+async def run_load(load: Child, seconds: float) -> dict[str, float]:
+    """Send mutations for so long."""
+    result: dict[str, float] = json.loads(await load.ask(seconds))
+    return result
 
 
 def bare_batches() -> Iterator[tuple[int, Batch]]:
@@ -111,13 +78,13 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
             for first in range(0, ACCOUNTS, 500):
                 await client.mutation("bank:open_accounts", first=first, count=500, balance=1_000)
         bare, batches = BarePipeline(folder), bare_batches()
-        load = await Load.start(daemon.port)
-        clients_before_s = (await load.run(1.0))["cpu_s"]
+        load = await Child.start("benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, ACCOUNTS, 1)
+        clients_before_s = (await run_load(load, 1.0))["cpu_s"]
         bare.run(batches, slices.SLICE_S / 2)
         cpu = {"daemon": 0.0, "workers": 0.0, "clients": 0.0}
         for _ in range(count):
             before = (cpu_s(daemon.pid), tree_cpu_s(daemon.pid), 0.0)
-            slice_ = await load.run(slices.SLICE_S * 2)
+            slice_ = await run_load(load, slices.SLICE_S * 2)
             daemon_s = cpu_s(daemon.pid) - before[0]
             cpu["daemon"] += daemon_s
             cpu["workers"] += tree_cpu_s(daemon.pid) - before[1] - daemon_s
