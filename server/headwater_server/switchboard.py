@@ -152,7 +152,12 @@ class Switchboard:
         """A query of a round was ended by force."""
         name = self._functions.pop((worker, call), "")
         self._metrics.calls.labels("query", failure.code).inc()
-        self.core.query_killed(round_number, call, self._reporter.body("query", name, failure))
+        body = self._reporter.body("query", name, failure)
+        if failure.code == "worker_died":
+            # It may have been somebody's kill: the query runs elsewhere, and is blamed if that worker dies too.
+            self.core.remove_worker(worker)
+        else:
+            self.core.query_killed(round_number, call, body)
 
     def _content(self, name: str, done: QueryDone) -> Content:
         if done.content is not None:

@@ -2,8 +2,41 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from headwater_server.functions.failures import ErrorReporter
 from headwater_server.observe.metrics import Metrics
 from headwater_server.switchboard import Switchboard
+from headwater_server.worker.messages import Failure
+
+
+class Core:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def remove_worker(self, worker: int, *, retired: bool = False) -> None:
+        self.told.append(("remove", worker, retired))
+
+    def query_killed(self, round_number: int, call: int, error: Any) -> None:
+        self.told.append(("killed", round_number, call, error.code))
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [("worker_died", ("remove", 1, False)), ("time_limit", ("killed", 2, 3, "time_limit"))]
+)
+def test_a_query_whose_worker_died_runs_once_more_before_it_is_blamed(
+    code: str, told: tuple[Any, ...]
+) -> None:
+    unused: Any = None
+    reporter = ErrorReporter(production=True, random_bytes=bytes)
+    switchboard = Switchboard(
+        unused, reporter, Metrics(), clean_readers=lambda: None, after_publish=lambda: None
+    )
+    core: Any = Core()
+    switchboard.core = core
+    switchboard.round_query_killed(1, 2, 3, Failure(code, "why"))
+    assert core.told == [told]
 
 
 def test_only_deaths_of_workers_are_counted_and_each_end_frees_its_readers() -> None:
