@@ -14,22 +14,27 @@ from headwater_server.reactive.sessions import FOREVER, LiveQuery
 from support.reactive_world import RuleBrokenError, Setup, World
 
 
+def replayable(seed, setup):
+    """Run one history; a failure says which."""
+    try:
+        World(seed, setup).run()
+    except AssertionError as violation:
+        violation.add_note(f"make sim SEED={seed} repeats it ({setup})")
+        raise
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_random_histories(workers):
-    for seed in range(100):
-        try:
-            World(seed, Setup(workers=workers)).run()
-        except AssertionError as violation:
-            violation.add_note(f"seed {seed}, {workers} workers")
-            raise
+def test_random_histories(workers, seeds):
+    for seed in seeds(range(100)):
+        replayable(seed, Setup(workers=workers))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("write_gap", [0.5, 3.0, 20.0])
-def test_random_histories_at_length(workers, write_gap):
-    for seed in range(1_000, 1_200):
-        World(seed, Setup(workers=workers, write_gap=write_gap, end=600, deploys=2)).run()
+def test_random_histories_at_length(workers, write_gap, seeds):
+    for seed in seeds(range(1_000, 1_200)):
+        replayable(seed, Setup(workers=workers, write_gap=write_gap, end=600, deploys=2))
 
 
 def test_histories_meet_every_kind_of_change():
