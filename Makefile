@@ -30,7 +30,7 @@ run: setup
 	@$(BIN)/python -m examples.departures
 
 test: check
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow" -n 2 --dist loadgroup
 
 # Two at a time, the slowest first; all of them run, so that one sees every mistake at once.
 CHECKS := types-pyright types-mypy lint imports docs
@@ -55,10 +55,12 @@ docs: setup
 
 # make sim SEED=17 replays one seed; without it, new seeds are searched until one fails.
 sim: setup
-	@$(PYTEST) tests/sim $(if $(SEED),--seed=$(SEED) -k random_histories)
+	@$(PYTEST) -n 0 tests/sim $(if $(SEED),--seed=$(SEED) -k random_histories)
 
+# make torture MINUTES=10 runs every long form for about ten minutes each and keeps the figures;
+# ONLY=kills chooses by name, SEED=17 repeats one seed.
 torture: setup
-	@$(PYTEST) -m slow --timeout=3600
+	@$(PYTEST) -m slow -n 0 -s --timeout=0 --record --minutes=$(or $(MINUTES),2) $(if $(ONLY),-k "$(ONLY)") $(if $(SEED),--seed=$(SEED))
 
 bench: setup
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --json || exit 1; done

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.runs import RUNS_FILE, LongRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,8 +19,10 @@ sys.path.insert(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--seed`, which replays one run of a simulation."""
-    parser.addoption("--seed", type=int, default=None, help="replay this seed of a simulation")
+    """Add `--seed`, which repeats one run, and what long runs are told."""
+    parser.addoption("--seed", type=int, default=None, help="repeat this seed of a simulation or long run")
+    parser.addoption("--minutes", type=float, default=0.0, help="how long each long run goes on")
+    parser.addoption("--record", action="store_true", help="append figures to docs/internals/runs.jsonl")
 
 
 @pytest.fixture
@@ -27,3 +30,11 @@ def seeds(request: pytest.FixtureRequest) -> Callable[[range], Iterable[int]]:
     """What a simulation loops over: `for seed in seeds(range(100))` runs only the seed that `--seed` names, if any."""
     chosen: int | None = request.config.getoption("--seed")
     return lambda usual: usual if chosen is None else [chosen]
+
+
+@pytest.fixture
+def long_run(request: pytest.FixtureRequest) -> LongRun:
+    """How long a long form goes on, and where its figures go; see `support/runs.py`."""
+    config = request.config
+    file = RUNS_FILE if config.getoption("--record") else None
+    return LongRun(config.getoption("--minutes"), config.getoption("--seed"), file)
