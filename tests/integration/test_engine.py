@@ -18,12 +18,14 @@ from headwater_protocol.errors import (
     TransientError,
 )
 from headwater_storage import deployment
-from headwater_storage.catalog import REQUESTS
+from headwater_storage.catalog import REQUESTS, TABLES
 from headwater_storage.check import check, digest, reaches_back
 from headwater_storage.committer import CommitterOptions, PublishedBatch
 from headwater_storage.engine import Engine, EngineOptions
 from headwater_storage.environment import Environment, real_environment
 from headwater_storage.file_log import FileLogOptions
+from headwater_storage.keys import document_key
+from headwater_storage.proposal import Proposal
 from headwater_storage.recovery import StorageOptions
 from support.memory_store import decode, encode, insert
 
@@ -390,6 +392,52 @@ async def until(condition: Any) -> None:
 def count_entries(engine: Engine) -> int:
     with engine.snapshot() as snapshot:
         return sum(1 for _ in snapshot.entries(b"\x00", b"\xff"))
+
+
+async def test_a_call_from_before_an_index_conflicts_with_its_making(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """It made no entry for the index, which would lack the document for good."""
+    assert await findings_after_a_call_over_a_deploy(tmp_path, environment, without=b"") is None
+
+
+async def test_a_call_that_does_not_read_its_tables_row_leaves_an_index_without_an_entry(
+    tmp_path: Path, environment: Environment
+) -> None:
+    row = document_key(TABLES, b"messages")
+    findings = await findings_after_a_call_over_a_deploy(tmp_path, environment, without=row)
+    assert findings is not None
+    assert any("no entry in index" in finding for finding in findings)
+
+
+async def findings_after_a_call_over_a_deploy(
+    folder: Path, environment: Environment, *, without: bytes
+) -> list[str] | None:
+    """Run a call, deploy an index, then commit the call; return what is wrong afterwards, None if it conflicts.
+
+    Args:
+        folder: For the data directory.
+        environment: Of the engine.
+        without: A point to take out of the call's read set.
+    """
+    engine = Engine.open(folder / "data", OPTIONS, environment)
+    async with engine.running():
+        await engine.deploy([MESSAGES], "one", b"archive")
+        await engine.transact(lambda t: insert(t, "messages", channel="a", body="there"))
+        with engine.begin() as transaction:
+            insert(transaction, "messages", channel="a", body="new")
+            whole = transaction.proposal()
+        engine.hold(whole.begin_ts)
+        points = [point for point in whole.points if point != without]
+        indexes = [*MESSAGES.indexes, IndexOf("by_body", ["body"])]
+        await engine.deploy([TableOf("messages", indexes)], "two", b"archive")
+        try:
+            await engine.commit(Proposal(whole.begin_ts, points, whole.ranges, whole.writes))
+        except TransientError as refusal:
+            return None if refusal.code == "conflict" else [refusal.code]
+        finally:
+            engine.release(whole.begin_ts)
+        return check(engine.store)
 
 
 class TestFaults:

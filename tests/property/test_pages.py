@@ -15,6 +15,8 @@ from support.memory_store import MemoryStore, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from headwater_storage.proposal import Range
+
 SOURCE = """
 class Spot(Struct, frozen=True):
     city: str | None = None
@@ -152,6 +154,30 @@ def test_forged_positions_show_nothing_outside_the_range(
     forged = world.read("f:page", by="rank", order=order, size=99, cursor=cursor)
     allowed = world.read("f:everything", by="rank", order=order)
     assert all(item in allowed for item in forged["page"])
+
+
+def test_a_position_that_is_not_cut_to_the_range_shows_what_it_must_not(
+    bundle: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cursor is bytes of the client: taken as it is, it reads the documents of others."""
+
+    def trusting(whole: Range, prefix: bytes, after: bytes | None, until: bytes | None, **_: bool) -> Range:
+        lo, hi = whole
+        return lo if after is None else prefix + after, hi if until is None else prefix + until
+
+    def shown_from(position: bytes) -> list[Any]:
+        genuine = decode(base64.urlsafe_b64decode(first["continueCursor"] + "=="))
+        cursor = base64.urlsafe_b64encode(encode([genuine[0], position])).decode()
+        shown: list[Any] = world.read("f:page", by="rank", order="asc", size=99, cursor=cursor)["page"]
+        return shown
+
+    world = Stored(bundle)
+    world.add([{"group": group, "rank": 1.0, "city": None, "place": False} for group in "aa00bb"])
+    first = world.read("f:page", by="rank", order="asc", size=1, cursor=None)
+    allowed = world.read("f:everything", by="rank", order="asc")
+    assert all(item in allowed for item in shown_from(b"\x00"))
+    monkeypatch.setattr("headwater_storage.transaction.narrowed", trusting)
+    assert not all(item in allowed for item in shown_from(b"\x00"))
 
 
 def test_page_options_have_the_names_of_clients() -> None:

@@ -10,13 +10,16 @@ from headwater_protocol.errors import RequestError
 from headwater_storage.apply import derive_changes
 from headwater_storage.catalog import Catalog
 from headwater_storage.keys import MISSING, encode_fields
-from headwater_storage.proposal import CommitTs
+from headwater_storage.proposal import CommitTs, Write
+from headwater_storage.readset import ReadSet, Scan
 from headwater_storage.window import CommitWindow, PendingKeys, conflict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.memory_store import MemoryStore, decode, encode, logged, table
 
 if TYPE_CHECKING:
+    import pytest
+    from headwater_storage.proposal import Range
     from headwater_storage.transaction import Transaction
 
 LONG = "l" * 500
@@ -268,3 +271,30 @@ def test_what_commits_is_serializable_in_commit_order() -> None:
 
 def test_without_validation_it_is_not() -> None:
     assert not all(history(seed, validate=False) for seed in range(20))
+
+
+def test_without_the_keys_of_entries_that_stay_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editing a field moves no entry of an index on another one, yet whoever read that index saw the document."""
+
+    def only_what_changes(write: Write) -> set[bytes]:
+        return {*write.old_entries} ^ {*write.new_entries} | {write.key}
+
+    monkeypatch.setattr(Write, "conflict_keys", only_what_changes)
+    assert not all(history(seed) for seed in range(60))
+
+
+def test_without_ranges_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReadSet, "ranges", lambda _: [])
+    assert not all(history(seed) for seed in range(60))
+
+
+def test_without_the_empty_end_of_a_range_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range that ran dry counts as read to its end: what is inserted there would have been seen."""
+    consumed = Scan.consumed
+
+    def up_to_the_last(scan: Scan) -> Range | None:
+        scan.dry = False
+        return consumed(scan)
+
+    monkeypatch.setattr(Scan, "consumed", up_to_the_last)
+    assert not all(history(seed) for seed in range(60))

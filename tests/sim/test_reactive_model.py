@@ -210,6 +210,41 @@ def test_a_lost_round_of_a_dead_worker_is_seen():
     assert violations(LostRound) is not None
 
 
+def test_an_answer_that_no_transition_covers_is_seen():
+    class Uncovered(ReactiveCore):
+        def _answer(self, session, answer, ts):
+            if not session.closed:
+                due, cover = session.due, session.cover
+                session.take_answer(answer, ts)
+                session.due, session.cover = due, cover
+                self._advance(session)
+
+    assert violations(Uncovered) is not None
+
+
+def test_a_change_that_is_shared_without_regard_to_what_a_client_holds_is_seen():
+    class OneBase(ReactiveCore):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            change, first = self._bodies.change, {}
+            self._bodies.change = lambda shown, content, journal: first.setdefault(
+                (content.digest, journal), change(shown, content, journal)
+            )
+
+    assert violations(OneBase) is not None
+
+
+def test_a_session_that_is_put_back_and_starts_no_round_is_seen():
+    class Sleepers(ReactiveCore):
+        def unblock(self, session):
+            if session.blocked and not session.closed:
+                session.blocked = False
+                self._advance(session)
+
+    with pytest.raises(AssertionError, match="idle while sessions wait"):
+        World(1, Setup(check_every=1), Sleepers).run()
+
+
 def test_need_compares_query_and_identity():
     query = object()
     assert Need(query, b"a") == Need(query, b"a") != Need(query, None)

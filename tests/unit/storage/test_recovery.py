@@ -80,6 +80,33 @@ def test_each_opening_starts_at_the_wall_clock_and_goes_on_densely(tmp_path: Pat
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_a_restored_copy_issues_no_ts_again_that_was_seen_with_other_contents(tmp_path: Path) -> None:
+    assert issued_again_after_a_restore(tmp_path, FakeClock()) == set()
+
+
+def test_without_the_wall_clock_a_restored_copy_does(tmp_path: Path) -> None:
+    class NoClock(FakeClock):
+        def wall_us(self) -> int:
+            return 0
+
+    assert issued_again_after_a_restore(tmp_path, NoClock())
+
+
+def issued_again_after_a_restore(folder: Path, clock: FakeClock) -> set[int]:
+    """Copy a stopped directory, go on in it, then go on in the copy: return the ts that both have issued."""
+
+    def issued(path: Path) -> set[int]:
+        clock.now_s += 10
+        database = open_database(path, clock=clock)
+        records = [commit(database, COMMITS.batch(number, 1)) for number in range(20)]
+        database.close()
+        return {record.head.last_ts for record in records}
+
+    issued(folder / "data")
+    shutil.copytree(folder / "data", folder / "copy")
+    return issued(folder / "data") & issued(folder / "copy")
+
+
 @pytest.mark.parametrize("clean", [True, False])
 @pytest.mark.parametrize("durability", ["log", "lmdb"])
 def test_everything_is_there_after_a_stop_of_either_kind(
