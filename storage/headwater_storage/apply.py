@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from headwater_storage.catalog import decode_table, is_catalog_key
 from headwater_storage.indexes import EntryMaker
-from headwater_storage.lmdb_store import AppliedBatch, State
 from headwater_storage.proposal import CommitTs
+from headwater_storage.store import AppliedBatch, State
 from headwater_storage.stored import unpack_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from headwater_storage.catalog import Catalog, CatalogCache, TableHandle
-    from headwater_storage.lmdb_store import LmdbStore
     from headwater_storage.log import LoggedTransaction, Record
     from headwater_storage.proposal import Backfill, Write
+    from headwater_storage.store import Store
 
 
 class ReadableStore(Protocol):
@@ -50,7 +50,7 @@ class Changes(AppliedBatch):
     catalog_ts: CommitTs | None = None
 
 
-def apply_record(store: LmdbStore, record: Record, catalogs: CatalogCache) -> None:
+def apply_record(store: Store, record: Record, catalogs: CatalogCache) -> None:
     """Apply one record of the log to the store: how a restart, and any other node, follows the log."""
     with store.snapshot() as snapshot:
         catalog_ts = snapshot.state.catalog_ts

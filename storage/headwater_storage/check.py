@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
     from headwater_storage.catalog import TableHandle
     from headwater_storage.indexes import IndexDefinition
-    from headwater_storage.lmdb_store import StoreSnapshot
     from headwater_storage.log import Log
+    from headwater_storage.store import Store, StoreSnapshot
 
 _FINDINGS_MAX = 100
 _KEYS_LO, _KEYS_HI = b"\x00", b"\xff\xff\xff\xff"
 
 
-def check(store: LmdbStore, log: Log | None = None, scratch: Path | None = None) -> list[str]:
+def check(store: Store, log: Log | None = None, scratch: Path | None = None) -> list[str]:
     """Return what is wrong with a store; nothing if it is sound.
 
     Args:
@@ -71,7 +71,7 @@ def check(store: LmdbStore, log: Log | None = None, scratch: Path | None = None)
     return findings
 
 
-def digest(store: LmdbStore) -> bytes:
+def digest(store: Store) -> bytes:
     """Return a digest of everything in a store, its state included."""
     total = blake2b(digest_size=16)
     with store.snapshot() as snapshot:
@@ -93,7 +93,7 @@ def reaches_back(log: Log) -> bool:
         return False
 
 
-def replay(log: Log, store: LmdbStore) -> None:
+def replay(log: Log, store: Store) -> None:
     """Apply a whole log to an empty store."""
     catalogs = CatalogCache()
     for record in log.read(1):

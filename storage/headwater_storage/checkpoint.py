@@ -28,7 +28,8 @@ import msgspec
 from headwater_protocol.errors import StorageError, TransientError
 
 from headwater_storage.environment import outcome_of, read_file, write_file_durably
-from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE, State
+from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE
+from headwater_storage.store import State  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     from headwater_storage.directory import DataDirectory
     from headwater_storage.environment import Environment, FileSystem
-    from headwater_storage.lmdb_store import LmdbStore, StoreSnapshot
     from headwater_storage.log import Log
+    from headwater_storage.store import Store, StoreSnapshot
 
 CHECKPOINT_FORMAT = 1
 META_PAGES = 2
@@ -156,7 +157,7 @@ class Checkpointer:
     def __init__(
         self,
         directory: DataDirectory,
-        store: LmdbStore,
+        store: Store,
         log: Log,
         environment: Environment,
         options: CheckpointOptions,

@@ -31,16 +31,16 @@ from headwater_protocol.errors import HeadwaterError, RequestError, TransientErr
 
 from headwater_storage.apply import backfill_entries, changes_of
 from headwater_storage.catalog import CatalogCache
-from headwater_storage.lmdb_store import State
 from headwater_storage.log import LoggedTransaction
 from headwater_storage.proposal import CommitTs
+from headwater_storage.store import State
 from headwater_storage.window import PendingKeys, conflict
 
 if TYPE_CHECKING:
     from headwater_storage.environment import Environment
-    from headwater_storage.lmdb_store import LmdbStore
     from headwater_storage.log import EncodedRecord, Log
     from headwater_storage.proposal import Backfill, Proposal
+    from headwater_storage.store import Store
     from headwater_storage.window import CommitWindow
 
 NO_ROOM = (lmdb.DiskError, lmdb.MapFullError, lmdb.MemoryError)
@@ -147,7 +147,7 @@ class Committer:
 
     def __init__(
         self,
-        store: LmdbStore,
+        store: Store,
         log: Log,
         window: CommitWindow,
         environment: Environment,

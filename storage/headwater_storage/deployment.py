@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from headwater_storage.catalog import Catalog, TableDefinition
     from headwater_storage.catalog_plan import CatalogPlan, TableSpec
     from headwater_storage.indexes import IndexDefinition
-    from headwater_storage.lmdb_store import StoreSnapshot
     from headwater_storage.proposal import CommitTs
+    from headwater_storage.store import StoreSnapshot
     from headwater_storage.transaction import Transaction
 
 BUNDLE_BYTES_MAX = 15 << 20

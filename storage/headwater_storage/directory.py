@@ -13,19 +13,16 @@ file ends, however it ends. They do not fence two hosts, so network file systems
 
 from __future__ import annotations
 
-import fcntl
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import StorageError
 
-from headwater_storage.environment import filesystem_kind
-
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headwater_storage.environment import Clock
+    from headwater_storage.environment import Clock, FileSystem
 
 _NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs"}
@@ -70,13 +67,13 @@ class DataDirectory:
         return self.path / "store"
 
 
-def refuse_network_filesystem(path: Path) -> None:
+def refuse_network_filesystem(files: FileSystem, path: Path) -> None:
     """Refuse a folder that two hosts could use at the same time.
 
     Raises:
         StorageError: `directory_in_use`.
     """
-    kind = filesystem_kind(path)
+    kind = files.kind(path)
     if kind in _NETWORK_FILESYSTEMS:
         raise StorageError(
             f"{path} lies on a network file system ({kind}), where a lock does not keep a second host away;"
@@ -88,22 +85,23 @@ def refuse_network_filesystem(path: Path) -> None:
 class DirectoryLock:
     """The exclusive right to a data directory, held until `close` or the end of the process."""
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(self, files: FileSystem, directory: DataDirectory) -> None:
         """Take it.
 
         Raises:
             StorageError: `directory_in_use`.
         """
-        self._descriptor = _open_lock(directory.lock_file)
-        if not _try_lock(self._descriptor, fcntl.LOCK_EX):
-            os.close(self._descriptor)
+        self._files = files
+        self._descriptor = _open_lock(files, directory.lock_file)
+        if not files.try_lock(self._descriptor, shared=False):
+            files.close(self._descriptor)
             raise StorageError(
                 f"another process has the data directory {directory.path}", code="directory_in_use"
             )
 
     def close(self) -> None:
         """Give it up."""
-        os.close(self._descriptor)
+        self._files.close(self._descriptor)
 
 
 class WorkerLock:
@@ -113,32 +111,33 @@ class WorkerLock:
     belongs to both processes.
     """
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(self, files: FileSystem, directory: DataDirectory) -> None:
         """Take it.
 
         Raises:
             StorageError: `directory_in_use`, a daemon is about to recover the directory.
         """
-        self._descriptor = _open_lock(directory.workers_lock_file)
-        if not _try_lock(self._descriptor, fcntl.LOCK_SH):
-            os.close(self._descriptor)
+        self._files = files
+        self._descriptor = _open_lock(files, directory.workers_lock_file)
+        if not files.try_lock(self._descriptor, shared=True):
+            files.close(self._descriptor)
             raise StorageError(f"{directory.path} is being recovered", code="directory_in_use")
 
     def close(self) -> None:
         """Give it up, after closing the store."""
-        os.close(self._descriptor)
+        self._files.close(self._descriptor)
 
 
-def wait_for_workers(directory: DataDirectory, clock: Clock, wait_s: float) -> None:
+def wait_for_workers(files: FileSystem, directory: DataDirectory, clock: Clock, wait_s: float) -> None:
     """Return when no worker of an earlier daemon has the store mapped any more.
 
     Raises:
         StorageError: `directory_in_use`, some were still there after `wait_s`.
     """
-    descriptor = _open_lock(directory.workers_lock_file)
+    descriptor = _open_lock(files, directory.workers_lock_file)
     try:
         deadline_mono = clock.mono_s() + wait_s
-        while not _try_lock(descriptor, fcntl.LOCK_EX):
+        while not files.try_lock(descriptor, shared=False):
             if clock.mono_s() >= deadline_mono:
                 raise StorageError(
                     f"workers of an earlier daemon still use {directory.path} after {wait_s:g} s",
@@ -146,16 +145,8 @@ def wait_for_workers(directory: DataDirectory, clock: Clock, wait_s: float) -> N
                 )
             clock.sleep(_WORKER_POLL_S)
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
 
 
-def _open_lock(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _try_lock(descriptor: int, operation: int) -> bool:
-    try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _open_lock(files: FileSystem, path: Path) -> int:
+    return files.open(path, os.O_RDWR | os.O_CREAT)

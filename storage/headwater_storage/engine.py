@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from headwater_storage.catalog_plan import TableSpec
     from headwater_storage.committer import Listener
     from headwater_storage.environment import Environment
-    from headwater_storage.lmdb_store import LmdbStore, StoreSnapshot
     from headwater_storage.log import Log
     from headwater_storage.proposal import CommitTs, Proposal
     from headwater_storage.recovery import Recovered
+    from headwater_storage.store import Store, StoreSnapshot
 
 _T = TypeVar("_T")
 _log = logging.getLogger("headwater.storage.engine")
@@ -135,7 +135,7 @@ class Engine:
         return self._recovered.incarnation
 
     @property
-    def store(self) -> LmdbStore:
+    def store(self) -> Store:
         """What workers open for reading."""
         return self._recovered.store
 
@@ -364,7 +364,7 @@ class Engine:
                 _log.warning("index sweep put off", extra={"code": error.code, "reason": error.message})
 
 
-def record_applier() -> Callable[[LmdbStore, Any], None]:
+def record_applier() -> Callable[[Store, Any], None]:
     """Return what applies records in turn to one store, with a catalog cache of its own."""
     catalogs = CatalogCache()
     return lambda store, record: apply_record(store, record, catalogs)

@@ -1,21 +1,26 @@
-"""What storage needs of the outside: clock, randomness, files, threads.
+"""What storage needs of the outside: clock, randomness, files, threads, the store.
 
-Small protocols with the real implementations; simulation and tests hand in others. The
-store's own file is not among them: LMDB goes to the operating system itself.
+Small protocols with the real implementations; simulation and tests hand in others. LMDB goes
+to the operating system itself, so whoever hands in other files hands in another store too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from headwater_storage.lmdb_store import LmdbStore
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from headwater_storage.store import OpenStore
 
 _T = TypeVar("_T")
 
@@ -50,6 +55,25 @@ class Random(Protocol):
 
 class FileSystem(Protocol):
     """The files of the log and the small files beside it. Errors are `OSError`."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder, mode 0700, with those above it; one that is there is no error."""
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether there is a file or folder."""
+        ...
+
+    def inode(self, path: Path) -> int:
+        """Return the number that tells a file from every copy of it."""
+        ...
+
+    def kind(self, path: Path) -> str:
+        """Return the type of the file system that a path lies on ("ext4", "nfs4"), or "" if it cannot be told."""
+        ...
+
+    def try_lock(self, descriptor: int, *, shared: bool) -> bool:
+        """Lock a file until its descriptor is closed; False if somebody else has a lock that excludes it."""
+        ...
 
     def open(self, path: Path, flags: int) -> int:
         """Open a file, mode 0600 if it is made; returns its descriptor."""
@@ -112,6 +136,7 @@ class Environment:
     random: Random
     files: FileSystem
     executor: Executor
+    open_store: OpenStore = LmdbStore.open
 
     async def run_blocking(self, work: Callable[[], _T]) -> _T:
         """Run blocking work without holding up the event loop; cancelling the caller does not stop it."""
@@ -144,6 +169,30 @@ class RealRandom:
 
 class RealFileSystem:
     """The machine's files."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder where there is none."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether there is a file or folder."""
+        return path.exists()
+
+    def inode(self, path: Path) -> int:
+        """Return a file's inode number."""
+        return path.stat().st_ino
+
+    def kind(self, path: Path) -> str:
+        """Return the type of the file system that a path lies on."""
+        return filesystem_kind(path)
+
+    def try_lock(self, descriptor: int, *, shared: bool) -> bool:
+        """Take an `flock`, which the kernel ends with the last process that has the open file."""
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def open(self, path: Path, flags: int) -> int:
         """Open a file."""

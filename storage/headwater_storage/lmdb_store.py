@@ -1,4 +1,4 @@
-"""The store: latest versions of all documents, index entries and the state, in LMDB.
+"""The store in LMDB.
 
 Does IO through a memory map. One process writes, in one thread; any number of processes
 read snapshots. Between checkpoints the file on disk is not consistent by itself: only
@@ -7,19 +7,20 @@ read snapshots. Between checkpoints the file on disk is not consistent by itself
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import lmdb
 import msgspec
 from headwater_protocol.errors import StorageError
 
-from headwater_storage.log import NO_DIGEST, Head
-from headwater_storage.proposal import CommitTs
+from headwater_storage.store import EMPTY_STATE, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from headwater_storage.proposal import CommitTs
+    from headwater_storage.store import AppliedBatch
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"
@@ -30,48 +31,12 @@ _DOCUMENTS, _ENTRIES, _META = b"documents", b"entries", b"meta"
 _STATE_KEY = b"state"
 
 
-class State(NamedTuple):
-    """What the last applied record left.
-
-    Attributes:
-        ts: The database is as of this commit ts.
-        record_number: Number of that record.
-        record_digest: Its digest: the next one must chain to it.
-        catalog_ts: Commit ts at which the catalog last changed.
-    """
-
-    ts: CommitTs
-    record_number: int
-    record_digest: bytes
-    catalog_ts: CommitTs
-
-    @property
-    def head(self) -> Head:
-        """Where the log ends if nothing follows."""
-        return Head(self.record_number, self.record_digest, self.ts)
-
-
-EMPTY_STATE = State(CommitTs(0), 0, NO_DIGEST, CommitTs(0))
-
 _encode_state = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(State).decode
 
 
-@dataclass(slots=True)
-class AppliedBatch:
-    """What one record changes; the last word on a key counts.
-
-    Attributes:
-        documents: Document keys with stored values; None deletes.
-        entries: Entry keys with values (the rest of a cut field tuple, else b""); None deletes.
-    """
-
-    documents: dict[bytes, bytes | None] = field(default_factory=dict)
-    entries: dict[bytes, bytes | None] = field(default_factory=dict)
-
-
-class StoreSnapshot:
-    """The database as of one commit ts. Close it: while it is open no page of it is reused."""
+class LmdbSnapshot:
+    """A read transaction; see `StoreSnapshot`."""
 
     __slots__ = ("_documents", "_entries", "_get", "_transaction", "state")
 
@@ -188,11 +153,11 @@ class LmdbStore:
         except lmdb.Error as error:
             raise StorageError(f"{path}: the store cannot be opened: {error}", code="damaged") from error
 
-    def snapshot(self) -> StoreSnapshot:
+    def snapshot(self) -> LmdbSnapshot:
         """Return the newest state, to be closed by the caller."""
         transaction = self._environment.begin()
         try:
-            return StoreSnapshot(transaction, self._documents, self._entries, self._meta)
+            return LmdbSnapshot(transaction, self._documents, self._entries, self._meta)
         except BaseException:
             transaction.abort()
             raise

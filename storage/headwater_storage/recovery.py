@@ -43,17 +43,10 @@ from headwater_storage.directory import (
 )
 from headwater_storage.file_log import FileLog, FileLogOptions
 from headwater_storage.format import read_format, write_format
-from headwater_storage.lmdb_store import (
-    DATA_FILE,
-    EMPTY_STATE,
-    MAP_SIZE_BYTES,
-    READERS_MAX,
-    AppliedBatch,
-    LmdbStore,
-    State,
-)
+from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
 from headwater_storage.log import INCARNATION_BYTES, LOG_ID_BYTES
 from headwater_storage.proposal import CommitTs
+from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +55,9 @@ if TYPE_CHECKING:
 
     from headwater_storage.environment import Environment
     from headwater_storage.log import Record
+    from headwater_storage.store import Store
 
-    ApplyRecord = Callable[[LmdbStore, Record], None]
+    ApplyRecord = Callable[[Store, Record], None]
     """Apply one record with transactions and move the store's state to `record.head`."""
 
 OWNER_BYTES = 16
@@ -106,7 +100,7 @@ class Recovered:
     def __init__(
         self,
         directory: DataDirectory,
-        store: LmdbStore,
+        store: Store,
         log: FileLog,
         checkpointer: Checkpointer,
         resources: ExitStack,
@@ -239,14 +233,15 @@ class _Recovery:
     def _enter(self) -> bytes:
         """Take the directory and return its log's id; a new one is made."""
         path = self._directory.path
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        refuse_network_filesystem(path)
+        files = self._files
+        files.make_folder(path)
+        refuse_network_filesystem(files, path)
         # Before anything is touched, the lock file included.
-        read_format(self._files, self._directory.format_file)
-        lock = DirectoryLock(self._directory)
+        read_format(files, self._directory.format_file)
+        lock = DirectoryLock(files, self._directory)
         self._resources.callback(lock.close)
-        found = read_format(self._files, self._directory.format_file)
-        wait_for_workers(self._directory, self._environment.clock, self._options.worker_wait_s)
+        found = read_format(files, self._directory.format_file)
+        wait_for_workers(files, self._directory, self._environment.clock, self._options.worker_wait_s)
         if found is None:
             self._check_nothing_there()
         if found is None or found.creating:
@@ -256,7 +251,7 @@ class _Recovery:
     def _check_nothing_there(self) -> None:
         directory = self._directory
         for path in (directory.checkpoint_file, directory.log_folder, directory.store_folder):
-            if path.exists():
+            if self._files.exists(path):
                 raise StorageError(
                     f"{directory.path} holds {path.name} but no format file; it is no complete data directory",
                     code="damaged",
@@ -270,7 +265,7 @@ class _Recovery:
         write_format(files, directory.format_file, log_id=log_id, creating=True)
         files.remove(directory.checkpoint_file)
         for folder in (directory.log_folder, directory.store_folder):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            files.make_folder(folder)
             for name in files.names(folder):
                 files.remove(folder / name)
         store = self._open_store(create=True)
@@ -306,10 +301,10 @@ class _Recovery:
         write_side_file(self._files, self._directory.checkpoint_file, side)
 
     def _inode(self) -> int:
-        return (self._directory.store_folder / DATA_FILE).stat().st_ino
+        return self._files.inode(self._directory.store_folder / DATA_FILE)
 
-    def _open_store(self, *, create: bool) -> LmdbStore:
-        return LmdbStore.open(
+    def _open_store(self, *, create: bool) -> Store:
+        return self._environment.open_store(
             self._directory.store_folder,
             map_size=self._options.map_size_bytes,
             create=create,
@@ -317,7 +312,7 @@ class _Recovery:
             sync_each_batch=self._options.durability == "lmdb",
         )
 
-    def _replay(self, store: LmdbStore, log: FileLog, state: State) -> int:
+    def _replay(self, store: Store, log: FileLog, state: State) -> int:
         count = 0
         for record in log.read(state.record_number + 1):
             if record.transactions:
@@ -334,7 +329,7 @@ class _Recovery:
             )
         return count
 
-    def _claim(self, store: LmdbStore, log: FileLog) -> None:
+    def _claim(self, store: Store, log: FileLog) -> None:
         """Begin the log's new life, at the wall clock's µs.
 
         That is far beyond any ts that an earlier life can have issued, also one of which this
@@ -349,7 +344,7 @@ class _Recovery:
         _move_state(store, record)
 
 
-def _move_state(store: LmdbStore, record: Record) -> None:
+def _move_state(store: Store, record: Record) -> None:
     """Apply a record without transactions."""
     with store.snapshot() as snapshot:
         catalog_ts = snapshot.state.catalog_ts

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from headwater_storage.bounds import Bound
     from headwater_storage.catalog import Catalog, TableHandle
     from headwater_storage.indexes import IndexDefinition
-    from headwater_storage.lmdb_store import StoreSnapshot
     from headwater_storage.proposal import Backfill, CommitTs, Range
+    from headwater_storage.store import StoreSnapshot
 
 _PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 

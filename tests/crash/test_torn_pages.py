@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from headwater_storage.lmdb_store import LmdbStore
     from headwater_storage.log import Record
+    from headwater_storage.store import Store
 
 PAGE, SECTOR = 4096, 512
 WHOLE, WRONG_CHECKPOINT, WRONG_REPLAY, REFUSED = 0, 1, 2, 3
@@ -196,7 +196,7 @@ def trial(found: Crash) -> int:
     """Open the directory and compare with what must be in it."""
     looked = []
 
-    def first_look(store: LmdbStore, record: Record) -> None:
+    def first_look(store: Store, record: Record) -> None:
         if not looked:
             looked.append(contents(store) == found.checkpoint)
             if not looked[0]:
@@ -286,7 +286,7 @@ def crashes_in_replay(tmp_path: Path, checkpointer: type[Checkpointer]) -> list[
         def die(dies_at: int = dies_at) -> int:
             count = 0
 
-            def apply(store: LmdbStore, record: Record) -> None:
+            def apply(store: Store, record: Record) -> None:
                 nonlocal count
                 apply_record(store, record)
                 count += 1

@@ -24,10 +24,11 @@ class Crashed(BaseException):
     """The machine has stopped at this operation; no handler for errors may see it."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     current: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
+    inode: int = 0
 
 
 @dataclass
@@ -55,6 +56,31 @@ class MemoryFiles:
         self.fail: tuple[str, int] | None = None
         self.space: int | None = None
         self._next = 3
+        self._locks: dict[int, tuple[Node, bool]] = {}
+
+    def make_folder(self, path: Path) -> None:
+        """Folders are there at once and for good: making one is no fault that this file system has."""
+        self.folder(path)
+
+    def exists(self, path: Path) -> bool:
+        return path in self.folders or path.name in self.folder(path.parent).current
+
+    def inode(self, path: Path) -> int:
+        node = self.folder(path.parent).current.get(path.name)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return node.inode
+
+    def kind(self, path: Path) -> str:
+        return "memory"
+
+    def try_lock(self, descriptor: int, *, shared: bool) -> bool:
+        node = self.open_files[descriptor][1]
+        for other, (locked, other_shared) in self._locks.items():
+            if locked is node and other != descriptor and not (shared and other_shared):
+                return False
+        self._locks[descriptor] = (node, shared)
+        return True
 
     def folder(self, path: Path) -> Folder:
         return self.folders.setdefault(path, Folder())
@@ -78,7 +104,8 @@ class MemoryFiles:
             if not flags & os.O_CREAT:
                 raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
             self._step("create", path)
-            node = Node()
+            self._next += 1
+            node = Node(inode=self._next)
             self._change(path, node)
         elif flags & os.O_TRUNC:
             self._step("truncate", path)
@@ -90,6 +117,7 @@ class MemoryFiles:
 
     def close(self, descriptor: int) -> None:
         del self.open_files[descriptor]
+        self._locks.pop(descriptor, None)
 
     def pread(self, descriptor: int, size: int, offset: int) -> bytes:
         return bytes(self.open_files[descriptor][1].current[offset : offset + size])
@@ -153,6 +181,7 @@ class MemoryFiles:
         self.crash_at = None
         self.fail = None
         self.open_files.clear()
+        self._locks.clear()
 
     def power_cut(self, random: Random) -> None:
         """End the machine: what was not synced may be there or not."""
@@ -182,4 +211,4 @@ def _mixture(node: Node, random: Random) -> Node:
     for start in range(0, min(len(data), len(new)), SECTOR):
         if random.random() < 0.5:
             data[start : start + SECTOR] = new[start : start + SECTOR]
-    return Node(data, bytearray(data))
+    return Node(data, bytearray(data), node.inode)

@@ -14,9 +14,9 @@ from headwater_storage.catalog import TABLES, Catalog, TableDefinition, TableHan
 from headwater_storage.indexes import IndexDefinition
 from headwater_storage.keys import document_key
 from headwater_storage.limits import CallLimits
-from headwater_storage.lmdb_store import EMPTY_STATE, AppliedBatch, State
 from headwater_storage.log import LoggedTransaction
 from headwater_storage.proposal import CommitTs, Proposal
+from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
 from headwater_storage.stored import pack_stored
 from headwater_storage.transaction import Transaction
 

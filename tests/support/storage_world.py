@@ -17,14 +17,15 @@ from headwater_storage.environment import (
 )
 from headwater_storage.file_log import FileLogOptions
 from headwater_storage.keys import document_key, encode_fields, entry_key
-from headwater_storage.lmdb_store import AppliedBatch, LmdbStore, State
 from headwater_storage.log import EncodedRecord, LoggedTransaction, Record
 from headwater_storage.recovery import StorageOptions
+from headwater_storage.store import AppliedBatch, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from headwater_storage.recovery import Recovered
+    from headwater_storage.store import Store
 
 TABLE = 40
 INDEX = 3
@@ -114,7 +115,7 @@ def entry_of(key: bytes, value: bytes) -> bytes:
     return entry_key(INDEX, encode_fields([value[:4], len(value)]), key[4:])[0]
 
 
-def changes_of(store: LmdbStore, transactions: Iterable[LoggedTransaction]) -> AppliedBatch:
+def changes_of(store: Store, transactions: Iterable[LoggedTransaction]) -> AppliedBatch:
     changes = AppliedBatch()
     with store.snapshot() as snapshot:
         for transaction in transactions:
@@ -128,7 +129,7 @@ def changes_of(store: LmdbStore, transactions: Iterable[LoggedTransaction]) -> A
     return changes
 
 
-def apply_record(store: LmdbStore, record: Record) -> None:
+def apply_record(store: Store, record: Record) -> None:
     changes = changes_of(store, record.transactions)
     store.apply(changes, State(record.last_ts, record.number, record.digest, record.first_ts))
 
@@ -144,7 +145,7 @@ def commit(recovered: Recovered, transactions: list[LoggedTransaction]) -> Encod
     return encoded
 
 
-def contents(store: LmdbStore) -> Contents:
+def contents(store: Store) -> Contents:
     with store.snapshot() as snapshot:
         return dict(snapshot.documents(b"", b"\xff" * 9)), dict(snapshot.entries(b"", b"\xff" * 9))
 

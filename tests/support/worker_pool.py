@@ -29,7 +29,8 @@ from headwater_storage.catalog import (
 )
 from headwater_storage.directory import DataDirectory
 from headwater_storage.keys import document_key
-from headwater_storage.lmdb_store import EMPTY_STATE, AppliedBatch, LmdbStore
+from headwater_storage.lmdb_store import LmdbStore
+from headwater_storage.store import EMPTY_STATE, AppliedBatch
 from headwater_storage.stored import pack_stored, unpack_stored
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from headwater.packing import bundle_hash, invalid_bundle
 from headwater.refusals import encodable
 from headwater_protocol.errors import HeadwaterError, StorageError
 from headwater_storage.directory import DataDirectory, WorkerLock
+from headwater_storage.environment import RealFileSystem
 from headwater_storage.lmdb_store import LmdbStore
 
 from headwater_server.worker.guard import Guard
@@ -77,7 +78,7 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
     offer_to_oom_killer()
     directory = DataDirectory(Path(assignment.data))
     try:
-        WorkerLock(directory)  # held until the process ends: nothing closes it
+        WorkerLock(RealFileSystem(), directory)  # held until the process ends: nothing closes it
     except StorageError:
         return EXIT_LOCKED
     memory = assignment.limits.memory_limit_bytes

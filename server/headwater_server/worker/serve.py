@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headwater.bundle import Bundle, CallOutcome
-    from headwater_storage.lmdb_store import LmdbStore, StoreSnapshot
+    from headwater_storage.store import StoreReader, StoreSnapshot
 
     from headwater_server.functions.limits import WorkerLimits
     from headwater_server.worker.guard import Guard
@@ -130,7 +130,7 @@ class Server:
     def __init__(
         self,
         link: WorkerEnd,
-        store: LmdbStore,
+        store: StoreReader,
         bundle: Bundle,
         bundle_hash: str,
         progress: ProgressPage,

@@ -9,10 +9,11 @@ from headwater_storage.apply import apply_record
 from headwater_storage.catalog import DEPLOYMENT, NUMBERS_SUFFIX, TABLES, CatalogCache, Numbers, encode_table
 from headwater_storage.check import check, digest, reaches_back, replay
 from headwater_storage.keys import document_key
-from headwater_storage.lmdb_store import AppliedBatch, LmdbStore
+from headwater_storage.lmdb_store import LmdbStore
 from headwater_storage.log import LoggedTransaction
 from headwater_storage.memory_log import MemoryLog
 from headwater_storage.proposal import CommitTs
+from headwater_storage.store import AppliedBatch
 from headwater_storage.stored import pack_stored
 from support.memory_store import MemoryStore, insert, logged, table
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import lmdb
 import pytest
 from headwater_protocol.errors import StorageError
-from headwater_storage.lmdb_store import EMPTY_STATE, AppliedBatch, LmdbStore, State
+from headwater_storage.lmdb_store import LmdbStore
 from headwater_storage.proposal import CommitTs
+from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
 from headwater_storage.stored import STORED_HEADER_BYTES, pack_stored, unpack_stored
 
 if TYPE_CHECKING:

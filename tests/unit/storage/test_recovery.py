@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from headwater_protocol.errors import StorageError
-from headwater_storage import directory as directory_module
 from headwater_storage.directory import DataDirectory, WorkerLock, wait_for_workers
-from headwater_storage.environment import filesystem_kind
+from headwater_storage.environment import RealFileSystem
 from headwater_storage.format import FORMAT_VERSION
 from headwater_storage.log import RecordKind
 from headwater_storage.recovery import Recovered, StorageOptions, recover
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMITS = Commits(5, documents=40)
+FILES = RealFileSystem()
 
 
 def open_database(
@@ -252,8 +252,8 @@ def test_a_copy_of_a_running_directory_is_refused_and_one_of_a_stopped_is_not(tm
 
 def test_workers_of_an_earlier_daemon_are_waited_for(tmp_path: Path) -> None:
     open_database(tmp_path).close()
-    worker = WorkerLock(DataDirectory(tmp_path))
-    second = WorkerLock(DataDirectory(tmp_path))
+    worker = WorkerLock(FILES, DataDirectory(tmp_path))
+    second = WorkerLock(FILES, DataDirectory(tmp_path))
     before = tree(tmp_path / "store")
     assert refusal(tmp_path).code == "directory_in_use"
     assert tree(tmp_path / "store") == before
@@ -276,19 +276,19 @@ def test_a_worker_does_not_start_into_a_recovery(tmp_path: Path) -> None:
     recovering = os.open(tmp_path / "workers.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(recovering, fcntl.LOCK_EX)
     with pytest.raises(StorageError) as caught:
-        WorkerLock(DataDirectory(tmp_path))
+        WorkerLock(FILES, DataDirectory(tmp_path))
     assert caught.value.code == "directory_in_use"
     os.close(recovering)
-    worker = WorkerLock(DataDirectory(tmp_path))
+    worker = WorkerLock(FILES, DataDirectory(tmp_path))
     with pytest.raises(StorageError):
-        wait_for_workers(DataDirectory(tmp_path), FakeClock(), 0.1)
+        wait_for_workers(FILES, DataDirectory(tmp_path), FakeClock(), 0.1)
     worker.close()
-    wait_for_workers(DataDirectory(tmp_path), FakeClock(), 0.1)
+    wait_for_workers(FILES, DataDirectory(tmp_path), FakeClock(), 0.1)
 
 
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert filesystem_kind(tmp_path)
-    monkeypatch.setattr(directory_module, "filesystem_kind", lambda _: "nfs4")
+    assert FILES.kind(tmp_path)
+    monkeypatch.setattr(RealFileSystem, "kind", lambda *_: "nfs4")
     assert (refusal(tmp_path).code, list(tmp_path.iterdir())) == ("directory_in_use", [])
 
 
