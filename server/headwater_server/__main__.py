@@ -20,7 +20,7 @@ from headwater_storage.check import check
 from headwater_storage.environment import real_environment
 
 from headwater_server.app import Daemon, open_engine
-from headwater_server.functions.zygote_process import worker_environment
+from headwater_server.functions.zygote_process import worker_environment, zygote_starter
 from headwater_server.lifecycle import ExitCode, run
 from headwater_server.observe.logs import install
 
@@ -73,7 +73,7 @@ def _serve(loaded: Loaded) -> int:
         environment = real_environment()
         try:
             engine = open_engine(settings, environment)
-            daemon = Daemon(settings, environment, engine, worker_environment(os.environ))
+            daemon = Daemon(settings, environment, engine, zygote_starter(worker_environment(os.environ)))
             return await run(daemon, drain_limit_s=settings.drain_limit_s)
         finally:
             environment.executor.close()

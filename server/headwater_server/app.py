@@ -38,13 +38,14 @@ from headwater_server.switchboard import Switchboard
 from headwater_server.worker.request_row import RequestRow, decode_request_row, encode_request_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from headwater_config.settings import Settings
     from headwater_storage.environment import Environment
     from headwater_storage.proposal import Proposal
 
     from headwater_server.functions.mutations import MutationCall
+    from headwater_server.functions.roster import StartProcesses
     from headwater_server.worker.messages import Failure
 
 logger = logging.getLogger("headwater")
@@ -59,7 +60,7 @@ class Daemon:
         settings: Checked settings.
         environment: Clock, randomness, files, threads.
         engine: An open database.
-        worker_environment: What user code sees of the process environment.
+        start_processes: Starts what function workers come from.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Daemon:
         settings: Settings,
         environment: Environment,
         engine: Engine,
-        worker_environment: Mapping[str, str],
+        start_processes: StartProcesses,
     ) -> None:
         self.settings = settings
         self.engine = engine
@@ -79,7 +80,7 @@ class Daemon:
         self.pool = WorkerPool(
             _pool_options(settings),
             data=settings.data,
-            environment=worker_environment,
+            start_processes=start_processes,
             mono_s=self._mono_s,
             now_us_min=lambda: engine.now_us,
         )
@@ -136,7 +137,7 @@ class Daemon:
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Bring up everything, the listening sockets last: whoever can connect is served."""
+        """Bring up everything but the listening sockets."""
         self._engine_task = asyncio.create_task(self.engine.run(), name="engine")
         self.pool.start(self.switchboard, self.mutations)
         await self.key.load()
@@ -147,7 +148,10 @@ class Daemon:
             logger.error(
                 "bundle_not_restored", extra={"fields": {"code": error.code, "error": error.message}}
             )
-        await self._listen()
+
+    async def listen(self) -> None:
+        """Let clients in: whoever can connect is served."""
+        await self._open_sockets()
         logger.info(
             "ready",
             extra={
@@ -193,7 +197,7 @@ class Daemon:
             await asyncio.wait([self._engine_task])
         self.engine.close(clean=clean)
 
-    async def _listen(self) -> None:
+    async def _open_sockets(self) -> None:
         settings = self.settings
         app = web.Application(
             client_max_size=settings.frame_limit_bytes, middlewares=[cors_middleware, error_middleware]

@@ -40,15 +40,10 @@ async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
     clean = False
     try:
         await daemon.start()
+        await daemon.listen()
         stopping = asyncio.create_task(stop.wait())
         failed = asyncio.create_task(daemon.failed())
-        tasks += [
-            stopping,
-            failed,
-            asyncio.create_task(_every(_BLOCKED_LOOK_S, daemon.hub.look_at_blocked)),
-            asyncio.create_task(_every(daemon.heartbeat_s / _TICKS_PER_HEARTBEAT, daemon.hub.tick)),
-            asyncio.create_task(_every(_RETRY_LOOK_S, daemon.switchboard.core.tick)),
-        ]
+        tasks += [stopping, failed, *timers(daemon)]
         await asyncio.wait((stopping, failed), return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
             error = failed.result()
@@ -63,6 +58,15 @@ async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await daemon.stop(clean=clean)
+
+
+def timers(daemon: Daemon) -> list[asyncio.Task[None]]:
+    """Begin what the daemon does again and again while it serves; the caller ends the tasks."""
+    return [
+        asyncio.create_task(_every(_BLOCKED_LOOK_S, daemon.hub.look_at_blocked)),
+        asyncio.create_task(_every(daemon.heartbeat_s / _TICKS_PER_HEARTBEAT, daemon.hub.tick)),
+        asyncio.create_task(_every(_RETRY_LOOK_S, daemon.switchboard.core.tick)),
+    ]
 
 
 async def _every(seconds: float, action: Callable[[], object]) -> None:

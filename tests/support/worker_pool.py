@@ -17,6 +17,7 @@ import msgspec
 from headwater.packing import bundle_hash, pack
 from headwater_server.functions.mutations import MutationCall
 from headwater_server.functions.pool import WorkerPool
+from headwater_server.functions.zygote_process import zygote_starter
 from headwater_server.worker.request_row import decode_request_row
 from headwater_storage.catalog import (
     ACTIVE_BUNDLE_KEY,
@@ -109,7 +110,7 @@ class PoolWorld:
         self.pool = WorkerPool(
             options,
             data=self.data,
-            environment=environment,
+            start_processes=zygote_starter(environment),
             mono_s=time.monotonic,
             now_us_min=lambda: self.now_us_min,
         )

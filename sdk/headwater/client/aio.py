@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.client_events import ClientEvent
 
-    from headwater.client.transport import Address, Transport
+    from headwater.client.transport import Address, OpenTransport, Transport
 
 log = logging.getLogger("headwater.client")
 
@@ -141,6 +141,7 @@ class Client:
         connect_timeout_s: float | None,
         in_flight_max: int,
         frame_limit_bytes: int,
+        open_transport: OpenTransport = open_transport,
     ) -> None:
         if not 0 < in_flight_max <= IN_FLIGHT_MAX:
             raise RequestError(f"in_flight_max must be 1 to {IN_FLIGHT_MAX}, not {in_flight_max}")
@@ -148,6 +149,7 @@ class Client:
         self._random = source
         self._connect_timeout_s = connect_timeout_s
         self._frame_limit_bytes = frame_limit_bytes
+        self._open_transport = open_transport
         self._session = ClientSession(source.randbytes(SESSION_BYTES), CLIENT_NAME)
         self._room = asyncio.Semaphore(in_flight_max)
         self._slots: dict[int, _Slot] = {}
@@ -309,7 +311,9 @@ class Client:
         """Connect and serve one connection to its end; return the error if there shall be no other."""
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
-                transport = await open_transport(self._address, frame_limit_bytes=self._frame_limit_bytes)
+                transport = await self._open_transport(
+                    self._address, frame_limit_bytes=self._frame_limit_bytes
+                )
         except TimeoutError:
             self._lost(f"no answer within {_OPEN_TIMEOUT_S:.0f} s")
             return None

@@ -63,6 +63,14 @@ class Transport(Protocol):
         """End the connection and free what it holds. May be called twice; takes a bounded time."""
 
 
+class OpenTransport(Protocol):
+    """How connections are made: see `open_transport`."""
+
+    async def __call__(self, address: Address, /, *, frame_limit_bytes: int) -> Transport:
+        """Connect."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a server is and how to speak to it.

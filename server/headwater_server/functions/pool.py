@@ -39,11 +39,12 @@ from headwater_server.worker.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from headwater_server.functions.limits import PoolOptions
     from headwater_server.functions.mutations import MutationCall
+    from headwater_server.functions.roster import StartProcesses
 
 logger = logging.getLogger("headwater.pool")
 
@@ -86,7 +87,7 @@ class WorkerPool:
     Args:
         options: How many workers, how long calls may take.
         data: The data directory, which must have been recovered.
-        environment: What user code sees of the environment (`worker_environment`).
+        start_processes: Starts what workers come from.
         mono_s: Monotonic clock, the one that worker processes see too.
         now_us_min: The log's time, which a mutation's clock never is behind.
     """
@@ -96,14 +97,14 @@ class WorkerPool:
         options: PoolOptions,
         *,
         data: Path,
-        environment: Mapping[str, str],
+        start_processes: StartProcesses,
         mono_s: Callable[[], float],
         now_us_min: Callable[[], int],
     ) -> None:
         self._options = options
         self._mono_s = mono_s
         self._now_us_min = now_us_min
-        self._roster = Roster(options, self, data, environment, mono_s)
+        self._roster = Roster(options, self, data, start_processes, mono_s)
         self._listener: PoolListener | None = None
         self._mutations: MutationReceiver | None = None
         self._active: Generation | None = None

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from signal import Signals
@@ -18,15 +17,11 @@ from headwater.packing import invalid_bundle
 from headwater_protocol.errors import HeadwaterError, TransientError, error_for
 
 from headwater_server.functions.bundles import BundleFiles
-from headwater_server.functions.worker_link import WorkerLink
-from headwater_server.functions.zygote_process import ZygoteProcess
 from headwater_server.worker.control import Assignment
 from headwater_server.worker.main import EXIT_MEMORY
-from headwater_server.worker.messages import Describe, Described, Failure, WorkerMessage
-from headwater_server.worker.progress import ProgressPage, make_progress_descriptor
+from headwater_server.worker.messages import DaemonMessage, Describe, Described, Failure, WorkerMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from headwater_server.functions.limits import PoolOptions
@@ -35,6 +30,79 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headwater.workers")
 
 _LOST_GRACE_S = 0.5
+
+
+class Link(Protocol):
+    """Messages to and from one worker."""
+
+    def send(self, message: DaemonMessage) -> None:
+        """Send a message, without waiting."""
+
+    def drain(self) -> None:
+        """Hand over what has arrived, to the last byte."""
+
+    def close(self) -> None:
+        """Close our end; the worker ends when it reads that."""
+
+
+class Progress(Protocol):
+    """What a worker says it is doing, also when it can say nothing else."""
+
+    def running(self) -> tuple[int, int]:
+        """Return the call that runs, 0 if none, and when it began on the monotonic clock in ns."""
+        ...
+
+    def close(self) -> None:
+        """Look no more."""
+
+
+class Processes(Protocol):
+    """Where worker processes come from: the zygote."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    def spawn(
+        self,
+        worker: int,
+        assignment: Assignment,
+        receive: Callable[[WorkerMessage], None],
+        lost: Callable[[], None],
+    ) -> tuple[Link, Progress]:
+        """Begin a worker process; `spawned` and at last `exited` follow.
+
+        Args:
+            worker: Its number.
+            assignment: What it is for.
+            receive: Called with each message of it.
+            lost: Called once when it has closed its end or sent nonsense; not after our `close`.
+        """
+        ...
+
+    def kill(self, worker: int) -> None:
+        """End a worker by force; `exited` follows."""
+
+    async def close(self, grace_s: float) -> None:
+        """End all workers, by force after the grace, and what they come from."""
+
+
+class ProcessEvents(Protocol):
+    """What becomes of workers."""
+
+    def spawned(self, number: int, pid: int) -> None:
+        """It was forked."""
+
+    def exited(self, number: int, status: int) -> None:
+        """It is gone; `status` as in `subprocess`, negative for a signal."""
+
+    def zygote_lost(self) -> None:
+        """The zygote ended by itself, and all workers with it."""
+
+
+StartProcesses = Callable[[ProcessEvents], Processes]
+"""Starts a zygote. The thread that calls it must live as long as the daemon."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,8 +153,8 @@ class Worker:
 
     number: int
     generation: Generation
-    link: WorkerLink
-    progress: ProgressPage
+    link: Link
+    progress: Progress
     started_mono_s: float
     pid: int = 0
     ready: bool = False
@@ -127,7 +195,7 @@ class Roster:
         options: How many, and how long things may take.
         events: The pool.
         data: The data directory.
-        environment: What user code sees of the environment.
+        start_processes: Starts what workers come from.
         mono_s: Monotonic clock.
     """
 
@@ -136,18 +204,18 @@ class Roster:
         options: PoolOptions,
         events: RosterEvents,
         data: Path,
-        environment: Mapping[str, str],
+        start_processes: StartProcesses,
         mono_s: Callable[[], float],
     ) -> None:
         self._options = options
         self._events = events
         self._data = data
-        self._environment = environment
+        self._start_processes = start_processes
         self._mono_s = mono_s
         self._files = BundleFiles(data / "bundles")
         self._numbers = count(1)
         self._generations: set[Generation] = set()
-        self._zygote: ZygoteProcess | None = None
+        self._zygote: Processes | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._closing = False
         self.workers: dict[int, Worker] = {}
@@ -271,7 +339,7 @@ class Roster:
     # ------------------------------------------------------------------ inside
 
     def _start_zygote(self) -> None:
-        self._zygote = ZygoteProcess(asyncio.get_running_loop(), self, self._environment)
+        self._zygote = self._start_processes(self)
 
     def _start_worker(self, generation: Generation) -> None:
         if self._closing or len(generation.workers) >= generation.size:
@@ -280,24 +348,16 @@ class Roster:
             self._later(self._options.restart_pause_s, lambda: self._start_worker(generation))
             return
         number = next(self._numbers)
-        ours, theirs = socket.socketpair()
-        page = make_progress_descriptor()
-        try:
-            progress = ProgressPage(page)
-            assignment = Assignment(
-                str(self._data),
-                generation.bundle,
-                str(self._files.file(generation.bundle)),
-                str(self._files.unpacked(generation.bundle)),
-                self._options.worker,
-            )
-            self._zygote.spawn(number, assignment, theirs.fileno(), page)
-        finally:
-            theirs.close()
-            os.close(page)
-        link = WorkerLink(
-            asyncio.get_running_loop(),
-            ours,
+        assignment = Assignment(
+            str(self._data),
+            generation.bundle,
+            str(self._files.file(generation.bundle)),
+            str(self._files.unpacked(generation.bundle)),
+            self._options.worker,
+        )
+        link, progress = self._zygote.spawn(
+            number,
+            assignment,
             lambda message: self._message(worker, message),
             lambda: self._lost(worker),
         )

@@ -8,11 +8,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from headwater_server.functions.worker_link import WorkerLink
 from headwater_server.worker.control import (
     PACKET_BYTES_MAX,
     Assignment,
@@ -22,6 +22,13 @@ from headwater_server.worker.control import (
     Spawned,
     ToZygote,
 )
+from headwater_server.worker.progress import ProgressPage, make_progress_descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from headwater_server.functions.roster import ProcessEvents, StartProcesses
+    from headwater_server.worker.messages import WorkerMessage
 
 logger = logging.getLogger("headwater.zygote")
 
@@ -29,32 +36,24 @@ _MODULE = "headwater_server.worker.zygote"
 _SECRETS = "HEADWATER_"
 
 
-class ZygoteEvents(Protocol):
-    """What becomes of workers."""
-
-    def spawned(self, number: int, pid: int) -> None:
-        """It was forked."""
-
-    def exited(self, number: int, status: int) -> None:
-        """It is gone; `status` as in `subprocess`, negative for a signal."""
-
-    def zygote_lost(self) -> None:
-        """The zygote ended by itself, and all workers with it."""
-
-
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what user code may see of the daemon's environment: everything but Headwater's own settings."""
     return {name: value for name, value in environment.items() if not name.startswith(_SECRETS)}
 
 
+def zygote_starter(environment: Mapping[str, str]) -> StartProcesses:
+    """Return what starts zygotes on the running event loop, with this environment."""
+    return lambda events: ZygoteProcess(asyncio.get_running_loop(), events, environment)
+
+
 class ZygoteProcess:
-    """One zygote. It must be started by a thread that lives as long as the daemon.
+    """One zygote; implements `Processes`. It must be started by a thread that lives as long as the daemon.
 
     (The kernel ends it when the thread that started it ends.)
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, events: ZygoteEvents, environment: Mapping[str, str]
+        self, loop: asyncio.AbstractEventLoop, events: ProcessEvents, environment: Mapping[str, str]
     ) -> None:
         self._loop = loop
         self._events = events
@@ -83,9 +82,23 @@ class ZygoteProcess:
         """Its process id."""
         return self._process.pid
 
-    def spawn(self, worker: int, assignment: Assignment, link: int, progress: int) -> None:
-        """Fork a worker with these two descriptors, which stay the caller's to close."""
-        self._send(Spawn(worker, assignment), [link, progress])
+    def spawn(
+        self,
+        worker: int,
+        assignment: Assignment,
+        receive: Callable[[WorkerMessage], None],
+        lost: Callable[[], None],
+    ) -> tuple[WorkerLink, ProgressPage]:
+        """Fork a worker."""
+        ours, theirs = socket.socketpair()
+        page = make_progress_descriptor()
+        try:
+            progress = ProgressPage(page)
+            self._send(Spawn(worker, assignment), [theirs.fileno(), page])
+        finally:
+            theirs.close()
+            os.close(page)
+        return WorkerLink(self._loop, ours, receive, lost), progress
 
     def kill(self, worker: int) -> None:
         """End a worker."""
@@ -142,6 +155,3 @@ class ZygoteProcess:
         if not self._closing:
             self._process.wait()
             self._events.zygote_lost()
-
-
-ZygoteStarter = Callable[[ZygoteEvents], ZygoteProcess]

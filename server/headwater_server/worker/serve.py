@@ -160,10 +160,14 @@ class Server:
     def serve(self) -> None:
         """Work until the daemon closes its end."""
         while (messages := self._link.receive()) is not None:
-            for message in messages:
-                self._handle(message)
-            self._drop_fresh()
-            self._link.flush()
+            self.answer(messages)
+
+    def answer(self, messages: list[DaemonMessage]) -> None:
+        """Handle messages that were there together, in order, and send what they came to."""
+        for message in messages:
+            self._handle(message)
+        self._drop_fresh()
+        self._link.flush()
 
     def _handle(self, message: DaemonMessage) -> None:
         match message:
