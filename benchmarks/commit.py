@@ -89,8 +89,8 @@ class Writes:
             entry_key(self._indexes[0], encode_fields([topic]), raw)[0],
             entry_key(self._indexes[1], encode_fields([number]), raw)[0],
         ]
-        value = pack_stored(1, msgspec.msgpack.encode(document))
-        return Write(document_key(self._table, raw), value, [], entries)
+        key = document_key(self._table, raw)
+        return Write(key, pack_stored(1, msgspec.msgpack.encode(document), key), [], entries)
 
 
 class Listener:

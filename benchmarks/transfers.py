@@ -52,7 +52,7 @@ def bare_batches() -> Iterator[tuple[int, Batch]]:
         suffix = make_suffix(1_700_000_000_000_000 + number, 0, os.urandom(10))
         accounts.append((suffix.encode(), table_prefix(FIRST_USER_TABLE) + suffix))
     session = os.urandom(16)
-    row = pack_stored(0, msgspec.msgpack.encode([os.urandom(16), b"\xc0", "", "", None]))
+    row = msgspec.msgpack.encode([os.urandom(16), b"\xc0", "", "", None])
     for first in itertools.count(0, BATCH):
         puts = []
         for request in range(first, first + BATCH):
@@ -63,9 +63,10 @@ def bare_batches() -> Iterator[tuple[int, Batch]]:
                     "number": request,
                     "balance": request,
                 }
-                value = pack_stored(1, msgspec.msgpack.encode(document))
-                puts.append((document_key(FIRST_USER_TABLE, suffix), value))
-            puts.append((document_key(REQUESTS, session + request.to_bytes(8, "big")), row))
+                key = document_key(FIRST_USER_TABLE, suffix)
+                puts.append((key, pack_stored(1, msgspec.msgpack.encode(document), key)))
+            key = document_key(REQUESTS, session + request.to_bytes(8, "big"))
+            puts.append((key, pack_stored(0, row, key)))
         yield BATCH, (b"".join(key + value for key, value in puts), puts, [])
 
 

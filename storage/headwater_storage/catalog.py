@@ -20,7 +20,7 @@ from headwater_protocol.ids import table_prefix
 
 from headwater_storage.indexes import EntryMaker, IndexDefinition
 from headwater_storage.keys import document_key, table_range
-from headwater_storage.stored import unpack_stored
+from headwater_storage.stored import shape_field, unpack_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -92,7 +92,7 @@ class TableHandle:
         definition: Its row.
         shape: Number of its current shape.
         shape_bytes: That number as stored values have it.
-        shape_checksum: Its CRC-32: where the checksum of a stored value begins.
+        shape_checksum: Its CRC-32: where the checksum of a stored value begins, before key and document.
         row_key: Key of that row: part of the read set of whoever uses the table.
         prefix: What its document keys begin with.
         documents: Key range of its documents.
@@ -119,7 +119,7 @@ class TableHandle:
     def __init__(self, definition: TableDefinition) -> None:
         self.definition = definition
         self.shape = definition.shape
-        self.shape_bytes = definition.shape.to_bytes(4, "big")
+        self.shape_bytes = shape_field(definition.shape)
         self.shape_checksum = crc32(self.shape_bytes)
         self.row_key = document_key(TABLES, definition.row_suffix)
         self.prefix = document_key(definition.number, b"")

@@ -11,7 +11,8 @@ the process tests what a power cut needs. In order:
 4. copy the last log segment's valid records to a new file and make it durable: they may be
    in the page cache only, and must not be shown to anybody before that;
 5. replay from the record that the store says it has applied last;
-6. append a claim, with which the new life of the log begins.
+6. raise the directory's format, if it is an older one;
+7. append a claim, with which the new life of the log begins.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from headwater_storage.directory import (
     wait_for_workers,
 )
 from headwater_storage.file_log import FileLog, FileLogOptions
-from headwater_storage.format import read_format, write_format
+from headwater_storage.format import FORMAT_VERSION, read_format, write_format
 from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
 from headwater_storage.log import INCARNATION_BYTES, LOG_ID_BYTES
 from headwater_storage.proposal import CommitTs
@@ -190,7 +191,7 @@ class _Recovery:
 
     def run(self) -> Recovered:
         directory, environment, resources = self._directory, self._environment, self._resources
-        log_id = self._enter()
+        log_id, version = self._enter()
         found = self._put_metas_back()
         owner = environment.random.bytes(OWNER_BYTES)
         self._take_ownership(found, owner)
@@ -225,13 +226,15 @@ class _Recovery:
         )
         resources.callback(checkpointer.close)
         replayed = self._replay(store, log, pin.state)
+        if version < FORMAT_VERSION:
+            write_format(self._files, directory.format_file, log_id=log_id, creating=False)
         self._claim(store, log)
         return Recovered(
             directory, store, log, checkpointer, resources, was_clean=found.clean, replayed=replayed
         )
 
-    def _enter(self) -> bytes:
-        """Take the directory and return its log's id; a new one is made."""
+    def _enter(self) -> tuple[bytes, int]:
+        """Take the directory and return its log's id and its format; a new one is made."""
         path = self._directory.path
         files = self._files
         files.make_folder(path)
@@ -245,8 +248,8 @@ class _Recovery:
         if found is None:
             self._check_nothing_there()
         if found is None or found.creating:
-            return self._create()
-        return bytes.fromhex(found.log_id)
+            return self._create(), FORMAT_VERSION
+        return bytes.fromhex(found.log_id), found.format
 
     def _check_nothing_there(self) -> None:
         directory = self._directory

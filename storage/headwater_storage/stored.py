@@ -1,6 +1,10 @@
 """The stored value of a document: checksum, table shape, encoded document.
 
-Pure. The checksum covers shape and document, and is verified whenever a document is read.
+Pure. The checksum covers shape, document key and document, and is verified whenever a document
+is read: neither another content nor a sound document in the place of another is ever served.
+
+Values that format 1 wrote have a checksum over shape and document alone. The first bit of the
+shape field tells the two apart; they are never rewritten for it, only when they change.
 """
 
 from __future__ import annotations
@@ -11,16 +15,23 @@ from zlib import crc32
 from headwater_protocol.errors import StorageError
 
 STORED_HEADER_BYTES = 8
+KEY_COVERED = 1 << 31
+"""Set in the shape field when the checksum covers the document key too."""
 
 _header = Struct(">II")
-_pack_shape = Struct(">I").pack
+_pack_number = Struct(">I").pack
 _unpack_header = _header.unpack_from
 
 
-def pack_stored(shape: int, document: bytes) -> bytes:
-    """Return the stored value of a document that a table shape wrote."""
-    checked = _pack_shape(shape) + document
-    return _pack_shape(crc32(checked)) + checked
+def shape_field(shape: int) -> bytes:
+    """Return a shape number as stored values have it."""
+    return _pack_number(KEY_COVERED | shape)
+
+
+def pack_stored(shape: int, document: bytes, key: bytes) -> bytes:
+    """Return the stored value, under a document key, of a document that a table shape wrote."""
+    field = shape_field(shape)
+    return _pack_number(crc32(document, crc32(key, crc32(field)))) + field + document
 
 
 def unpack_stored(value: bytes, key: bytes) -> tuple[int, bytes]:
@@ -28,15 +39,21 @@ def unpack_stored(value: bytes, key: bytes) -> tuple[int, bytes]:
 
     Args:
         value: As it stands in the store.
-        key: Its document key, for the error.
+        key: Its document key.
 
     Raises:
         StorageError: `damaged`, the checksum does not fit.
     """
     if len(value) >= STORED_HEADER_BYTES:
         checksum, shape = _unpack_header(value)
-        if crc32(memoryview(value)[4:]) == checksum:
-            return shape, value[STORED_HEADER_BYTES:]
+        document = value[STORED_HEADER_BYTES:]
+        start = crc32(value[4:STORED_HEADER_BYTES])
+        if shape & KEY_COVERED:
+            start = crc32(key, start)
+        if crc32(document, start) == checksum:
+            return shape & ~KEY_COVERED, document
     raise StorageError(
-        f"the document with key {key.hex()} does not fit its checksum; run `headwater doctor`", code="damaged"
+        f"the document with key {key.hex()} does not fit its checksum; stop the daemon and run"
+        " `headwater doctor`",
+        code="damaged",
     )

@@ -286,7 +286,7 @@ class Transaction:
             if change.document is None
             else Write(
                 key,
-                pack_stored(change.handle.shape, change.document),
+                pack_stored(change.handle.shape, change.document, key),
                 change.old_entries,
                 change.entries,
                 change.overflow,
@@ -295,7 +295,8 @@ class Transaction:
             if not change.is_void()
         ]
         for key, content in self._rows.items():
-            writes.append(Write(key, None if content is None else pack_stored(SYSTEM_SHAPE, content), [], []))
+            row = None if content is None else pack_stored(SYSTEM_SHAPE, content, key)
+            writes.append(Write(key, row, [], []))
         return Proposal(self.begin_ts, self.points, self.ranges, writes, self.backfill)
 
     # ------------------------------------------------------------------------------------- private
@@ -467,7 +468,7 @@ def _unpacked(handle: TableHandle, value: bytes, key: bytes) -> StoredDocument:
     """Return a stored document after verifying its checksum, fast for those of the current shape."""
     document = value[STORED_HEADER_BYTES:]
     if value[4:STORED_HEADER_BYTES] == handle.shape_bytes and value[:4] == crc32(
-        document, handle.shape_checksum
+        document, crc32(key, handle.shape_checksum)
     ).to_bytes(4, "big"):
         return StoredDocument(document, True)
     shape, document = unpack_stored(value, key)

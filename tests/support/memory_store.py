@@ -101,9 +101,8 @@ class MemoryStore:
 
     def add_table(self, definition: TableDefinition) -> TableHandle:
         handle = TableHandle(definition)
-        self.document_values[document_key(TABLES, definition.row_suffix)] = pack_stored(
-            0, encode_table(definition)
-        )
+        key = document_key(TABLES, definition.row_suffix)
+        self.document_values[key] = pack_stored(0, encode_table(definition), key)
         return handle
 
     def transaction(

@@ -143,12 +143,12 @@ class PoolWorld:
     def set_active(self, bundle: str) -> None:
         """Commit the row "active bundle"."""
         row = encode(ActiveBundle(bundle, 1))
-        self.apply({ACTIVE_BUNDLE_KEY: pack_stored(SYSTEM_SHAPE, row)}, {})
+        self.apply({ACTIVE_BUNDLE_KEY: pack_stored(SYSTEM_SHAPE, row, ACTIVE_BUNDLE_KEY)}, {})
 
     def add_table(self, definition: TableDefinition) -> None:
         """Commit a table's row."""
         key = document_key(TABLES, definition.row_suffix)
-        self.apply({key: pack_stored(SYSTEM_SHAPE, encode_table(definition))}, {}, catalog=True)
+        self.apply({key: pack_stored(SYSTEM_SHAPE, encode_table(definition), key)}, {}, catalog=True)
 
     def commit(self, proposal: Proposal) -> None:
         """Apply a proposal as it is."""

@@ -25,15 +25,11 @@ def log() -> MemoryLog:
     """A log of a catalog and of a few documents."""
     memory = MemoryStore()
     memory.add_table(TABLE)
-    catalog = LoggedTransaction(
-        [
-            (document_key(TABLES, b"x"), pack_stored(0, encode_table(TABLE))),
-            (
-                document_key(DEPLOYMENT, NUMBERS_SUFFIX),
-                pack_stored(0, msgspec.msgpack.encode(Numbers(33, 400))),
-            ),
-        ]
-    )
+    rows = {
+        document_key(TABLES, b"x"): encode_table(TABLE),
+        document_key(DEPLOYMENT, NUMBERS_SUFFIX): msgspec.msgpack.encode(Numbers(33, 400)),
+    }
+    catalog = LoggedTransaction([(key, pack_stored(0, row, key)) for key, row in rows.items()])
     transactions = [catalog]
     for i in range(4):
         writer = memory.transaction(now_us=1_700_000_000_000_000 + i)
@@ -140,7 +136,8 @@ def test_a_store_that_is_not_where_its_log_ends(store: LmdbStore, log: MemoryLog
 def test_a_store_that_differs_from_its_log(store: LmdbStore, log: MemoryLog, tmp_path: Path) -> None:
     with store.snapshot() as snapshot:
         state = snapshot.state
-    store.apply(AppliedBatch({document_key(5, b"row"): pack_stored(0, b"x")}), state)
+    key = document_key(5, b"row")
+    store.apply(AppliedBatch({key: pack_stored(0, b"x", key)}), state)
     assert check(store, log) == []
     assert check(store, log, tmp_path / "scratch") == ["replaying the log gives another database"]
 

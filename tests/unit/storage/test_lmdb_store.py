@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import lmdb
 import pytest
@@ -146,14 +147,28 @@ def test_used_bytes_grow_with_the_file(store: LmdbStore) -> None:
 
 
 def test_a_stored_document_comes_back_with_its_shape() -> None:
-    value = pack_stored(7, b"document")
-    assert value[4:] == b"\0\0\0\7document"
+    value = pack_stored(7, b"document", b"key")
+    assert value[4:] == b"\x80\0\0\7document"
     assert unpack_stored(value, b"key") == (7, b"document")
-    assert unpack_stored(pack_stored(0, b""), b"key") == (0, b"")
+    assert unpack_stored(pack_stored(0, b"", b"key"), b"key") == (0, b"")
+
+
+def test_a_stored_document_is_refused_under_another_key() -> None:
+    value = pack_stored(7, b"document", b"key")
+    with pytest.raises(StorageError, match=b"other".hex()):
+        unpack_stored(value, b"other")
+
+
+def test_what_format_1_stored_is_read() -> None:
+    checked = b"\0\0\0\7document"
+    value = crc32(checked).to_bytes(4, "big") + checked
+    assert unpack_stored(value, b"any key") == (7, b"document")
+    with pytest.raises(StorageError):
+        unpack_stored(value[:4] + b"\x80" + value[5:], b"any key")
 
 
 def test_any_damage_to_a_stored_document_is_seen() -> None:
-    value = pack_stored(7, b"document")
+    value = pack_stored(7, b"document", b"key")
     for position in range(len(value)):
         for bit in range(8):
             damaged = bytearray(value)
