@@ -25,6 +25,7 @@ CLIENT = {
     "an empty modification": m.ModifyQuerySet(300, 70_000, (), ()),
     "mutation": m.Mutation(127, "messages:send", ARGUMENTS),
     "mutation with long arguments": m.Mutation(128, "messages:send", bytes(300)),
+    "mutation that was sent before": m.Mutation(129, "messages:send", ARGUMENTS, 127, TS),
     "action": m.Action(2**53 - 1, "mail:send", ARGUMENTS),
     "sign in": m.Authenticate(0, "token"),
     "sign out": m.Authenticate(1, None),

@@ -34,10 +34,10 @@ from headwater_protocol.client_events import (
     QueryFailed,
     ValueChanged,
 )
+from headwater_protocol.client_requests import Request, outcome_of, request_frame
 from headwater_protocol.codec import decode_server_message, encode_message
 from headwater_protocol.deltas import apply_delta
 from headwater_protocol.errors import (
-    HeadwaterError,
     LocalProtocolError,
     OutcomeUnknown,
     ProtocolError,
@@ -114,23 +114,6 @@ class _Query:
         return len(self.name) * 4 + len(self.arguments) + len(self.journal or b"") + _QUERY_OVERHEAD_BYTES
 
 
-@dataclass(slots=True)
-class _Request:
-    """A mutation or action in flight.
-
-    Attributes:
-        message: What is sent.
-        sent: Whether any connection has carried it.
-        waits: Whether this connection has carried it and owes the answer.
-        success: `(ts, value)` of a mutation that succeeded, until a transition covers its ts.
-    """
-
-    message: Mutation | Action
-    sent: bool = False
-    waits: bool = False
-    success: tuple[int, Any] | None = None
-
-
 _NO_QUERIES: Mapping[int, _Query] = MappingProxyType({})
 
 
@@ -151,6 +134,7 @@ class ClientSession:
         self.incarnation: bytes | None = None
         self.version = Version(0, 0, 0)
         self._client = client
+        self._told_ts = 0  # newest ts the server has told in any message
         self._state = _State.IDLE
         self._heartbeat = Heartbeat(_GREETING_INTERVAL_S)
         self._pings = 0
@@ -159,7 +143,7 @@ class ClientSession:
         self._queries: dict[int, _Query] = {}
         self._next_query = 1
         self._query_set = 0  # number of the last modification sent on this connection
-        self._requests: dict[int, _Request] = {}  # by number, rising
+        self._requests: dict[int, Request] = {}  # by number, rising
         self._next_request = 1
         self._abandoned: set[int] = set()  # this connection still brings their answers
         self._token: str | None = None  # last accepted one
@@ -251,10 +235,10 @@ class ClientSession:
     def _request(self, message: Mutation | Action) -> int:
         if len(self._requests) + len(self._abandoned) >= REQUESTS_IN_FLIGHT_MAX:
             raise TransientError(f"more than {REQUESTS_IN_FLIGHT_MAX} requests in flight", code="overloaded")
-        frame = encode_message(message)
+        request = Request(message)
+        frame = request_frame(request, self._requests, self._told_ts)
         if len(frame) > self._frame_limit_bytes:
             raise too_large(len(frame), self._frame_limit_bytes)
-        request = _Request(message)
         self._next_request += 1
         self._requests[message.request] = request
         if self._state is _State.OPEN:
@@ -388,6 +372,7 @@ class ClientSession:
             )
         self._state = _State.OPEN
         self.incarnation = message.incarnation
+        self._told_ts = max(self._told_ts, message.ts)
         self._frame_limit_bytes = message.frame_limit_bytes
         self._heartbeat = Heartbeat(message.heartbeat_ms / 1000)
         return [Opened(message.incarnation, message.ts), *self._resume()]
@@ -407,7 +392,7 @@ class ClientSession:
         for number, request in list(self._requests.items()):
             if request.success is not None:
                 continue
-            frame = encode_message(request.message)
+            frame = request_frame(request, self._requests, self._told_ts)
             if len(frame) <= self._frame_limit_bytes:
                 self._send_request(request, frame)
             else:
@@ -452,6 +437,7 @@ class ClientSession:
         for number, (body, value) in updates.items():
             events += self._update(number, body, value)
         self.version = message.end
+        self._told_ts = max(self._told_ts, message.end.ts)
         if message.end.query_set < self._resumed:
             return events  # some values are still those of the last connection
         self.last_ts = message.end.ts
@@ -500,7 +486,7 @@ class ClientSession:
         return list(covered)
 
     def _mutation_answer(self, answer: MutationAnswer) -> list[ClientEvent]:
-        value, error = _outcome(answer)
+        value, error = outcome_of(answer)
         request = self._answered(answer, Mutation)
         if request is None:
             return []
@@ -511,13 +497,13 @@ class ClientSession:
         return [MutationResolved(answer.request, value, error)]
 
     def _action_answer(self, answer: ActionAnswer) -> list[ClientEvent]:
-        value, error = _outcome(answer)
+        value, error = outcome_of(answer)
         if self._answered(answer, Action) is None:
             return []
         del self._requests[answer.request]
         return [ActionResolved(answer.request, value, error)]
 
-    def _answered(self, answer: MutationAnswer | ActionAnswer, kind: type) -> _Request | None:
+    def _answered(self, answer: MutationAnswer | ActionAnswer, kind: type) -> Request | None:
         """Return the request that an answer is for, None if nobody cares for it any more."""
         if answer.request in self._abandoned:
             self._abandoned.remove(answer.request)
@@ -539,8 +525,10 @@ class ClientSession:
     def _send(self, message: ClientMessage) -> None:
         self._frames.append(encode_message(message))
 
-    def _send_request(self, request: _Request, frame: bytes) -> None:
-        request.sent = request.waits = True
+    def _send_request(self, request: Request, frame: bytes) -> None:
+        if request.sent_ts is None:
+            request.sent_ts = self._told_ts
+        request.waits = True
         self._frames.append(frame)
 
     def _send_token(self, token: str | None) -> None:
@@ -580,15 +568,6 @@ def _value_after(number: int, query: _Query, body: ChangeBody) -> Any:
         case Failed(error):
             return error_from(error)
     return query.value
-
-
-def _outcome(answer: MutationAnswer | ActionAnswer) -> tuple[Any, HeadwaterError | None]:
-    """Return the value or the error that an answer carries."""
-    if (answer.value is None) == (answer.error is None):
-        raise ProtocolError(f"{type(answer).__name__}: expected either a value or an error")
-    if answer.error is not None:
-        return None, error_from(answer.error)
-    return unpack_value(answer.value or b""), None
 
 
 def _fatal(body: ErrorBody) -> Fatal:

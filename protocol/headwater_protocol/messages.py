@@ -90,12 +90,24 @@ class ModifyQuerySet:
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """Run a mutation. `request` rises within a session; a resend has the same number."""
+    """Run a mutation, once however often it is sent.
+
+    Attributes:
+        request: Rises within a session; a resend has the same number.
+        name: Function, `module:function`.
+        arguments: Encoded map of arguments.
+        forget_below: The client has the answers of all its mutations below this number, or
+            will never ask for them again; at most `request`.
+        sent_ts: Newest ts that a Welcome or Transition had told the session when the mutation
+            was first sent; a resend has the same.
+    """
 
     TAG: ClassVar[int] = 3
     request: int
     name: str
     arguments: bytes
+    forget_below: int = 0
+    sent_ts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,11 +83,22 @@ class QuerySetModified:
 
 @dataclass(frozen=True, slots=True)
 class MutationRequested:
-    """Run a mutation after those before it."""
+    """Run a mutation after those before it, unless it is known how it ended.
+
+    Attributes:
+        request: Its number in the session.
+        name: Function.
+        arguments: Encoded map.
+        forget_below: Outcomes of requests below this number are not asked for any more.
+        sent_ts: Newest ts the session had seen when it was first sent; None if it was first
+            sent on this connection.
+    """
 
     request: int
     name: str
     arguments: bytes
+    forget_below: int = 0
+    sent_ts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +178,7 @@ class ServerSession:
         self.version = Version(0, 0, 0)
         self._version_bytes = encode_version(self.version)
         self._protocol_version = 0
+        self._welcome_ts = 0
         self._query_set = 0  # number of the last modification handed out as an event
         self._identity = 0  # number of the last authentication that was accepted
         self._attempts = 0  # authentications asked for
@@ -242,10 +254,8 @@ class ServerSession:
 
     def _accept(self, message: ClientMessage) -> ServerEvent:
         match message:
-            case Mutation(request, name, arguments):
-                self._begin_request(request, "Mutation")
-                self._mutations.add(request)
-                return MutationRequested(request, name, arguments)
+            case Mutation():
+                return self._mutation(message)
             case Action(request, name, arguments):
                 self._begin_request(request, "Action")
                 self._actions.add(request)
@@ -264,6 +274,17 @@ class ServerSession:
                 raise LocalProtocolError("heartbeats are never held")
             case _:
                 assert_never(message)
+
+    def _mutation(self, message: Mutation) -> MutationRequested:
+        request, below = message.request, message.forget_below
+        if below > request:
+            raise ProtocolError(f"Mutation.forget_below: expected at most {request}, got {below}")
+        self._begin_request(request, "Mutation")
+        self._mutations.add(request)
+        # What was first sent before this connection was sent when the session had seen less than
+        # this Welcome, or nothing has been committed since.
+        sent_ts = message.sent_ts if message.sent_ts < self._welcome_ts else None
+        return MutationRequested(request, message.name, message.arguments, below, sent_ts)
 
     def _begin_request(self, request: int, kind: str) -> None:
         if request <= self._last_request:
@@ -299,6 +320,7 @@ class ServerSession:
         if self._state is not _State.GREETING:
             raise LocalProtocolError("welcome answers a Connect, once")
         self._state = _State.OPEN
+        self._welcome_ts = ts
         self.frame_limit_bytes = self._limits.frame_limit_bytes
         limits = self._limits
         return self._out(

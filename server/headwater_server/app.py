@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, TransientError
 from headwater_protocol.limits import ServerLimits
-from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, REQUESTS
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
 from headwater_storage.engine import Engine, EngineOptions
@@ -35,7 +35,7 @@ from headwater_server.observe.metrics import Metrics
 from headwater_server.reactive.core import ReactiveCore
 from headwater_server.reactive.seam import ReactiveOptions
 from headwater_server.switchboard import Switchboard
-from headwater_server.worker.request_row import RequestRow, decode_request_row, encode_request_row
+from headwater_server.worker.request_row import RequestMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from headwater_storage.environment import Environment
     from headwater_storage.proposal import Proposal
 
-    from headwater_server.functions.mutations import MutationCall
     from headwater_server.functions.roster import StartProcesses
-    from headwater_server.worker.messages import Failure
+    from headwater_server.worker.messages import Failure, Request
+    from headwater_server.worker.request_row import Answer
 
 logger = logging.getLogger("headwater")
 
@@ -216,14 +216,13 @@ class Daemon:
 
     # ------------------------------------------------------------------ small rules of the whole
 
-    def _record_failure(self, call: MutationCall, failure: Failure) -> Proposal | RequestRow:
-        """Return what records that a call was ended by force: its request row alone; or the row that is there already."""
-        assert call.request is not None, "only remembered calls are recorded"
+    def _record_failure(self, request: Request, failure: Failure) -> Proposal | Answer:
+        """Return what records that a call was ended by force: its request row alone; or its answer if it has one."""
         with self.engine.begin() as transaction:
-            stored = transaction.get_row(REQUESTS, call.request)
-            if stored is not None:
-                return decode_request_row(stored)
-            transaction.put_row(REQUESTS, call.request, encode_request_row(call.fingerprint, None, failure))
+            memory = RequestMemory(transaction, request)
+            if memory.answer is not None:
+                return memory.answer
+            memory.keep(None, failure)
             return transaction.proposal()
 
     def _history_ends(self, last_ts: int) -> HeadwaterError | None:

@@ -33,7 +33,7 @@ from headwater_storage.bounds import (
     whole_key,
 )
 from headwater_storage.catalog import SYSTEM_SHAPE, TABLES_RANGE
-from headwater_storage.keys import document_key, index_range
+from headwater_storage.keys import NUMBER_BYTES, document_key, index_range
 from headwater_storage.limits import CallLimits, CallUsage
 from headwater_storage.overlay import Overlay, Own, overlaid
 from headwater_storage.proposal import Proposal, Write
@@ -190,6 +190,17 @@ class Transaction:
             return self._rows[key]
         value = self.snapshot.get_document(key)
         return None if value is None else bytes(unpack_stored(value, key)[1])
+
+    def read_rows(
+        self, table_number: int, lo: bytes, hi: bytes, *, descending: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate rows of a system table by suffix, lazily, without own writes; what is consumed counts as read."""
+        first, end = document_key(table_number, lo), document_key(table_number, hi)
+        scan = self._reads.scan(first, end, descending=descending)
+        for key, value in self.snapshot.documents(first, end, descending):
+            scan.last = key
+            yield key[NUMBER_BYTES:], bytes(unpack_stored(value, key)[1])
+        scan.dry = True
 
     def is_empty(self, handle: TableHandle) -> bool:
         """Tell whether a table, removed or not, has no document; that counts as read."""

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 from headwater_protocol.errors import RequestError, TransientError
 from headwater_server.functions.limits import MIB, PoolOptions, WorkerLimits
-from headwater_server.worker.messages import Failure, QueryDone
+from headwater_server.worker.messages import Failure, QueryDone, Request
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, TableDefinition
 from headwater_storage.directory import DataDirectory
+from msgspec.structs import replace as changed
 from support.worker_pool import PoolWorld, decode, is_alive, requests_row, until
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT_S = 0.5
+ONE = Request(b"session", 1, b"print")
 OPTIONS = PoolOptions(workers=2, time_limit_s=LIMIT_S, worker=WorkerLimits(memory_limit_bytes=256 * MIB))
 
 CALLS = """
@@ -273,28 +275,28 @@ async def test_a_mutation_proposes_and_a_later_query_sees_it(notes: PoolWorld) -
 
 
 async def test_a_remembered_mutation_is_answered_once(notes: PoolWorld) -> None:
-    done = await notes.mutate("notes:add", b"session+1", b"print", text="one")
+    done = await notes.mutate("notes:add", ONE, text="one")
     row = requests_row(done)
     assert (row.outcome, row.fingerprint, row.failure) == (done.outcome, b"print", None)
     assert not done.duplicate
     notes.commit(done.proposal)
-    again = await notes.mutate("notes:add", b"session+1", b"print", text="one")
+    again = await notes.mutate("notes:add", ONE, text="one")
     assert (again.duplicate, again.outcome, again.proposal) == (True, done.outcome, None)
     assert again.ts == notes.state.ts
-    other = await notes.mutate("notes:add", b"session+1", b"other", text="two")
+    other = await notes.mutate("notes:add", changed(ONE, fingerprint=b"other"), text="two")
     assert other.failure.code == "session_in_use"
     assert other.outcome is None
     assert other.proposal is None
 
 
 async def test_a_failure_is_remembered_without_its_writes(notes: PoolWorld) -> None:
-    done = await notes.mutate("notes:add_and_fail", b"session+1", b"print", text="one")
+    done = await notes.mutate("notes:add_and_fail", ONE, text="one")
     assert done.failure.code == "application_error"
     assert len(done.proposal.writes) == 1
     assert done.proposal.ranges
     assert requests_row(done).failure.data == done.failure.data
     notes.commit(done.proposal)
-    again = await notes.mutate("notes:add_and_fail", b"session+1", b"print", text="one")
+    again = await notes.mutate("notes:add_and_fail", ONE, text="one")
     assert again.duplicate
     assert again.failure.code == "application_error"
     assert again.failure.data == done.failure.data
@@ -305,7 +307,7 @@ async def test_a_failure_is_remembered_without_its_writes(notes: PoolWorld) -> N
 
 
 async def test_a_read_only_success_is_remembered(notes: PoolWorld) -> None:
-    done = await notes.mutate("notes:look", b"session+1", b"print")
+    done = await notes.mutate("notes:look", ONE)
     assert len(done.proposal.writes) == 1
     assert requests_row(done).outcome == done.outcome
     assert (await notes.mutate("notes:look")).proposal is None
@@ -338,7 +340,7 @@ async def test_an_endless_loop_is_ended_while_others_go_on(world: PoolWorld) -> 
 
 
 async def test_a_mutation_that_is_ended_is_told(world: PoolWorld) -> None:
-    outcome = await world.mutate("calls:forever_write", b"session+1")
+    outcome = await world.mutate("calls:forever_write", ONE)
     assert isinstance(outcome, Failure)
     assert outcome.code == "time_limit"
     assert "calls:forever_write" in outcome.message

@@ -37,7 +37,7 @@ from headwater_storage.stored import pack_stored, unpack_stored
 if TYPE_CHECKING:
     from headwater_protocol.errors import HeadwaterError
     from headwater_server.functions.limits import PoolOptions
-    from headwater_server.worker.messages import Failure, MutationDone, QueryDone, RoundOpened
+    from headwater_server.worker.messages import Failure, MutationDone, QueryDone, Request, RoundOpened
     from headwater_server.worker.request_row import RequestRow
     from headwater_storage.proposal import Proposal
 
@@ -188,9 +188,7 @@ class PoolWorld:
         assert done.content is None
         return done.failure
 
-    async def mutate(
-        self, name: str, request: bytes | None = None, fingerprint: bytes = b"", **arguments: Any
-    ) -> Any:
+    async def mutate(self, name: str, request: Request | None = None, **arguments: Any) -> Any:
         """Run a mutation; returns a MutationDone, a Failure when it was killed, an error when refused."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -204,7 +202,6 @@ class PoolWorld:
             internal=False,
             decided=decided,
             request=request,
-            fingerprint=fingerprint,
         )
         self.pool.run_mutation(call)
         async with asyncio.timeout(20):

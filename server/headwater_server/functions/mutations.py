@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Protocol
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 from headwater_storage.proposal import Proposal
 
-from headwater_server.worker.messages import Failure, MutationDone
-from headwater_server.worker.request_row import REQUEST_NUMBER_BYTES
+from headwater_server.worker.messages import Failure, MutationDone, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headwater_protocol.messages import ErrorBody
+    from headwater_protocol.server_session import MutationRequested
 
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.sessions import Session
-    from headwater_server.worker.request_row import RequestRow
+    from headwater_server.worker.request_row import Answer
 
 logger = logging.getLogger("headwater.mutations")
 
@@ -63,9 +63,7 @@ class MutationCall:
         identity: Encoded identity, None if there is none.
         internal: Whether the caller may call internal functions.
         decided: Called once, when the outcome is certain and published.
-        number: The client's number for it, 0 over HTTP.
-        request: Suffix of its request row; None over HTTP, where nothing is remembered.
-        fingerprint: What a resend must be the same in.
+        request: What it is remembered by; None over HTTP, where nothing is remembered.
         attempts: How often it has run.
         started_s: Monotonic time of the request.
         outcome: Result of the last run, which the committer has or the answer carries.
@@ -77,13 +75,16 @@ class MutationCall:
     identity: bytes | None
     internal: bool
     decided: Callable[[MutationCall, Decision], None]
-    number: int = 0
-    request: bytes | None = None
-    fingerprint: bytes = b""
+    request: Request | None = None
     attempts: int = 0
     started_s: float = 0.0
     outcome: bytes | None = None
     failure: Failure | None = None
+
+    @property
+    def number(self) -> int:
+        """The client's number for it, 0 over HTTP."""
+        return self.request.number if self.request is not None else 0
 
 
 class MutationRunner(Protocol):
@@ -179,7 +180,7 @@ class Mutations:
         limits: MutationLimits,
         mono_s: Callable[[], float],
         later: Callable[[float, Callable[[], None]], object],
-        record_failure: Callable[[MutationCall, Failure], Proposal | RequestRow],
+        record_failure: Callable[[Request, Failure], Proposal | Answer],
     ) -> None:
         self._runner = runner
         self._committer = committer
@@ -217,14 +218,7 @@ class Mutations:
             del self._queues[queue.session]
 
     def request(
-        self,
-        queue: SessionQueue,
-        number: int,
-        name: str,
-        arguments: bytes,
-        identity: bytes | None,
-        *,
-        internal: bool,
+        self, queue: SessionQueue, asked: MutationRequested, identity: bytes | None, *, internal: bool
     ) -> HeadwaterError | None:
         """Queue one mutation of a session.
 
@@ -233,9 +227,11 @@ class Mutations:
         Returns:
             Why the connection must end instead, None if it need not.
         """
+        name, arguments, number = asked.name, asked.arguments, asked.request
         proof = fingerprint(name, arguments, identity)
-        if queue.running is not None and queue.running.number == number:
-            return None if queue.running.fingerprint == proof else RequestError(code="session_in_use")
+        running = queue.running.request if queue.running is not None else None
+        if running is not None and running.number == number:
+            return None if running.fingerprint == proof else RequestError(code="session_in_use")
         if self._draining:
             return TransientError("the server is stopping; connect again in a moment")
         size = len(name) + len(arguments)
@@ -248,9 +244,7 @@ class Mutations:
             identity=identity,
             internal=internal,
             decided=self._answer_session,
-            number=number,
-            request=queue.session + number.to_bytes(REQUEST_NUMBER_BYTES, "big"),
-            fingerprint=proof,
+            request=Request(queue.session, number, proof, asked.forget_below, asked.sent_ts),
             started_s=self._mono_s(),
         )
         queue.waiting.append(call)
@@ -294,10 +288,10 @@ class Mutations:
         if call.request is None:
             self._decide(call, self._committer.published_ts)
             return
-        recorded = self._record_failure(call, failure)
+        recorded = self._record_failure(call.request, failure)
         if isinstance(recorded, Proposal):
             self._submit(recorded, call)
-        else:  # a resend of a call that had been decided before
+        else:  # a resend of a call that must not run any more
             call.outcome, call.failure = recorded.outcome, recorded.failure
             self._decide(call, self._committer.published_ts)
 
@@ -328,7 +322,7 @@ class Mutations:
 
     def queue_of(self, call: MutationCall) -> SessionQueue | None:
         """Return the queue that a session's call belongs to."""
-        return None if call.request is None else self._queues.get(call.request[:-REQUEST_NUMBER_BYTES])
+        return None if call.request is None else self._queues.get(call.request.session)
 
     def session_of(self, call: MutationCall) -> Session | None:
         """Return the session that now waits for a call's answer, None if nobody does."""

@@ -98,7 +98,6 @@ class MutationWork(Work):
             call.arguments,
             call.identity,
             call.request,
-            call.fingerprint,
             self.now_us_min(),
             call.internal,
         )

@@ -158,8 +158,8 @@ class Connection:
             match event:
                 case QuerySetModified(add, remove):
                     self._modify(add, remove)
-                case MutationRequested(request, name, arguments):
-                    self._mutate(request, name, arguments)
+                case MutationRequested():
+                    self._mutate(event)
                 case ActionRequested(request, name, _):
                     shown = name[:_NAME_CHARACTERS_SHOWN]
                     error = RequestError(f"there is no action {shown!r}", code="unknown_function")
@@ -210,10 +210,10 @@ class Connection:
             self._subscribed_bytes = size
             self._hub.core.modify(session, add, remove)
 
-    def _mutate(self, request: int, name: str, arguments: bytes) -> None:
+    def _mutate(self, asked: MutationRequested) -> None:
         if self._queue is None:
             return
-        refusal = self._hub.mutations.request(self._queue, request, name, arguments, None, internal=False)
+        refusal = self._hub.mutations.request(self._queue, asked, None, internal=False)
         if refusal is not None:
             self.end(refusal)
 

@@ -30,6 +30,34 @@ class Failure(_Message, frozen=True):
     trace: str = ""
 
 
+REQUEST_NUMBER_BYTES = 8
+"""A request row's suffix is the session id and, in so many bytes big-endian, the request number."""
+
+
+class Request(_Message, frozen=True):
+    """Names a mutation of a session, so that it takes effect once.
+
+    Attributes:
+        session: The client's name across connections.
+        number: Rises within the session; a resend has the same.
+        fingerprint: Digest of function, arguments and identity; a resend must have the same.
+        forget_below: The client needs no outcomes of requests below this number.
+        sent_ts: Newest ts the client had seen when it first sent it; None: nobody can have
+            sent it before the client's present connection.
+    """
+
+    session: bytes
+    number: int
+    fingerprint: bytes
+    forget_below: int = 0
+    sent_ts: int | None = None
+
+    @property
+    def row(self) -> bytes:
+        """Suffix of its row in `_requests`."""
+        return self.session + self.number.to_bytes(REQUEST_NUMBER_BYTES, "big")
+
+
 # ---------------------------------------------------------------------------------- daemon to worker
 
 
@@ -59,8 +87,7 @@ class RunMutation(_Message, frozen=True, tag=3):
         name: Function.
         arguments: Encoded map.
         identity: Encoded identity, None if there is none.
-        request: Suffix of the row in `_requests` (session and request id); None: not remembered.
-        fingerprint: Digest of function, arguments and identity, stored in that row.
+        request: What it is remembered by; None: it is not.
         now_us_min: The call's `now` is at least this (the log's time never goes back).
         internal: Whether internal functions may be called.
     """
@@ -69,8 +96,7 @@ class RunMutation(_Message, frozen=True, tag=3):
     name: str
     arguments: bytes
     identity: bytes | None
-    request: bytes | None
-    fingerprint: bytes
+    request: Request | None
     now_us_min: int
     internal: bool = False
 
@@ -165,7 +191,7 @@ class MutationDone(_Message, frozen=True, tag=20):
         failure: Why it failed. An application failure still has a proposal when the
             request is remembered: the row that records it.
         proposal: What to commit; None when nothing is to be committed.
-        duplicate: The request row was there: `outcome` or `failure` is the stored one.
+        duplicate: The call was not run: `outcome` or `failure` is what is known of its request.
         usage: Cost.
         logs: Lines the function printed, `[level, text]`.
     """

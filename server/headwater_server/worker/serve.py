@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from headwater_protocol.errors import ERROR_CODES, Retry, StorageError, error_for
-from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, REQUESTS, ActiveBundle, CatalogCache
-from headwater_storage.keys import document_key
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, ActiveBundle, CatalogCache
 from headwater_storage.stored import unpack_stored
 from headwater_storage.transaction import Transaction
 from msgspec.structs import replace
@@ -29,7 +28,7 @@ from headwater_server.worker.messages import (
     Usage,
     WrongBundle,
 )
-from headwater_server.worker.request_row import REQUEST_NUMBER_BYTES, decode_request_row, encode_request_row
+from headwater_server.worker.request_row import RequestMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,24 +91,6 @@ def _query_seed(name: str, arguments: bytes) -> bytes:
 
 def _unsendable(error: Exception) -> Failure:
     return Failure("internal_error", f"what the call came to cannot be sent: {type(error).__name__}")
-
-
-_OVERTAKEN = Failure(
-    "unavailable",
-    "this mutation was refused before, and later ones of its session have been decided since: it was not run",
-)
-
-
-def _is_overtaken(snapshot: StoreSnapshot, request: bytes) -> bool:
-    """Tell whether a later mutation of the same session has been decided.
-
-    A refusal (no room on the disk, no bundle) is no outcome and not remembered. If its answer
-    was lost it is sent again, and must not take effect behind what came after it.
-    """
-    session, number = request[:-REQUEST_NUMBER_BYTES], int.from_bytes(request[-REQUEST_NUMBER_BYTES:], "big")
-    first = document_key(REQUESTS, session + (number + 1).to_bytes(REQUEST_NUMBER_BYTES, "big"))
-    last = document_key(REQUESTS, session + b"\xff" * REQUEST_NUMBER_BYTES)
-    return any(True for _ in snapshot.documents(first, last))
 
 
 class Server:
@@ -307,17 +288,16 @@ class Server:
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
-        if message.request is not None:
-            stored = transaction.get_row(REQUESTS, message.request)
-            if stored is not None:
-                self._answer_duplicate(message, transaction, stored, started_ns)
-                return
-            if _is_overtaken(snapshot, message.request):
-                usage = self._usage(message.name, started_ns, transaction)
-                self._link.add(
-                    MutationDone(message.call, transaction.begin_ts, None, _OVERTAKEN, None, False, usage)
+        memory = RequestMemory(transaction, message.request) if message.request is not None else None
+        if memory is not None and memory.answer is not None:
+            usage = self._usage(message.name, started_ns, transaction)
+            known = memory.answer
+            self._link.add(
+                MutationDone(
+                    message.call, transaction.begin_ts, known.outcome, known.failure, None, True, usage
                 )
-                return
+            )
+            return
         self._guard.active = True
         outcome = self._bundle.call_mutation(
             message.name,
@@ -332,14 +312,15 @@ class Server:
         usage = self._usage(message.name, started_ns, transaction)
         logs = self._output.take()
         try:
-            self._propose(message, transaction, content, failure, usage, logs)
+            self._propose(message, transaction, memory, content, failure, usage, logs)
         except _UNSENDABLE as error:
-            self._propose(message, transaction, None, _unsendable(error), usage, [])
+            self._propose(message, transaction, memory, None, _unsendable(error), usage, [])
 
     def _propose(
         self,
         message: RunMutation,
         transaction: Transaction,
+        memory: RequestMemory | None,
         content: bytes | None,
         failure: Failure | None,
         usage: Usage,
@@ -347,9 +328,8 @@ class Server:
     ) -> None:
         if failure is not None:
             transaction.discard_writes()
-        if message.request is not None and (failure is None or is_outcome(failure)):
-            row = encode_request_row(message.fingerprint, content, failure)
-            transaction.put_row(REQUESTS, message.request, row)
+        if memory is not None and (failure is None or is_outcome(failure)):
+            memory.keep(content, failure)
         proposal = transaction.proposal()
         self._link.add(
             MutationDone(
@@ -363,20 +343,6 @@ class Server:
                 logs,
             )
         )
-
-    def _answer_duplicate(
-        self, message: RunMutation, transaction: Transaction, stored: bytes, started_ns: int
-    ) -> None:
-        row = decode_request_row(stored)
-        outcome, failure = row.outcome, row.failure
-        if row.fingerprint != message.fingerprint:
-            outcome = None
-            failure = Failure(
-                "session_in_use",
-                "another client has used this session and request number; take a new session id",
-            )
-        usage = self._usage(message.name, started_ns, transaction)
-        self._link.add(MutationDone(message.call, transaction.begin_ts, outcome, failure, None, True, usage))
 
     def _checked(self, outcome: CallOutcome) -> tuple[Failure | None, bytes | None]:
         """Return how a call failed, or its encoded result."""

@@ -134,7 +134,7 @@ def test_a_success_resolves_when_a_transition_covers_it() -> None:
     client = opened()
     move(client, 100)
     request = client.mutate("a:m", ARGUMENTS)
-    assert sent(client) == [Mutation(request, "a:m", ARGUMENTS)]
+    assert sent(client) == [Mutation(request, "a:m", ARGUMENTS, request, 100)]
     assert tell(client, MutationAnswer(request, 105, pack_value("done"), None)) == []
     assert move(client, 104) == [Moved(104)]
     assert client.in_flight == 1
@@ -354,7 +354,7 @@ def test_calls_too_large_for_the_server_are_refused_alone() -> None:
     assert (resolved.request, resolved.error and resolved.error.code) == (big, "frame_too_large")
     modify, mutation = sent(client)
     assert modify == ModifyQuerySet(0, 1, (AddQuery(query, "a:b", ARGUMENTS),), ())
-    assert mutation == Mutation(small, "a:m", ARGUMENTS)
+    assert mutation == Mutation(small, "a:m", ARGUMENTS, small, 100)
     client.unsubscribe(big_query)
     assert sent(client) == []
     with pytest.raises(RequestError):

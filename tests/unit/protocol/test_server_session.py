@@ -159,7 +159,7 @@ def test_the_number_of_queries_is_bounded() -> None:
 def test_requests_rise_and_are_answered_once() -> None:
     session = opened()
     assert send(session, Mutation(3, "a:b", b"\x80"), Action(4, "a:c", b"\x80")) == [
-        MutationRequested(3, "a:b", b"\x80"),
+        MutationRequested(3, "a:b", b"\x80", 0, 0),
         ActionRequested(4, "a:c", b"\x80"),
     ]
     assert session.awaits(3)
@@ -173,6 +173,15 @@ def test_requests_rise_and_are_answered_once() -> None:
     with pytest.raises(LocalProtocolError):
         session.action_answer(4, b"\x01")
     assert "expected more than 4, got 4" in refused(session, Mutation(4, "a:b", b"\x80")).message
+
+
+def test_a_mutation_of_this_connection_is_told_from_one_that_may_be_a_resend() -> None:
+    session = opened()
+    assert send(session, Mutation(5, "a:b", b"", 3, 99), Mutation(6, "a:b", b"", 6, 100)) == [
+        MutationRequested(5, "a:b", b"", 3, 99),
+        MutationRequested(6, "a:b", b"", 6, None),
+    ]
+    assert "at most 7, got 8" in refused(session, Mutation(7, "a:b", b"", 8, 100)).message
 
 
 def test_requests_without_an_answer_are_bounded() -> None:
@@ -209,7 +218,7 @@ def test_messages_behind_an_authenticate_wait_for_its_verdict() -> None:
     assert decode_server_message(session.transition(100, [])).end == Version(0, 0, 100)  # type: ignore[union-attr]
     released = session.authenticated()
     assert decode_server_message(session.transition(100, [])).end == Version(0, 1, 100)  # type: ignore[union-attr]
-    assert next(released) == MutationRequested(1, "a:b", b"")
+    assert next(released) == MutationRequested(1, "a:b", b"", 0, 0)
     assert decode_server_message(session.transition(100, [])).end == Version(0, 1, 100)  # type: ignore[union-attr]
     assert next(released) == QuerySetModified((), ())
     assert list(released) == []
@@ -222,7 +231,7 @@ def test_a_second_authenticate_holds_what_is_behind_it() -> None:
     frame, released = session.authentication_refused("no")
     assert decode_server_message(frame) == AuthError(0, "no")
     assert list(released) == [AuthenticateRequested(1, "good")]
-    assert list(session.authenticated()) == [MutationRequested(1, "a:b", b"")]
+    assert list(session.authenticated()) == [MutationRequested(1, "a:b", b"", 0, 0)]
     assert decode_server_message(session.transition(5, [])).end == Version(0, 2, 5)  # type: ignore[union-attr]
     with pytest.raises(LocalProtocolError):
         session.authenticated()

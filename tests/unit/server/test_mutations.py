@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
+from headwater_protocol.server_session import MutationRequested
 from headwater_server.functions.failures import ErrorReporter
 from headwater_server.functions.mutations import (
     Decision,
@@ -102,7 +103,8 @@ class World:
         self.queue = self.mutations.attach(SESSION, self.receiver)
 
     def request(self, number: int, queue: SessionQueue | None = None, name: str = "m:f") -> str:
-        refusal = self.mutations.request(queue or self.queue, number, name, b"\x80", None, internal=False)
+        asked = MutationRequested(number, name, b"\x80")
+        refusal = self.mutations.request(queue or self.queue, asked, None, internal=False)
         return refusal.code if refusal else ""
 
     def ran(self, call: MutationCall, **changes: Any) -> None:

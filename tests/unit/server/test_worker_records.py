@@ -7,18 +7,7 @@ from headwater_server.functions.memory import private_bytes
 from headwater_server.functions.roster import describe_end
 from headwater_server.functions.zygote_process import worker_environment
 from headwater_server.worker.main import EXIT_MEMORY, RandomPool
-from headwater_server.worker.messages import Failure
 from headwater_server.worker.progress import ProgressPage, make_progress_descriptor
-from headwater_server.worker.request_row import decode_request_row, encode_request_row
-
-
-def test_a_request_row_keeps_success_and_failure() -> None:
-    success = decode_request_row(encode_request_row(b"f", b"\xc0", None))
-    assert (success.fingerprint, success.outcome, success.failure) == (b"f", b"\xc0", None)
-    failure = Failure("application_error", "no", b"\x01", "Traceback: not stored")
-    failed = decode_request_row(encode_request_row(b"f", b"ignored", failure))
-    assert failed.outcome is None
-    assert failed.failure == Failure("application_error", "no", b"\x01")
 
 
 def test_both_sides_of_a_progress_page_see_the_same() -> None:

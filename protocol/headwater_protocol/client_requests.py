@@ -1,0 +1,77 @@
+"""Mutations and actions of a client that are in flight, and the frames they go out in.
+
+Pure; a part of `client_session`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from headwater_protocol.codec import encode_message
+from headwater_protocol.errors import ProtocolError
+from headwater_protocol.failures import error_from
+from headwater_protocol.messages import Action, ActionAnswer, Mutation, MutationAnswer
+from headwater_protocol.values import unpack_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headwater_protocol.errors import HeadwaterError
+
+
+@dataclass(slots=True)
+class Request:
+    """A mutation or action in flight.
+
+    Attributes:
+        message: What is sent, but for what a mutation tells of the moment of its sending.
+        sent_ts: Newest ts the server had told when a connection first carried it, None before.
+        waits: Whether this connection has carried it and owes the answer.
+        success: `(ts, value)` of a mutation that succeeded, until a transition covers its ts.
+    """
+
+    message: Mutation | Action
+    sent_ts: int | None = None
+    waits: bool = False
+    success: tuple[int, Any] | None = None
+
+    @property
+    def sent(self) -> bool:
+        """Whether any connection has carried it."""
+        return self.sent_ts is not None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is a mutation without an answer: it will be sent again if the connection ends."""
+        return self.success is None and isinstance(self.message, Mutation)
+
+
+def request_frame(request: Request, in_flight: Mapping[int, Request], told_ts: int) -> bytes:
+    """Return the frame of a request as it is sent now.
+
+    Args:
+        request: May or may not be among those in flight.
+        in_flight: All that are, by number, rising.
+        told_ts: Newest ts the server has told.
+    """
+    message = request.message
+    if isinstance(message, Mutation):
+        undecided = (number for number, other in in_flight.items() if other.undecided)
+        below = min(next(undecided, message.request), message.request)
+        sent_ts = told_ts if request.sent_ts is None else request.sent_ts
+        message = replace(message, forget_below=below, sent_ts=sent_ts)
+    return encode_message(message)
+
+
+def outcome_of(answer: MutationAnswer | ActionAnswer) -> tuple[Any, HeadwaterError | None]:
+    """Return the value or the error that an answer carries.
+
+    Raises:
+        ProtocolError: It has both or neither.
+    """
+    if (answer.value is None) == (answer.error is None):
+        raise ProtocolError(f"{type(answer).__name__}: expected either a value or an error")
+    if answer.error is not None:
+        return None, error_from(answer.error)
+    return unpack_value(answer.value or b""), None
