@@ -132,7 +132,7 @@ class QueryCtx:
 
     @property
     def now_ms(self) -> float:
-        """Wall time in ms since 1970, the same during the whole call."""
+        """Time in ms since 1970, the same during the whole call; never earlier than that of an earlier call."""
         return self._call.backend.now_us / 1000
 
     @property

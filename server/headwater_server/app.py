@@ -82,7 +82,7 @@ class Daemon:
             data=settings.data,
             start_processes=start_processes,
             mono_s=self._mono_s,
-            now_us_min=lambda: engine.now_us,
+            next_us=engine.next_us,
         )
         self.switchboard = Switchboard(
             self.pool,

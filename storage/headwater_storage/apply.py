@@ -57,9 +57,8 @@ def apply_record(store: Store, record: Record, catalogs: CatalogCache) -> None:
         changes = derive_changes(
             record.transactions, record.first_ts, snapshot, catalogs.get(snapshot, catalog_ts)
         )
-    store.apply(
-        changes, State(record.last_ts, record.number, record.digest, changes.catalog_ts or catalog_ts)
-    )
+    catalog_ts = changes.catalog_ts or catalog_ts
+    store.apply(changes, State(record.last_ts, record.number, record.digest, catalog_ts, record.wall_us))
 
 
 def changes_of(commits: Iterable[tuple[CommitTs, Sequence[Write]]]) -> Changes:

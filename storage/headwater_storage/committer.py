@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from headwater_storage.log import EncodedRecord, Log
     from headwater_storage.proposal import Backfill, Proposal
     from headwater_storage.store import Store
+    from headwater_storage.timeline import Timeline
     from headwater_storage.window import CommitWindow
 
 NO_ROOM = (lmdb.DiskError, lmdb.MapFullError, lmdb.MemoryError)
@@ -133,6 +134,7 @@ class _SealedBatch(NamedTuple):
     losers: list[Any]
     conflict_keys: set[bytes]
     derived: dict[bytes, bytes | None]
+    wall_us: int
     append: asyncio.Future[None]
 
 
@@ -142,7 +144,6 @@ class Committer:
     Attributes:
         listener: Hears of every commit and rejection; set before the first `submit`.
         published_ts: Newest ts that the outside may see.
-        last_wall_us: Wall time of the newest record: the log's time never goes back.
     """
 
     def __init__(
@@ -153,11 +154,10 @@ class Committer:
         environment: Environment,
         options: CommitterOptions,
         listener: Listener,
-        *,
-        last_wall_us: int,
+        timeline: Timeline,
     ) -> None:
         self.listener = listener
-        self.last_wall_us = last_wall_us
+        self._timeline = timeline
         with store.snapshot() as snapshot:
             self._state = snapshot.state
         self.published_ts = self._state.ts
@@ -293,14 +293,14 @@ class Committer:
                 catalog = self._catalogs.get(snapshot, snapshot.state.catalog_ts)
                 derived = backfill_entries(batch.backfill, snapshot, catalog)
             keys.update(derived)
-        self.last_wall_us = max(self.last_wall_us, self._environment.clock.wall_us())
+        wall_us = self._timeline.next_us()  # after that of every call in the batch
         record = self._log.encode(
             self._head,
             [
                 LoggedTransaction([(write.key, write.value) for write in proposal.writes], proposal.backfill)
                 for proposal, _ in batch.commits
             ],
-            self.last_wall_us,
+            wall_us,
         )
         commits = [
             Commit(owner, CommitTs(ts), proposal)
@@ -311,7 +311,7 @@ class Committer:
         self._sealed_losers = batch.losers
         self._open_next()
         append = asyncio.wrap_future(self._environment.executor.submit(partial(self._log.append, record)))
-        return _SealedBatch(record, commits, batch.losers, keys, derived, append)
+        return _SealedBatch(record, commits, batch.losers, keys, derived, wall_us, append)
 
     async def _appended(self, batch: _SealedBatch) -> _SealedBatch | None:
         """Wait until a batch is durable; None if the log refused it and is as it was."""
@@ -341,7 +341,7 @@ class Committer:
         changes.entries.update(batch.derived)
         head = batch.record.head
         catalog_ts = changes.catalog_ts or self._state.catalog_ts
-        state = State(head.last_ts, head.number, head.digest, catalog_ts)
+        state = State(head.last_ts, head.number, head.digest, catalog_ts, batch.wall_us)
         while True:
             try:
                 self._store.apply(changes, state)

@@ -21,6 +21,7 @@ from headwater_storage.committer import Committer, CommitterOptions, PublishedBa
 from headwater_storage.deployment import Deployment
 from headwater_storage.limits import CallLimits
 from headwater_storage.recovery import StorageOptions, recover
+from headwater_storage.timeline import Timeline
 from headwater_storage.transaction import Transaction
 from headwater_storage.window import CommitWindow
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from headwater_storage.store import Store, StoreSnapshot
 
 _T = TypeVar("_T")
+_CLOCK_BEHIND_US = 1_000_000
+"""A clock that is further behind than usual corrections make it is worth a line of the log."""
+
 _log = logging.getLogger("headwater.storage.engine")
 
 
@@ -93,6 +97,10 @@ class Engine:
         self.listener: Listener = _NobodyListens()
         with recovered.store.snapshot() as snapshot:
             self.window = CommitWindow(snapshot.state.ts, bytes_max=options.window_bytes_max)
+            self._timeline = Timeline(environment.clock, snapshot.state.wall_us)
+        if self._timeline.behind_us > _CLOCK_BEHIND_US:
+            fields = {"behind_s": self._timeline.behind_us / 1e6}
+            _log.warning("clock behind: time stands until it has caught up", extra={"fields": fields})
         self._recovered = recovered
         self._options = options
         self._environment = environment
@@ -111,7 +119,7 @@ class Engine:
             environment,
             options.committer,
             self,
-            last_wall_us=max(record.wall_us for record in recovered.log.read(recovered.log.head.number)),
+            self._timeline,
         )
         self.watch_oldest(self._committer.waiting_since)
 
@@ -144,10 +152,9 @@ class Engine:
         """The log."""
         return self._recovered.log
 
-    @property
-    def now_us(self) -> int:
-        """Wall time in µs that is never behind the log."""
-        return max(self._environment.clock.wall_us(), self._committer.last_wall_us)
+    def next_us(self) -> int:
+        """Return the time in µs for one call: later than for any before it, and than any commit."""
+        return self._timeline.next_us()
 
     # ------------------------------------------------------------------------------------- running
 
@@ -251,7 +258,7 @@ class Engine:
                 snapshot,
                 self.catalog(snapshot),
                 self._options.call_limits,
-                now_us=self.now_us,
+                now_us=self.next_us(),
                 random_bytes=self._environment.random.bytes,
                 writable=writable,
             )

@@ -48,6 +48,7 @@ from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
 from headwater_storage.log import INCARNATION_BYTES, LOG_ID_BYTES
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
+from headwater_storage.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -341,7 +342,7 @@ class _Recovery:
         """
         newest = log.read(log.head.number) if log.head.number else ()
         last_wall_us = max((record.wall_us for record in newest), default=0)
-        wall_us = max(self._environment.clock.wall_us(), last_wall_us)
+        wall_us = Timeline(self._environment.clock, last_wall_us).next_us()
         first_ts = CommitTs(max(log.head.last_ts + 1, wall_us))
         record = log.claim(self._environment.random.bytes(INCARNATION_BYTES), first_ts, wall_us)
         _move_state(store, record)
@@ -351,4 +352,6 @@ def _move_state(store: Store, record: Record) -> None:
     """Apply a record without transactions."""
     with store.snapshot() as snapshot:
         catalog_ts = snapshot.state.catalog_ts
-    store.apply(AppliedBatch(), State(record.last_ts, record.number, record.digest, catalog_ts))
+    store.apply(
+        AppliedBatch(), State(record.last_ts, record.number, record.digest, catalog_ts, record.wall_us)
+    )

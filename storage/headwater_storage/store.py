@@ -26,12 +26,14 @@ class State(NamedTuple):
         record_number: Number of that record.
         record_digest: Its digest: the next one must chain to it.
         catalog_ts: Commit ts at which the catalog last changed.
+        wall_us: Time of that record. Stores of before it was kept lack it.
     """
 
     ts: CommitTs
     record_number: int
     record_digest: bytes
     catalog_ts: CommitTs
+    wall_us: int = 0
 
     @property
     def head(self) -> Head:

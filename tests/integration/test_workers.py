@@ -167,10 +167,6 @@ def add_and_fail(ctx: MutationCtx, text: str) -> Id[Note]:
 @mutation
 def look(ctx: MutationCtx) -> int:
     return len(ctx.db.scan(Note).collect())
-
-@mutation
-def clock(ctx: MutationCtx) -> float:
-    return ctx.now_ms
 """
 
 
@@ -311,13 +307,6 @@ async def test_a_read_only_success_is_remembered(notes: PoolWorld) -> None:
     assert len(done.proposal.writes) == 1
     assert requests_row(done).outcome == done.outcome
     assert (await notes.mutate("notes:look")).proposal is None
-
-
-async def test_a_mutations_clock_is_never_behind_the_log(notes: PoolWorld) -> None:
-    before = time.time() * 1000
-    assert before <= decode((await notes.mutate("notes:clock")).outcome) <= time.time() * 1000 + 1
-    notes.now_us_min = int(time.time() * 1e6) + 3_600_000_000
-    assert decode((await notes.mutate("notes:clock")).outcome) == notes.now_us_min / 1000
 
 
 # ------------------------------------------------------------------------------- limits and deaths

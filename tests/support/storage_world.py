@@ -131,17 +131,19 @@ def changes_of(store: Store, transactions: Iterable[LoggedTransaction]) -> Appli
 
 def apply_record(store: Store, record: Record) -> None:
     changes = changes_of(store, record.transactions)
-    store.apply(changes, State(record.last_ts, record.number, record.digest, record.first_ts))
+    store.apply(changes, State(record.last_ts, record.number, record.digest, record.first_ts, record.wall_us))
 
 
-def commit(recovered: Recovered, transactions: list[LoggedTransaction]) -> EncodedRecord:
+def commit(recovered: Recovered, transactions: list[LoggedTransaction], wall_us: int = 1) -> EncodedRecord:
     """Log and apply one batch, as the committer does."""
     log, store = recovered.log, recovered.store
-    encoded = log.encode(log.head, transactions, 1)
+    encoded = log.encode(log.head, transactions, wall_us)
     log.append(encoded)
     head = encoded.head
     first_ts = encoded.previous.last_ts + 1
-    store.apply(changes_of(store, transactions), State(head.last_ts, head.number, head.digest, first_ts))  # type: ignore[arg-type]
+    store.apply(
+        changes_of(store, transactions), State(head.last_ts, head.number, head.digest, first_ts, wall_us)
+    )  # type: ignore[arg-type]
     return encoded
 
 

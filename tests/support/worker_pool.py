@@ -102,7 +102,7 @@ class PoolWorld:
         self.store = LmdbStore.open(directory.store_folder, create=True)
         self.state = EMPTY_STATE
         self.told = Told()
-        self.now_us_min = 0
+        self.now_us = 1_700_000_000_000_000
         environment = {
             "PATH": os.environ["PATH"],
             "SEEN_BY_USER_CODE": "yes",
@@ -112,7 +112,7 @@ class PoolWorld:
             data=self.data,
             start_processes=zygote_starter(environment),
             mono_s=time.monotonic,
-            now_us_min=lambda: self.now_us_min,
+            next_us=lambda: self.now_us,
         )
 
     async def __aenter__(self) -> Self:

@@ -89,7 +89,7 @@ class WorkerPool:
         data: The data directory, which must have been recovered.
         start_processes: Starts what workers come from.
         mono_s: Monotonic clock, the one that worker processes see too.
-        now_us_min: The log's time, which a mutation's clock never is behind.
+        next_us: The database's time: each call is told its own.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class WorkerPool:
         data: Path,
         start_processes: StartProcesses,
         mono_s: Callable[[], float],
-        now_us_min: Callable[[], int],
+        next_us: Callable[[], int],
     ) -> None:
         self._options = options
         self._mono_s = mono_s
-        self._now_us_min = now_us_min
+        self._next_us = next_us
         self._roster = Roster(options, self, data, start_processes, mono_s)
         self._listener: PoolListener | None = None
         self._mutations: MutationReceiver | None = None
@@ -221,7 +221,7 @@ class WorkerPool:
     def run_mutation(self, call: MutationCall) -> None:
         """Run a mutation; the mutation receiver hears how it ended."""
         assert self._mutations is not None
-        self._submit(MutationWork(call, self._mutations, self._now_us_min))
+        self._submit(MutationWork(call, self._mutations))
 
     def run_query(
         self,
@@ -414,7 +414,7 @@ class WorkerPool:
         estimate_ms = self._cost_ms.get(work.name, _NEW_FUNCTION_MS)
         worker.in_flight[number] = (work, estimate_ms)
         worker.backlog_ms += estimate_ms
-        worker.link.send(work.message(number))
+        worker.link.send(work.message(number, self._next_us()))
         if self._timer is None:
             self._watch()
 

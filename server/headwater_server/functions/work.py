@@ -58,7 +58,7 @@ class Work(ABC):
         self.switches = 0
 
     @abstractmethod
-    def message(self, number: int) -> RunQuery | RunMutation:
+    def message(self, number: int, now_us: int) -> RunQuery | RunMutation:
         """Return what to send to a worker."""
 
     @abstractmethod
@@ -81,15 +81,14 @@ class Work(ABC):
 class MutationWork(Work):
     """A mutation."""
 
-    __slots__ = ("call", "now_us_min", "receiver")
+    __slots__ = ("call", "receiver")
 
-    def __init__(self, call: MutationCall, receiver: MutationReceiver, now_us_min: Callable[[], int]) -> None:
+    def __init__(self, call: MutationCall, receiver: MutationReceiver) -> None:
         super().__init__(call.name)
         self.call = call
         self.receiver = receiver
-        self.now_us_min = now_us_min
 
-    def message(self, number: int) -> RunMutation:
+    def message(self, number: int, now_us: int) -> RunMutation:
         """Return what to send to a worker."""
         call = self.call
         return RunMutation(
@@ -98,7 +97,7 @@ class MutationWork(Work):
             call.arguments,
             call.identity,
             call.request,
-            self.now_us_min(),
+            now_us,
             call.internal,
         )
 
@@ -138,9 +137,11 @@ class QueryWork(Work):
         self.internal = internal
         self.done = done
 
-    def message(self, number: int) -> RunQuery:
+    def message(self, number: int, now_us: int) -> RunQuery:
         """Return what to send to a worker."""
-        return RunQuery(number, 0, self.name, self.arguments, self.identity, self.journal, self.internal)
+        return RunQuery(
+            number, 0, now_us, self.name, self.arguments, self.identity, self.journal, self.internal
+        )
 
     def ran(self, done: QueryDone | MutationDone) -> None:
         """Tell how it ran."""
@@ -178,9 +179,9 @@ class RoundWork(Work):
         self.identity = identity
         self.journal = journal
 
-    def message(self, number: int) -> RunQuery:
+    def message(self, number: int, now_us: int) -> RunQuery:
         """Return what to send to a worker."""
-        return RunQuery(number, self.round, self.name, self.arguments, self.identity, self.journal)
+        return RunQuery(number, self.round, now_us, self.name, self.arguments, self.identity, self.journal)
 
     def ran(self, done: QueryDone | MutationDone) -> None:
         """Tell how it ran."""

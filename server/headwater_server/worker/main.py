@@ -107,7 +107,7 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
         guard,
         output,
         assignment.limits,
-        Surroundings(lambda: time.time_ns() // 1000, time.monotonic_ns, RandomPool().take),
+        Surroundings(time.monotonic_ns, RandomPool().take),
     )
     try:
         server.serve()

@@ -68,10 +68,14 @@ class OpenRound(_Message, frozen=True, tag=1):
 
 
 class RunQuery(_Message, frozen=True, tag=2):
-    """Run a query in the round's transaction, or in a fresh one when `round` is 0."""
+    """Run a query in the round's transaction, or in a fresh one when `round` is 0.
+
+    `now_us` is the call's time, unless its snapshot is newer.
+    """
 
     call: int
     round: int
+    now_us: int
     name: str
     arguments: bytes
     identity: bytes | None = None
@@ -88,7 +92,7 @@ class RunMutation(_Message, frozen=True, tag=3):
         arguments: Encoded map.
         identity: Encoded identity, None if there is none.
         request: What it is remembered by; None: it is not.
-        now_us_min: The call's `now` is at least this (the log's time never goes back).
+        now_us: The call's time, unless its snapshot is newer.
         internal: Whether internal functions may be called.
     """
 
@@ -97,7 +101,7 @@ class RunMutation(_Message, frozen=True, tag=3):
     arguments: bytes
     identity: bytes | None
     request: Request | None
-    now_us_min: int
+    now_us: int
     internal: bool = False
 
 

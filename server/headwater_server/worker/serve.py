@@ -55,15 +55,13 @@ _UNSENDABLE = (ValueError, TypeError, OverflowError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a worker's loop needs of the world.
+    """What a worker's loop needs of the world; of the date it hears from the daemon.
 
     Attributes:
-        wall_us: Wall clock.
         mono_ns: Monotonic clock, the same as the daemon's.
         random_bytes: Unpredictable bytes.
     """
 
-    wall_us: Callable[[], int]
     mono_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]
 
@@ -129,7 +127,6 @@ class Server:
         self._guard = guard
         self._output = output
         self._limits = limits
-        self._wall_us = surroundings.wall_us
         self._mono_ns = surroundings.mono_ns
         self._random_bytes = surroundings.random_bytes
         self._catalogs = CatalogCache()
@@ -209,7 +206,8 @@ class Server:
             snapshot,
             self._catalogs.get(snapshot, snapshot.state.catalog_ts),
             self._limits.calls,
-            now_us=now_us,
+            # A call may have waited here: what it sees committed must not be from its future.
+            now_us=max(now_us, snapshot.state.wall_us),
             random_bytes=self._random_bytes,
             writable=writable,
         )
@@ -244,7 +242,7 @@ class Server:
 
     def _run_query(self, message: RunQuery, started_ns: int) -> None:
         snapshot = self._rounds[message.round] if message.round else self._fresh_snapshot(started_ns)
-        transaction = self._transaction(snapshot, self._wall_us(), writable=False)
+        transaction = self._transaction(snapshot, message.now_us, writable=False)
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
@@ -283,8 +281,7 @@ class Server:
 
     def _run_mutation(self, message: RunMutation, started_ns: int) -> None:
         snapshot = self._fresh_snapshot(started_ns)
-        now_us = max(self._wall_us(), message.now_us_min)
-        transaction = self._transaction(snapshot, now_us, writable=True)
+        transaction = self._transaction(snapshot, message.now_us, writable=True)
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return

@@ -23,8 +23,8 @@ def frames(*messages: DaemonMessage) -> bytes:
 
 MESSAGES: list[DaemonMessage] = [
     OpenRound(1),
-    RunQuery(1, 1, "a:b", b"\x80"),
-    RunQuery(2, 1, "a:b", b"x" * 70_000, b"me", b"journal", True),
+    RunQuery(1, 1, 5, "a:b", b"\x80"),
+    RunQuery(2, 1, 5, "a:b", b"x" * 70_000, b"me", b"journal", True),
     CloseRound(1),
 ]
 
@@ -94,8 +94,8 @@ def test_of_a_message_that_cannot_be_encoded_nothing_is_left() -> None:
     writer = FrameWriter()
     writer.add(CloseRound(1))
     with pytest.raises(UnicodeEncodeError):
-        writer.add(RunQuery(1, 1, "\udcff", b"x" * 100_000))
+        writer.add(RunQuery(1, 1, 5, "\udcff", b"x" * 100_000))
     with pytest.raises(ValueError, match="the limit is"):
-        writer.add(RunQuery(1, 1, "a:b", bytes(FRAME_BYTES_MAX)))
+        writer.add(RunQuery(1, 1, 5, "a:b", bytes(FRAME_BYTES_MAX)))
     writer.add(CloseRound(2))
     assert splitter().feed(writer.take()) == [CloseRound(1), CloseRound(2)]

@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from headwater_protocol.errors import HeadwaterError, StorageError
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
-from headwater_storage.environment import Environment, InlineExecutor, RealClock, RealFileSystem, RealRandom
 from headwater_storage.keys import document_key
 from headwater_storage.log import Head
 from headwater_storage.memory_log import AppendFault, MemoryLog
 from headwater_storage.proposal import CommitTs, Proposal, Write
+from headwater_storage.timeline import Timeline
 from headwater_storage.window import CommitWindow
 from support.memory_store import MemoryStore
-
-ENVIRONMENT = Environment(RealClock(), RealRandom(), RealFileSystem(), InlineExecutor())
+from support.storage_world import FakeClock, inline_environment
 
 
 def proposal(begin_ts: int, *names: str, reads: tuple[str, ...] = (), size: int = 1) -> Proposal:
@@ -40,6 +39,8 @@ class World:
         self.events: list[Any] = []
         self.store = MemoryStore()
         self.log = MemoryLog(b"l" * 16)
+        self.clock = FakeClock()
+        self.timeline = Timeline(self.clock, 0)
         record = self.log.claim(b"i" * 16, CommitTs(1), 0)
         self.store.state = self.store.state._replace(record_number=record.number, record_digest=record.digest)
         self.window = CommitWindow(CommitTs(0))
@@ -47,10 +48,10 @@ class World:
             self.store,  # type: ignore[arg-type]
             self.log,
             self.window,
-            ENVIRONMENT,
+            inline_environment(),
             CommitterOptions(**options),
             self,
-            last_wall_us=0,
+            self.timeline,
         )
 
     def published(self, batch: PublishedBatch) -> None:
@@ -116,6 +117,17 @@ async def test_too_many_waiting_are_refused() -> None:
     for name in "abcd":
         world.committer.submit(proposal(0, name), name)
     assert await world.drain() == [("d", "overloaded"), (1, ["a"]), (2, ["b"]), (3, ["c"])]
+
+
+async def test_a_record_is_dated_after_every_call_in_it_whatever_the_clock_does() -> None:
+    world = World()
+    for jump_s in (0, 3600, -3600, 0, -3e8):
+        world.clock.now_s += jump_s
+        called_us = world.timeline.next_us()
+        world.committer.submit(proposal(world.store.state.ts, "a"), "a")
+        await world.drain()
+        (record,) = world.log.read(world.log.head.number)
+        assert called_us < record.wall_us == world.store.state.wall_us < world.timeline.next_us()
 
 
 async def test_those_who_wait_keep_the_window() -> None:

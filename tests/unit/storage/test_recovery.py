@@ -12,6 +12,8 @@ from headwater_storage.environment import RealFileSystem
 from headwater_storage.format import FORMAT_VERSION
 from headwater_storage.log import RecordKind
 from headwater_storage.recovery import Recovered, StorageOptions, recover
+from headwater_storage.store import EMPTY_STATE
+from headwater_storage.timeline import Timeline
 from support.memory_files import Crashed
 from support.real_files import RecordingFiles
 from support.storage_world import (
@@ -78,6 +80,27 @@ def test_each_opening_starts_at_the_wall_clock_and_goes_on_densely(tmp_path: Pat
         assert snapshot.state.ts == following.head.last_ts
     database.close()
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "jump_s", [0, 3600, -3600, 315e6, -315e6, 1e12, -1e12], ids=lambda jump_s: f"{jump_s:+.0f}s"
+)
+def test_time_and_ts_go_on_from_the_log_wherever_the_clock_is(tmp_path: Path, jump_s: float) -> None:
+    clock = FakeClock()
+    newest = EMPTY_STATE
+    for back_s in (jump_s, -jump_s, 0, jump_s):
+        database = open_database(tmp_path / "data", clock=clock)
+        with database.store.snapshot() as snapshot:
+            opened = snapshot.state
+        assert opened.wall_us > newest.wall_us
+        assert opened.ts >= newest.ts
+        assert max(opened.ts, opened.wall_us) < 2**53
+        commit(database, COMMITS.batch(0, 3), wall_us=Timeline(clock, opened.wall_us).next_us())
+        with database.store.snapshot() as snapshot:
+            newest = snapshot.state
+        assert newest.ts == opened.ts + 3
+        database.close(clean=bool(back_s))
+        clock.now_s += back_s
 
 
 def test_a_restored_copy_issues_no_ts_again_that_was_seen_with_other_contents(tmp_path: Path) -> None:
