@@ -11,7 +11,7 @@ side file. A checkpoint moves the pin:
 3. only then end the old pin, and let the log behind the checkpoint go.
 
 With metas copied any later, or the old pin ended any earlier, a crash gives wrong data
-silently; the torn-page trial in `tests/crash` shows both.
+silently; the power cuts in `tests/crash` show both.
 """
 
 from __future__ import annotations
