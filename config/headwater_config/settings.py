@@ -308,6 +308,38 @@ class Settings(BaseSettings):
         ),
     ] = 32 * MIB
 
+    request_retention_s: Annotated[
+        float,
+        about(
+            "Time for which the outcome of a mutation is remembered for a client that does not say it has it",
+            why="A client that was away for longer is told `outcome_unknown` for what it had in flight."
+            " Each remembered outcome takes the size of the mutation's result and about 100 bytes.",
+            unit="s",
+            ge=1,
+            le=366 * 86_400,
+        ),
+    ] = 14 * 86_400.0
+    request_trim_interval_s: Annotated[
+        float,
+        about(
+            "Pause between two passes that drop outcomes past their retention",
+            why="A longer one spares the daemon's loop when very many are remembered.",
+            unit="s",
+            ge=0.1,
+            le=86_400,
+        ),
+    ] = 600.0
+    request_trim_limit_rows: Annotated[
+        int,
+        about(
+            "Outcomes that such a pass looks at in one step; there are 50 steps a second",
+            why="A step holds the daemon's loop for about 5 µs a row.",
+            unit="rows",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 256
+
     drain_limit_s: Annotated[
         float,
         about(

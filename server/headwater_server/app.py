@@ -24,6 +24,7 @@ from headwater_server.functions.failures import ErrorReporter
 from headwater_server.functions.limits import PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
+from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.http_api import HttpApi, cors_middleware, error_middleware
@@ -98,9 +99,7 @@ class Daemon:
             self.switchboard,
             reporter,
             self.metrics,
-            MutationLimits(
-                waiting_max=settings.session_mutations_limit, attempts_max=settings.call_attempts_limit
-            ),
+            _mutation_limits(settings),
             self._mono_s,
             lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
             self._record_failure,
@@ -118,6 +117,7 @@ class Daemon:
             self._mono_s,
             self._history_ends,
         )
+        self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
         self.calls = Calls(self.pool, self.mutations, self.switchboard, reporter, self.metrics)
         self.deploys = Deploys(engine, self.pool, self.calls, self.switchboard, self.metrics)
         self.keys = AdminKeys(b"")
@@ -282,6 +282,20 @@ def _pool_options(settings: Settings) -> PoolOptions:
             log_bytes_max=settings.call_log_limit_bytes,
             calls=calls,
         ),
+    )
+
+
+def _mutation_limits(settings: Settings) -> MutationLimits:
+    return MutationLimits(
+        waiting_max=settings.session_mutations_limit, attempts_max=settings.call_attempts_limit
+    )
+
+
+def _trim_options(settings: Settings) -> TrimOptions:
+    return TrimOptions(
+        retention_s=settings.request_retention_s,
+        interval_s=settings.request_trim_interval_s,
+        rows_max=settings.request_trim_limit_rows,
     )
 
 

@@ -230,7 +230,8 @@ class Client:
         may not take effect.
 
         Raises:
-            OutcomeUnknown: The client was closed before the answer came.
+            OutcomeUnknown: The client was closed before the answer came, or was away for so long
+                that the server has forgotten it. It is not sent again.
             HeadwaterError: It failed and has had no effect; `code` says how.
         """
         name = function_name(function)

@@ -86,6 +86,16 @@ class Metrics:
         self.worker_deaths = Counter(
             "headwater_worker_deaths", "How many function workers died or were killed?", registry=registry
         )
+        self.request_rows = Gauge(
+            "headwater_request_rows",
+            "Of how many requests was the outcome remembered at the end of the last trimming pass?",
+            registry=registry,
+        )
+        self.request_rows_dropped = Counter(
+            "headwater_request_rows_dropped",
+            "Of how many requests was the outcome dropped after its retention?",
+            registry=registry,
+        )
         self.deploys = Counter(
             "headwater_deploys", "How many deploys, by outcome?", ("outcome",), registry=registry
         )
