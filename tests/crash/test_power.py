@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")  # a file system in memory, where there is one: states are small and many
-SHORT_STATES, LONG_STATES = 40, 200
+SHORT_STATES, LONG_STATES = 25, 200
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import resource
 import shutil
 import signal
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from headwater_storage import recovery
 from headwater_storage.check import check
 from headwater_storage.engine import record_applier
-from headwater_storage.lmdb_store import LmdbStore
 
 from support import power_mutants
 from support.power_disk import Disk, Event, File, Folder, Kind, Tree, durable_disk, read_trace
@@ -53,11 +52,25 @@ if TYPE_CHECKING:
     from headwater_storage.store import Store
 
 CHILD_LIMIT_S = 60
-SECOND_SHARE, KILL_SHARE, SECOND_STATES = 0.08, 0.04, 6
+KILL_SHARE, CUT_SHARE, AGAIN = (0.04, 0.02, 0.0), (0.08, 0.02, 0.0), 6
+"""Of how many states, and of recoveries, the recovery is recorded and cut again, and how often."""
 
 
 class LostError(Exception):
     """A disk state after which the database is not what it must be."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a database before it is opened.
+
+    Attributes:
+        sums: What its documents are after each record that may be there.
+        acknowledged: Number of the last record that must be there.
+    """
+
+    sums: dict[int, int]
+    acknowledged: int
 
 
 @dataclass
@@ -155,7 +168,7 @@ class Trial:
         self._check_complete(copy.deepcopy(disk), events)
         self.store_calls.update(event.kind.name for event in events if event.path == "data.mdb")
         gc.freeze()
-        self._explore(disk, events, sums, 0, states, again=True)
+        self._explore(disk, events, Known(sums, 0), states, 0)
 
     def _check_complete(self, disk: Disk, events: list[Event]) -> None:
         """Compare the end of a trace with the real files: a change that was not recorded shows here."""
@@ -172,63 +185,56 @@ class Trial:
             wrong = {path for path in told.keys() | there.keys() if told.get(path) != there.get(path)}
             raise RuntimeError(f"the trace does not tell all: {sorted(wrong)}")
 
-    def _explore(
-        self,
-        disk: Disk,
-        events: list[Event],
-        sums: dict[int, int],
-        acknowledged: int,
-        count: int,
-        *,
-        again: bool,
-    ) -> None:
-        """Cut at some moments of a trace; with `again`, cut some of the recoveries too."""
+    def _explore(self, disk: Disk, events: list[Event], known: Known, count: int, depth: int) -> None:
+        """Cut at some moments of a trace; some of the recoveries are cut in their turn."""
         self._keep_store_file()
-        kinds = kinds_of(events, creation=again)
-        places = _places(kinds, self._random, count)
+        kinds = kinds_of(events, creation=depth == 0)
         done = 0
-        for place, tries in sorted(Counter(places).items()):
+        for place, tries in sorted(Counter(_places(kinds, self._random, count)).items()):
             for event in events[done:place]:
                 disk.follow(event, str(self._disk_folder))
                 if event.kind is Kind.MARK and event.inode in (ACKNOWLEDGED, RECOVERED):
-                    acknowledged = max(acknowledged, event.number)
+                    known = replace(known, acknowledged=max(known.acknowledged, event.number))
             done = place
             for _ in range(tries):
-                kind = kinds[place] if again else f"second {kinds[place]}"
-                self._cut(disk, sums, acknowledged, kind, again=again)
+                self._cut(disk, known, f"second {kinds[place]}" if depth else kinds[place], depth)
 
-    def _cut(self, disk: Disk, sums: dict[int, int], acknowledged: int, kind: str, *, again: bool) -> None:
-        chance = self._random.random() if again else 1.0
-        killed, recorded = chance < KILL_SHARE, chance < KILL_SHARE + SECOND_SHARE
+    def _cut(self, disk: Disk, known: Known, kind: str, depth: int) -> None:
+        chance = self._random.random()
+        killed, recorded = chance < KILL_SHARE[depth], chance < KILL_SHARE[depth] + CUT_SHARE[depth]
         tree = disk.whole() if killed else disk.torn(self._random)
         self._lay_down(tree)
         after = copy.deepcopy(disk) if killed else durable_disk(tree)
         self._find_inodes(after.root, self._disk_folder, after.by_inode)
         seed = self._random.randrange(1 << 30)
-        outcome = in_child(lambda: self._recovered(acknowledged, sums, seed, recorded=recorded))
+        outcome = in_child(lambda: self._recovered(known, seed, recorded=recorded))
         shutil.rmtree(self._scratch, ignore_errors=True)
         if isinstance(outcome, str):
             outcome = Outcome([outcome])
         if outcome.problems:
             self._lay_down(tree)
-            what = "killed" if killed else "cut"
-            raise LostError(f"{what} at {kind}, {acknowledged} acknowledged: {'; '.join(outcome.problems)}")
+            found = "; ".join(outcome.problems)
+            how = "killed" if killed else "cut"
+            raise LostError(f"{how} at {kind}, {known.acknowledged} acknowledged: {found}")
         if not killed:
             self.states += 1
             self.kinds[kind] += 1
-            self.second_crashes += not again
+            self.second_crashes += depth > 0
         if recorded:
-            known = {number: total for number, total in sums.items() if number <= outcome.head}
+            sums = {number: total for number, total in known.sums.items() if number <= outcome.head}
             events = read_trace(self._trace.read_bytes())
-            self._explore(after, events, known | outcome.sums, acknowledged, SECOND_STATES, again=False)
+            self._check_complete(copy.deepcopy(after), events)
+            self._explore(after, events, Known(sums | outcome.sums, known.acknowledged), AGAIN, depth + 1)
 
     def _warm(self) -> None:
-        """Import in this process what each child would import for itself."""
-        self._scratch.mkdir()
-        LmdbStore.open(self._scratch, create=True).close()
-        shutil.rmtree(self._scratch)
+        """Do once in this process what each child would prepare for itself."""
+        path = self._folder / "warm"
+        database = recovery.recover(path, self._storage, steady_environment(0), record_applier())
+        check(database.store, database.log, path / "scratch")
+        database.close()
+        shutil.rmtree(path)
 
-    def _recovered(self, acknowledged: int, sums: dict[int, int], seed: int, *, recorded: bool) -> Outcome:
+    def _recovered(self, known: Known, seed: int, *, recorded: bool) -> Outcome:
         """Recover what lies there, check it, and write on if that is recorded. Runs in a fork."""
         first: list[str] = []
         applies = record_applier()
@@ -236,7 +242,7 @@ class Trial:
         def apply(store: Store, record: Record) -> None:
             if not first:
                 first.append("")
-                first[0] = _difference(sums, record.number - 1, sum_of(documents_of(store).items()))
+                first[0] = _difference(known.sums, record.number - 1, sum_of(documents_of(store).items()))
             applies(store, record)
 
         if recorded:
@@ -249,9 +255,9 @@ class Trial:
         head = database.log.head.number - 1
         documents = documents_of(database.store)
         problems = [f"before replay: {first[0]}"] if first and first[0] else []
-        if not acknowledged <= head <= max(sums):
+        if not known.acknowledged <= head <= max(known.sums):
             problems.append(f"the log ends with record {head}")
-        if wrong := _difference(sums, head, sum_of(documents.items())):
+        if wrong := _difference(known.sums, head, sum_of(documents.items())):
             problems.append(wrong)
         problems += check(database.store, database.log, self._scratch)
         if not recorded:

@@ -433,7 +433,8 @@ def continued(
     number = database.log.head.number
     model = Model(documents, {number - 1: sum_of(documents.items())})
     has_table = any(key[:4] == TABLES.to_bytes(4, "big") for key in documents)
-    writer = Writer(seed, WORKLOADS[name], recording, model, first=1_000_000 if has_table else 0)
+    first = 1_000_000 + seed % 8_000_000 if has_table else 0
+    writer = Writer(seed, WORKLOADS[name], recording, model, first)
     writer.live(database, Random(seed).randint(1, 8))
     return model
 
