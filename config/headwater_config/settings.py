@@ -414,6 +414,16 @@ class Settings(BaseSettings):
             le=3600,
         ),
     ] = 5.0
+    disk_reserve_bytes: Annotated[
+        int,
+        about(
+            "Space that stays free on the disk of the data directory: writes that would take it are refused",
+            why="The store needs some of it to apply what is in the log. Lower it on a small volume.",
+            unit="bytes",
+            ge=0,
+            le=1024 * 1024 * MIB,
+        ),
+    ] = 64 * MIB
     window_limit_bytes: Annotated[
         int,
         about(

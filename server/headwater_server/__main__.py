@@ -82,6 +82,8 @@ def _serve(loaded: Loaded) -> int:
         return uvloop.run(serve())
     except HeadwaterError as error:
         sys.stderr.write(f"headwater: {error.code}: {error.message}\n")
+        if error.code == "disk_failed":
+            return ExitCode.STORAGE_FAILED
     except OSError as error:
         sys.stderr.write(f"headwater: {error}\n")
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -144,6 +144,8 @@ class Daemon:
         try:
             await self.deploys.restore()
         except HeadwaterError as error:
+            if error.code in ("disk_full", "disk_failed"):
+                raise
             # The bundle worked when it was deployed; the data must stay reachable and a new deploy possible.
             logger.error(
                 "bundle_not_restored", extra={"fields": {"code": error.code, "error": error.message}}
@@ -169,7 +171,13 @@ class Daemon:
         """Wait until the storage fails; returns why. Never returns while it works."""
         assert self._engine_task is not None, "the daemon has been started"
         await asyncio.wait([self._engine_task])
-        return self._engine_task.exception() or RuntimeError("the engine has ended")
+        return self.failure or RuntimeError("the engine has ended")
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the storage failed, None while it works."""
+        task = self._engine_task
+        return task.exception() if task is not None and task.done() and not task.cancelled() else None
 
     async def refuse_new(self) -> None:
         """Take no new connections and begin no new calls."""
@@ -190,7 +198,7 @@ class Daemon:
         await self.pool.close()
         self.engine.stop()
         if self._engine_task is not None:
-            # A store without room keeps a durable batch waiting; the next start applies it from the log.
+            # What is durable and not applied yet, the next start applies from the log.
             await asyncio.wait([self._engine_task], timeout=_ENGINE_STOP_S)
             clean = clean and self._engine_task.done() and self._engine_task.exception() is None
             self._engine_task.cancel()
@@ -249,6 +257,7 @@ def open_engine(settings: Settings, environment: Environment) -> Engine:
             batch_bytes_max=settings.batch_limit_bytes,
             batch_count_max=settings.batch_limit_commits,
             waiting_max=settings.mutation_queue_limit,
+            free_bytes_min=settings.disk_reserve_bytes,
         ),
         window_bytes_max=settings.window_limit_bytes,
     )

@@ -8,6 +8,8 @@ import signal
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from headwater_protocol.errors import HeadwaterError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,7 +24,15 @@ _TICKS_PER_HEARTBEAT = 8
 
 
 class ExitCode(IntEnum):
-    """How the daemon's process ends."""
+    """How the daemon's process ends.
+
+    Attributes:
+        STOPPED: It was asked to.
+        CANNOT_START: Standard error says why; a full disk is one reason.
+        USAGE: Wrong flags or settings.
+        STORAGE_FAILED: The disk failed, at the start, while serving or at the last checkpoint. Nothing
+            acknowledged is lost: start it again once the disk is in order.
+    """
 
     STOPPED = 0
     CANNOT_START = 1
@@ -39,16 +49,19 @@ async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
     tasks: list[asyncio.Task[object]] = []
     clean = False
     try:
-        await daemon.start()
-        await daemon.listen()
+        try:
+            await daemon.start()
+            await daemon.listen()
+        except HeadwaterError:
+            if daemon.failure is None:
+                raise
+            return _storage_failed(daemon.failure)  # what waited for a commit only says that it is unknown
         stopping = asyncio.create_task(stop.wait())
         failed = asyncio.create_task(daemon.failed())
         tasks += [stopping, failed, *timers(daemon)]
         await asyncio.wait((stopping, failed), return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
-            error = failed.result()
-            logger.critical("storage_failed", extra={"fields": {"error": str(error)}}, exc_info=error)
-            return ExitCode.STORAGE_FAILED
+            return _storage_failed(failed.result())
         logger.info("stopping")
         await _drain(daemon, drain_limit_s)
         clean = True
@@ -68,6 +81,11 @@ def timers(daemon: Daemon) -> list[asyncio.Task[None]]:
         asyncio.create_task(_every(_RETRY_LOOK_S, daemon.switchboard.core.tick)),
         asyncio.create_task(daemon.trimmer.run(), name="request trimmer"),
     ]
+
+
+def _storage_failed(error: BaseException) -> ExitCode:
+    logger.critical("storage_failed", extra={"fields": {"error": str(error)}}, exc_info=error)
+    return ExitCode.STORAGE_FAILED
 
 
 async def _every(seconds: float, action: Callable[[], object]) -> None:

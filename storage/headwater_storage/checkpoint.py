@@ -16,7 +16,6 @@ silently; the power cuts in `tests/crash` show both.
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import lmdb
 import msgspec
 from headwater_protocol.errors import StorageError, TransientError
 
+from headwater_storage.disk_errors import disk_error
 from headwater_storage.environment import outcome_of, read_file, write_file_durably
 from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE
 from headwater_storage.store import State  # noqa: TC001 - msgspec reads the annotations
@@ -212,7 +212,11 @@ class Checkpointer:
         )
 
     def begin(self, *, clean: bool = False) -> PendingCheckpoint:
-        """Pin the newest snapshot and copy the meta pages at that same moment."""
+        """Pin the newest snapshot and copy the meta pages at that same moment.
+
+        Raises:
+            StorageError: `disk_failed`.
+        """
         if self._pending is not None:
             raise RuntimeError("a checkpoint is already under way")
         pin = self._store.snapshot()
@@ -223,8 +227,10 @@ class Checkpointer:
             self._pending = PendingCheckpoint(
                 pin, content, self._log.appended_bytes, self._store.used_bytes()
             )
-        except BaseException:
+        except BaseException as error:
             pin.close()
+            if isinstance(error, OSError):
+                raise disk_error(error, self._store.path, "reading the meta pages") from error
             raise
         return self._pending
 
@@ -241,10 +247,8 @@ class Checkpointer:
             self.check_owner()
             write_side_file(self._environment.files, self._directory.checkpoint_file, pending.content)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise TransientError("there is no room for the checkpoint", code="disk_full") from error
-            raise StorageError(f"the checkpoint failed: {error}", code="disk_failed") from error
-        except lmdb.Error as error:
+            raise disk_error(error, self._directory.checkpoint_file, "the checkpoint") from error
+        except lmdb.Error as error:  # of a sync, so never one that passes
             raise StorageError(f"the store cannot be synced: {error}", code="disk_failed") from error
 
     def finish(self, pending: PendingCheckpoint) -> None:

@@ -31,21 +31,20 @@ from headwater_protocol.errors import HeadwaterError, RequestError, TransientErr
 
 from headwater_storage.apply import backfill_entries, changes_of
 from headwater_storage.catalog import CatalogCache
+from headwater_storage.disk_errors import no_room, store_error
 from headwater_storage.log import LoggedTransaction
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import State
 from headwater_storage.window import PendingKeys, conflict
 
 if TYPE_CHECKING:
+    from headwater_storage.apply import Changes
     from headwater_storage.environment import Environment
     from headwater_storage.log import EncodedRecord, Log
     from headwater_storage.proposal import Backfill, Proposal
     from headwater_storage.store import Store
     from headwater_storage.timeline import Timeline
     from headwater_storage.window import CommitWindow
-
-NO_ROOM = (lmdb.DiskError, lmdb.MapFullError, lmdb.MemoryError)
-"""What LMDB raises when the disk, the map or memory is full: nothing was applied, and it may work later."""
 
 _log = logging.getLogger("headwater.storage.committer")
 
@@ -60,7 +59,8 @@ class CommitterOptions:
         transaction_bytes_max: Logged bytes of one transaction; between this and
             `batch_bytes_max` it is a batch of its own.
         waiting_max: Proposals that may wait behind a full batch; more are refused.
-        free_bytes_min: Space that has to be left on the disk after an append.
+        free_bytes_min: Space that has to be left on the disk after an append: the store needs
+            some to apply what is in the log.
         retry_s: Pause before a durable batch is applied again after the store had no room.
     """
 
@@ -173,6 +173,7 @@ class Committer:
         self._waiting: deque[tuple[Proposal, Any]] = deque()
         self._waiting_ts: Counter[CommitTs] = Counter()  # their snapshots
         self._wake = asyncio.Event()
+        self._full: TransientError | None = None  # set while a durable batch waits for room in the store
         self._closing = False
 
     def submit(self, proposal: Proposal, owner: Any) -> None:
@@ -187,6 +188,8 @@ class Committer:
         elif not proposal.writes and proposal.backfill is None:
             commit = Commit(owner, proposal.begin_ts, proposal)
             self.listener.published(PublishedBatch(self.published_ts, [commit], set()))
+        elif self._full is not None:
+            self.listener.rejected(owner, self._full)
         elif len(self._waiting) >= self._options.waiting_max:
             message = f"{len(self._waiting)} transactions wait to be committed"
             self.listener.rejected(owner, TransientError(message, code="overloaded"))
@@ -208,8 +211,10 @@ class Committer:
         """Commit until `close`; one task runs it.
 
         Raises:
-            StorageError: The log failed: whether the last batch is in it is known to nobody,
-                so the process has to end and recover from the log.
+            StorageError: The log failed: whether the last batch is in it is known to nobody. Or
+                the store failed. The process has to end and recover from the log.
+            TransientError: `disk_full`: the store had no room for a durable batch until `close`;
+                the next start applies it.
         """
         flying: _SealedBatch | None = None
         while True:
@@ -280,10 +285,10 @@ class Committer:
     def _seal(self) -> _SealedBatch | None:
         """Close the open batch and begin to append it; None if it was refused for want of space."""
         batch = self._open
-        free = self._environment.files.free_bytes(self._store.path)
-        if free < self._options.free_bytes_min + batch.size:
+        free, kept = self._environment.files.free_bytes(self._store.path), self._options.free_bytes_min
+        if free < kept + batch.size:
             self._open_next()
-            error = TransientError(f"only {free} bytes are left on the disk", code="disk_full")
+            error = no_room(self._store.path, f"writes: {free} bytes are left, {kept} are kept in reserve")
             self._refuse([owner for _, owner in batch.commits], batch.losers, error)
             return None
         keys = batch.pending.keys
@@ -342,14 +347,35 @@ class Committer:
         head = batch.record.head
         catalog_ts = changes.catalog_ts or self._state.catalog_ts
         state = State(head.last_ts, head.number, head.digest, catalog_ts, batch.wall_us)
-        while True:
-            try:
-                self._store.apply(changes, state)
-                break
-            except NO_ROOM as error:
-                _log.error("store is full", extra={"error": str(error), "commit_ts": head.last_ts})
-                await asyncio.sleep(self._options.retry_s)
+        await self._apply(changes, state)
         self._state = state
         self.published_ts = state.ts
         self.listener.published(PublishedBatch(state.ts, batch.commits, batch.conflict_keys))
         self._reject_losers(batch.losers)
+
+    async def _apply(self, changes: Changes, state: State) -> None:
+        """Apply what is durable. Without room it is tried again and again, and new proposals are refused."""
+        while True:
+            try:
+                self._store.apply(changes, state)
+                break
+            except lmdb.Error as error:
+                failure = store_error(error, self._store.path, self._environment.files)
+                if not isinstance(failure, TransientError) or self._closing:
+                    raise failure from error
+            if self._full is None:
+                self._refuse_while(failure)
+            await asyncio.sleep(self._options.retry_s)
+        if self._full is not None:
+            _log.warning("store has room again", extra={"commit_ts": state.ts})
+            self._full = None
+
+    def _refuse_while(self, full: TransientError) -> None:
+        """Refuse whatever is not in the log yet, and from now on all that comes."""
+        _log.error("store is full", extra={"reason": full.message})
+        self._full = full
+        batch, waiting = self._open, [owner for _, owner in self._waiting]
+        self._open = _OpenBatch()
+        self._waiting.clear()
+        self._waiting_ts.clear()
+        self._refuse([owner for _, owner in batch.commits] + waiting, batch.losers, full)

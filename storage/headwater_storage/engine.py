@@ -56,6 +56,7 @@ class EngineOptions:
         window_bytes_max: Memory for conflict keys; calls from before it are rerun.
         transact_attempts: How often `transact` runs a function that meets conflicts.
         checkpoint_poll_s: How often it is asked whether a checkpoint is due.
+        sweep_retry_s: Pause after a sweep of old index entries that could not write.
     """
 
     storage: StorageOptions = field(default_factory=StorageOptions)
@@ -64,6 +65,7 @@ class EngineOptions:
     window_bytes_max: int = 64 << 20
     transact_attempts: int = 50
     checkpoint_poll_s: float = 0.25
+    sweep_retry_s: float = 5.0
 
 
 class _NobodyListens:
@@ -369,6 +371,9 @@ class Engine:
                 await self._deployment.sweep()
             except TransientError as error:
                 _log.warning("index sweep put off", extra={"code": error.code, "reason": error.message})
+                if await self._stopped_within(self._options.sweep_retry_s):
+                    return
+                self._sweep_due.set()
 
 
 def record_applier() -> Callable[[Store, Any], None]:

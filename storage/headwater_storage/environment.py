@@ -53,6 +53,10 @@ class Random(Protocol):
         ...
 
 
+class SyncFailedError(OSError):
+    """A sync failed. Whatever its number says, what was written may be lost, and a second try would not tell."""
+
+
 class FileSystem(Protocol):
     """The files of the log and the small files beside it. Errors are `OSError`."""
 
@@ -89,11 +93,14 @@ class FileSystem(Protocol):
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write all of `data`."""
 
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file to a size that is not larger than its own."""
+
     def fdatasync(self, descriptor: int) -> None:
-        """Return when what was written to the file is durable."""
+        """Return when what was written to the file is durable; raises `SyncFailedError`."""
 
     def sync_folder(self, path: Path) -> None:
-        """Return when the names in a folder are durable."""
+        """Return when the names in a folder are durable; raises `SyncFailedError`."""
 
     def rename(self, old: Path, new: Path) -> None:
         """Rename, replacing what has the new name."""
@@ -220,15 +227,24 @@ class RealFileSystem:
         while written < len(data):
             written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
 
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file."""
+        os.ftruncate(descriptor, size)
+
     def fdatasync(self, descriptor: int) -> None:
         """Make what was written durable."""
-        os.fdatasync(descriptor)
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            raise SyncFailedError(error.errno, error.strerror) from error
 
     def sync_folder(self, path: Path) -> None:
         """Make the names in a folder durable."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            raise SyncFailedError(error.errno, error.strerror, str(path)) from error
         finally:
             os.close(descriptor)
 
@@ -316,13 +332,17 @@ def read_file(files: FileSystem, path: Path) -> bytes | None:
 def write_file_durably(files: FileSystem, path: Path, data: bytes) -> None:
     """Write a whole file so that after a crash either the old or the new one is there, complete.
 
-    On return the new one is durable under its name.
+    On return the new one is durable under its name. If it raises, the old one still is, or either after
+    `SyncFailedError`.
     """
     temporary = path.with_name(path.name + ".tmp")
     descriptor = files.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         files.pwrite(descriptor, data, 0)
         files.fdatasync(descriptor)
+    except OSError:
+        files.remove(temporary)  # a full disk shall not be fuller for it
+        raise
     finally:
         files.close(descriptor)
     files.rename(temporary, path)

@@ -11,13 +11,13 @@ last segment to a new file, makes that durable and puts it in the old one's plac
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headwater_protocol.errors import StorageError, TransientError
+from headwater_protocol.errors import HeadwaterError, StorageError
 
+from headwater_storage.disk_errors import disk_error, is_no_room
 from headwater_storage.environment import write_file_durably
 from headwater_storage.log import EMPTY_HEAD, EncodedRecord, Head, LoggedTransaction, Record, RecordKind
 from headwater_storage.log_format import (
@@ -269,45 +269,71 @@ class FileLog:
                 f"the log ends with record {self._head.number}, not {record.previous.number} as expected",
                 code="damaged",
             )
-        if self._offset + len(record.data) > self._segments[-1].size:
-            self._rotate(len(record.data))
+        try:
+            self._look_at_prepared()
+            if self._offset + len(record.data) > self._segments[-1].size:
+                self._rotate(len(record.data))
+        except OSError as error:
+            raise self._ended_by(error, self._folder, "the next segment") from error
         self._append(record)
+
+    def _ended_by(self, error: OSError, path: Path, purpose: str) -> HeadwaterError:
+        """Return what to raise; unless there merely was no room, nothing is appended any more."""
+        self._failed = not is_no_room(error)
+        return disk_error(error, path, purpose)
 
     def _append(self, record: EncodedRecord) -> None:
         assert self._descriptor is not None
+        path, purpose = self._segments[-1].path, f"log record {record.head.number}"
         try:
             self._files.pwrite(self._descriptor, record.data, self._offset)
+        except OSError as error:
+            if is_no_room(error):
+                self._end_segment()
+            raise self._ended_by(error, path, purpose) from error
+        try:
             self._files.fdatasync(self._descriptor)
         except OSError as error:
-            self._failed = True
-            raise StorageError(
-                f"{self._segments[-1].path}: writing log record {record.head.number} failed: {error}",
-                code="disk_failed",
-            ) from error
+            raise self._ended_by(error, path, purpose) from error
         self._offset += len(record.data)
         self._appended += len(record.data)
         self._head = record.head
         if self._preparing is None and self._offset * 2 > self._segments[-1].size:
             self._preparing = self._environment.executor.submit(self._prepare)
 
+    def _end_segment(self) -> None:
+        """Take back what a write without room left behind the last record, and go on in a new segment.
+
+        A segment has its space beforehand, but a copy-on-write file system needs new space for
+        each write. Nothing of the record was synced, and yet all of it may be on the disk by
+        the next power cut: it is cut off durably before anybody hears that it was refused.
+        """
+        assert self._descriptor is not None
+        segment = self._segments[-1]
+        try:
+            self._files.truncate(self._descriptor, self._offset)
+            self._files.fdatasync(self._descriptor)
+        except OSError as error:
+            self._failed = True  # whatever the error is: the record stands there
+            raise StorageError(
+                f"{segment.path}: a record for which there was no room cannot be cut off: {error}",
+                code="disk_failed",
+            ) from error
+        segment.size = self._offset  # the next record finds no place here
+
     def _rotate(self, record_bytes: int) -> None:
         """Begin the next segment, or raise with the log as it was."""
         if self._preparing is not None:
-            preparing, self._preparing = self._preparing, None
-            self._before_writing(preparing.result)
-        self._before_writing(lambda: self._start_segment(record_bytes, self._options.segment_bytes))
+            self._preparing.exception()  # waits
+            self._look_at_prepared()
+        self._start_segment(record_bytes, self._options.segment_bytes)
 
-    def _before_writing(self, work: Callable[[], None]) -> None:
-        """Do work before anything of a record is written: a full disk then is no failure of the log."""
-        try:
-            work()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise TransientError(
-                    "there is no space for the next log segment", code="disk_full"
-                ) from error
-            self._failed = True
-            raise StorageError(f"the next log segment cannot be made: {error}", code="disk_failed") from error
+    def _look_at_prepared(self) -> None:
+        """Raise if making the next segment ahead failed; if it found no room, `_rotate` tries again."""
+        if self._preparing is not None and self._preparing.done():
+            error = self._preparing.exception()
+            if error is not None and not is_no_room(error):
+                raise error
 
     def _prepare(self) -> None:
         """Make a segment of zeros under a name that recovery removes."""
@@ -353,6 +379,7 @@ class FileLog:
             raise
         if self._descriptor is not None:
             files.close(self._descriptor)
+        self._preparing = None
         self._descriptor, self._offset = descriptor, SECTOR_BYTES
         self._segments = [segment for segment in self._segments if segment.base_number != base]
         self._segments.append(_Segment(path, base, size))
@@ -368,15 +395,24 @@ class FileLog:
                 return
 
     def trim(self, up_to_number: int) -> None:
-        """Allow records up to this number to go; what is kept beyond is an option."""
+        """Allow records up to this number to go; what is kept beyond is an option.
+
+        Raises:
+            StorageError: `disk_failed`.
+        """
         extents = [SegmentExtent(segment.base_number, segment.size) for segment in self._segments]
         gone = set(removable(extents, up_to_number, self._options.keep_bytes))
         if not gone:
             return
-        # Oldest first: what is left after a crash in between is still one run of records.
-        for segment in [segment for segment in self._segments if segment.base_number in gone]:
-            self._files.remove(segment.path)
-        self._files.sync_folder(self._folder)
+        try:
+            # Oldest first: what is left after a crash in between is still one run of records.
+            for segment in [segment for segment in self._segments if segment.base_number in gone]:
+                self._files.remove(segment.path)
+            self._files.sync_folder(self._folder)
+        except OSError as error:
+            if is_no_room(error):
+                return  # the next trim removes them
+            raise self._ended_by(error, self._folder, "removing old segments") from error
         self._segments = [segment for segment in self._segments if segment.base_number not in gone]
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import lmdb
 import msgspec
-from headwater_protocol.errors import StorageError
 
 from headwater_storage.store import EMPTY_STATE, State
 
@@ -104,8 +103,11 @@ class LmdbStore:
     one thread, except `sync`; snapshots may be used in any one thread each.
     """
 
-    def __init__(self, environment: Any, path: Path, *, create: bool) -> None:
+    def __init__(
+        self, environment: Any, path: Path, *, create: bool = False, sync_each_batch: bool = False
+    ) -> None:
         self._environment = environment
+        self._sync_each_batch = sync_each_batch
         self.path = path
         self._documents, self._entries, self._meta = (
             environment.open_db(name, create=create) for name in (_DOCUMENTS, _ENTRIES, _META)
@@ -134,24 +136,26 @@ class LmdbStore:
             sync_each_batch: Make every `apply` durable by itself.
 
         Raises:
-            StorageError: `damaged`, LMDB cannot open it.
+            lmdb.Error: LMDB cannot open it; `disk_errors.store_error` says what that means.
         """
+        environment = lmdb.open(
+            str(path),
+            map_size=map_size,
+            readonly=readonly,
+            create=create,
+            max_dbs=3,
+            max_readers=readers_max,
+            max_spare_txns=8,
+            # Never by LMDB itself: its error would not tell a failed sync from a write without room.
+            sync=False,
+            metasync=False,
+            lib_version=0,
+        )
         try:
-            environment = lmdb.open(
-                str(path),
-                map_size=map_size,
-                readonly=readonly,
-                create=create,
-                max_dbs=3,
-                max_readers=readers_max,
-                max_spare_txns=8,
-                sync=sync_each_batch,
-                metasync=sync_each_batch,
-                lib_version=0,
-            )
-            return cls(environment, path, create=create)
-        except lmdb.Error as error:
-            raise StorageError(f"{path}: the store cannot be opened: {error}", code="damaged") from error
+            return cls(environment, path, create=create, sync_each_batch=sync_each_batch)
+        except BaseException:
+            environment.close()
+            raise
 
     def snapshot(self) -> LmdbSnapshot:
         """Return the newest state, to be closed by the caller."""
@@ -166,21 +170,33 @@ class LmdbStore:
         """Apply one record in one write transaction: all of it, or nothing if it raises.
 
         Raises:
-            lmdb.Error: The disk or the map is full, or the disk failed.
+            lmdb.Error: The disk or the map is full, or the disk failed: `disk_errors.store_error` says which.
+                `PanicError`: the store cannot be used any more.
         """
-        with self._environment.begin(write=True) as transaction:
-            _write(transaction, self._documents, changes.documents)
-            _write(transaction, self._entries, changes.entries)
-            transaction.put(_STATE_KEY, _encode_state(state), db=self._meta)
+        try:
+            with self._environment.begin(write=True) as transaction:
+                _write(transaction, self._documents, changes.documents)
+                _write(transaction, self._entries, changes.entries)
+                transaction.put(_STATE_KEY, _encode_state(state), db=self._meta)
+        except lmdb.Error:
+            # Where a meta page could not be written, LMDB gives the error of the disk, and refuses
+            # everything from then on.
+            self._environment.begin().abort()
+            raise
+        if self._sync_each_batch:
+            self.sync()
 
     def sync(self) -> None:
         """Return when all that was applied before the call is on disk. Blocks: run it in a thread.
 
         Raises:
-            lmdb.Error: The disk failed. What is on disk now is known to nobody; do not retry.
+            lmdb.PanicError: The disk failed. What is on disk now is known to nobody; do not retry.
         """
-        # Without True this does nothing in an environment that was opened with sync off.
-        self._environment.sync(True)
+        try:
+            # Without True this does nothing in an environment that was opened with sync off.
+            self._environment.sync(True)
+        except lmdb.Error as error:
+            raise lmdb.PanicError(f"a sync failed: {error}") from error
 
     def used_bytes(self) -> int:
         """Return how far the file is in use, free pages inside it included."""

@@ -165,7 +165,7 @@ class Log(Protocol):
         """Append one record; durable on return. Blocks: run it in a thread.
 
         Raises:
-            TransientError: `disk_full`, nothing was written and the log is as it was.
+            TransientError: `disk_full`, the log is as it was: the record will not be found in it later.
             StorageError: It may or may not have become part of the log (`disk_failed`): the
                 process must end, and the next start finds out. Or the log does not end
                 where the record expects it to.

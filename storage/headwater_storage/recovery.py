@@ -17,7 +17,7 @@ the process tests what a power cut needs. In order:
 
 from __future__ import annotations
 
-import errno
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from headwater_storage.directory import (
     refuse_network_filesystem,
     wait_for_workers,
 )
+from headwater_storage.disk_errors import disk_error, store_error
 from headwater_storage.file_log import FileLog, FileLogOptions
 from headwater_storage.format import FORMAT_VERSION, read_format, write_format
 from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     """Apply one record with transactions and move the store's state to `record.head`."""
 
 OWNER_BYTES = 16
+
+_log = logging.getLogger("headwater.storage.recovery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +128,15 @@ class Recovered:
         Args:
             clean: Make a last checkpoint, so that the next start has nothing to replay.
                 False after a failure, and in tests of one.
+
+        Raises:
+            StorageError: `disk_failed`, in the last checkpoint.
         """
         try:
             if clean:
                 self.checkpointer.run_now(clean=True)
+        except TransientError as error:  # everything is in the log, from which the next start replays it
+            _log.warning("last checkpoint left out", extra={"code": error.code, "reason": error.message})
         finally:
             self._resources.close()
 
@@ -154,21 +162,17 @@ def recover(
         return _Recovery(path, options, environment, apply_record, resources).run()
     except BaseException as error:
         resources.close()
-        if (ours := _as_ours(error, path)) is not None:
+        if (ours := _as_ours(error, path, environment)) is not None:
             raise ours from error
         raise
 
 
-def _as_ours(error: BaseException, path: Path) -> HeadwaterError | None:
+def _as_ours(error: BaseException, path: Path, environment: Environment) -> HeadwaterError | None:
     """Return what an error of the system means for the start; None: it says so itself."""
-    if isinstance(error, lmdb.DiskError) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    ):
-        return TransientError(f"{path} cannot be opened, its disk is full: {error}", code="disk_full")
     if isinstance(error, OSError):
-        return StorageError(f"{path} cannot be opened: {error}", code="disk_failed")
+        return disk_error(error, path, "opening the database")
     if isinstance(error, lmdb.Error):
-        return StorageError(f"{path}: the store cannot be recovered: {error}", code="damaged")
+        return store_error(error, DataDirectory(path).store_folder, environment.files)
     return None
 
 

@@ -119,14 +119,15 @@ class Store(StoreReader, Protocol):
         """Apply one record in one write transaction: all of it, or nothing if it raises.
 
         Raises:
-            lmdb.Error: The disk or the map is full, or the disk failed.
+            lmdb.Error: The disk or the map is full, or the disk failed: `disk_errors.store_error` says which.
+                `PanicError`: the store cannot be used any more.
         """
 
     def sync(self) -> None:
         """Return when all that was applied before the call is on disk. Blocks: run it in a thread.
 
         Raises:
-            lmdb.Error: The disk failed. What is on disk now is known to nobody; do not retry.
+            lmdb.PanicError: The disk failed. What is on disk now is known to nobody; do not retry.
         """
 
     def used_bytes(self) -> int:
@@ -157,6 +158,6 @@ class OpenStore(Protocol):
             sync_each_batch: Make every `apply` durable by itself.
 
         Raises:
-            StorageError: `damaged`, it cannot be opened.
+            lmdb.Error: It cannot be opened; `disk_errors.store_error` says what that means.
         """
         ...

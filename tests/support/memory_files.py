@@ -13,6 +13,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from headwater_storage.environment import SyncFailedError
+
 if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
@@ -91,7 +93,8 @@ class MemoryFiles:
         self.operations.append((name, path.name))
         if self.fail is not None and self.fail[0] == name:
             number, self.fail = self.fail[1], None
-            raise OSError(number, os.strerror(number), str(path))
+            kind = SyncFailedError if name.startswith("sync") else OSError
+            raise kind(number, os.strerror(number), str(path))
 
     def _change(self, path: Path, node: Node | None) -> None:
         folder = self.folder(path.parent)
@@ -136,6 +139,12 @@ class MemoryFiles:
             if count > self.space:
                 raise OSError(errno.ENOSPC, "no space")
             self.space -= count
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        path, node = self.open_files[descriptor]
+        self._step("cut", path)
+        self._allocate(size - len(node.current))
+        del node.current[size:]
 
     def fdatasync(self, descriptor: int) -> None:
         path, node = self.open_files[descriptor]
@@ -208,6 +217,8 @@ def _set(names: dict[str, Node], name: str, node: Node | None) -> None:
 def _mixture(node: Node, random: Random) -> Node:
     old, new = bytes(node.durable), bytes(node.current)
     data = bytearray(old if len(old) >= len(new) or random.random() < 0.5 else old.ljust(len(new), b"\0"))
+    if len(old) > len(new) and random.random() < 0.5:
+        del data[len(new) :]
     for start in range(0, min(len(data), len(new)), SECTOR):
         if random.random() < 0.5:
             data[start : start + SECTOR] = new[start : start + SECTOR]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.environment import RealFileSystem, SyncFailedError
 
 from support.memory_files import Crashed
 
@@ -43,7 +43,8 @@ class RecordingFiles(RealFileSystem):
             hook()
         if self.fail is not None and self.fail[0] == operation:
             number, self.fail = self.fail[1], None
-            raise OSError(number, os.strerror(number), name)
+            kind = SyncFailedError if operation.startswith("sync") else OSError
+            raise kind(number, os.strerror(number), name)
 
     def open(self, path: Path, flags: int) -> int:
         descriptor = super().open(path, flags)
@@ -53,6 +54,10 @@ class RecordingFiles(RealFileSystem):
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         self._step("write", self._names[descriptor])
         super().pwrite(descriptor, data, offset)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        self._step("truncate", self._names[descriptor])
+        super().truncate(descriptor, size)
 
     def fdatasync(self, descriptor: int) -> None:
         self._step("sync", self._names[descriptor])

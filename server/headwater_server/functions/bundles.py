@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
 from headwater.packing import BUNDLE_BYTES_MAX, bundle_hash, invalid_bundle
+from headwater_storage.disk_errors import disk_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,16 +35,23 @@ class BundleFiles:
 
         Raises:
             RequestError: `invalid_bundle` when it is too large.
+            TransientError: `disk_full`.
+            StorageError: `disk_failed`.
         """
         if len(bundle) > BUNDLE_BYTES_MAX:
             raise invalid_bundle(f"the bundle has {len(bundle)} bytes; the limit is {BUNDLE_BYTES_MAX}")
         name = bundle_hash(bundle)
         file = self.file(name)
-        if not file.exists():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            part.write_bytes(bundle)
-            part.rename(file)
+        part = file.with_suffix(".part")
+        try:
+            if not file.exists():
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                part.write_bytes(bundle)
+                part.rename(file)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a full disk shall not be fuller for it
+                part.unlink(missing_ok=True)
+            raise disk_error(error, self._folder, "a bundle") from error
         return name
 
     def file(self, name: str) -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from headwater_protocol.errors import RequestError
 from headwater_storage.catalog import KEYS
+from headwater_storage.disk_errors import disk_error, is_no_room
 
 from headwater_server.net.keys import (
     hash_key,
@@ -103,17 +104,23 @@ class DeploymentKey:
 
         Raises:
             RequestError: The file holds no key that is safe to use.
+            TransientError: `disk_full`.
             OSError: The given file cannot be read, or no file can be written.
         """
         stored = self._stored.read()
-        self._finish_rotation(stored)
-        if self._is_given:
-            valid = hash_key(read_key_file(self.file))
-        elif stored is None:
-            valid = self._first_key()
-        else:
-            valid = stored
-            self._look_for_key_of(stored)
+        try:
+            self._finish_rotation(stored)
+            if self._is_given:
+                valid = hash_key(read_key_file(self.file))
+            elif stored is None:
+                valid = self._first_key()
+            else:
+                valid = stored
+                self._look_for_key_of(stored)
+        except OSError as error:
+            if is_no_room(error):
+                raise disk_error(error, self.file, "the admin key") from error
+            raise
         if valid != stored:
             await self._stored.write(valid)
         self._keys.replace(valid)
@@ -123,6 +130,7 @@ class DeploymentKey:
 
         Raises:
             RequestError: The key's file cannot be replaced; the old key stays valid.
+            TransientError: `disk_full`; likewise.
         """
         async with self._one_at_a_time:
             loop = asyncio.get_running_loop()
@@ -130,6 +138,8 @@ class DeploymentKey:
             try:
                 await loop.run_in_executor(None, write_key_file, self._new_file, key)
             except OSError as error:
+                if is_no_room(error):
+                    raise disk_error(error, self._new_file, "a new admin key") from None
                 raise RequestError(f"no new key: its file cannot be written: {error}") from None
             await self._stored.write(hash_key(key))
             self._keys.replace(hash_key(key))

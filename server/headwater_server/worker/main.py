@@ -18,6 +18,7 @@ from headwater.packing import bundle_hash, invalid_bundle
 from headwater.refusals import encodable
 from headwater_protocol.errors import HeadwaterError, StorageError
 from headwater_storage.directory import DataDirectory, WorkerLock
+from headwater_storage.disk_errors import disk_error
 from headwater_storage.environment import RealFileSystem
 from headwater_storage.lmdb_store import LmdbStore
 
@@ -92,6 +93,8 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
         bundle = _load(assignment)
     except HeadwaterError as error:
         return _refuse(end, error)
+    except OSError as error:  # of unpacking: what the bundle itself raises is the bundle's fault
+        return _refuse(end, disk_error(error, Path(assignment.folder), "a bundle"))
     except MemoryError:
         return EXIT_MEMORY
     output.take()

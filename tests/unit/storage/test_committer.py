@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import lmdb
 import pytest
-from headwater_protocol.errors import HeadwaterError, StorageError
+from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
 from headwater_storage.keys import document_key
 from headwater_storage.log import Head
@@ -156,6 +157,63 @@ async def test_a_disk_without_reserve_refuses_before_the_append() -> None:
     assert await world.drain() == [("a", "disk_full")]
     assert world.log.head.number == 1
     assert not world.window.touched_after(CommitTs(0), [row("a")], [])
+
+
+class TestStoreWithoutRoom:
+    """A batch is durable and the store has no room for it."""
+
+    @staticmethod
+    def world(*failures: Exception) -> World:
+        world = World(retry_s=0.0, batch_count_max=1)
+        apply, left = world.store.apply, list(failures)
+
+        def failing(changes: Any, state: Any) -> None:
+            if left:
+                raise left.pop(0)
+            apply(changes, state)
+
+        world.store.apply = failing  # type: ignore[method-assign]
+        return world
+
+    async def test_what_is_durable_waits_and_everything_else_is_refused(self) -> None:
+        world = self.world(*[lmdb.DiskError()] * 5)
+        for name in "abc":
+            world.committer.submit(proposal(0, name), name)
+        task = asyncio.create_task(world.committer.run())
+        while not world.events:
+            await asyncio.sleep(0)
+        world.committer.submit(proposal(0, "d"), "d")
+        # Of c nothing was in the log yet; b was being appended when the store had no room for a.
+        assert world.events == [("c", "disk_full"), ("d", "disk_full")]
+        world.committer.submit(proposal(0, reads=("a",)), "reader")
+        assert world.events.pop() == (0, ["reader"])
+        while len(world.events) < 4:
+            await asyncio.sleep(0)
+        assert world.events[2:] == [(1, ["a"]), (2, ["b"])]
+        world.committer.submit(proposal(2, "d"), "d again")
+        world.committer.close()
+        await task
+        assert world.events[4:] == [(3, ["d again"])]
+
+    @pytest.mark.parametrize("error", [lmdb.PanicError(), lmdb.CorruptedError(), lmdb.Error("of the disk")])
+    async def test_any_other_failure_ends_the_run_and_answers_nobody(self, error: Exception) -> None:
+        world = self.world(error)
+        world.committer.submit(proposal(0, "a"), "a")
+        with pytest.raises(StorageError):
+            await world.drain()
+        assert world.events == []
+
+    async def test_a_stop_does_not_wait_for_room(self) -> None:
+        world = self.world(*[lmdb.DiskError()] * 1_000_000)
+        world.committer.submit(proposal(0, "a"), "a")
+        task = asyncio.create_task(world.committer.run())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        world.committer.close()
+        with pytest.raises(TransientError) as full:
+            await task
+        assert full.value.code == "disk_full"
+        assert world.events == []
 
 
 @pytest.mark.parametrize("fault", [AppendFault.FAILED_LOST, AppendFault.FAILED_WRITTEN])

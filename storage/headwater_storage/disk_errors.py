@@ -1,0 +1,93 @@
+"""What an error of the disk means: no room, which passes, or a failure, after which the process ends.
+
+Room comes back, and nothing was changed by a call for which there was none: writes are
+refused meanwhile and tried again. After anything else nobody knows what is on the disk, and
+asking the kernel again does not help: it takes pages that it failed to write for written.
+So a failed sync is a failure whatever its number says, and no failure is tried again.
+
+LMDB reports a write that was cut short as EIO, like a disk that fails. Which of them it was
+is found out with a write of our own, whose error is exact.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import lmdb
+from headwater_protocol.errors import StorageError, TransientError
+
+from headwater_storage.environment import SyncFailedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headwater_storage.environment import FileSystem
+
+NO_ROOM_NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT})
+PROBE_NAME = "probe.tmp"
+_PROBE_BYTES = 64 << 10
+_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Tell whether an error of the system only means that there was no room for what was asked."""
+    return (
+        isinstance(error, OSError)
+        and not isinstance(error, SyncFailedError)
+        and error.errno in NO_ROOM_NUMBERS
+    )
+
+
+def no_room(path: Path, purpose: str) -> TransientError:
+    """Return what those are told for whom there was no room on a path's disk."""
+    return TransientError(
+        f"the disk of {path} is full: there is no room for {purpose}. Free some space there or raise the quota;"
+        " writes are taken again as soon as there is room, reads go on meanwhile",
+        code="disk_full",
+    )
+
+
+def disk_error(error: OSError, path: Path, purpose: str) -> TransientError | StorageError:
+    """Return what an error of the system means for what was done at a path."""
+    if is_no_room(error):
+        return no_room(path, purpose)
+    return StorageError(f"{path}: the disk failed at {purpose}: {error}", code="disk_failed")
+
+
+def store_error(error: lmdb.Error, folder: Path, files: FileSystem) -> TransientError | StorageError:
+    """Return what an error of LMDB at a write means.
+
+    Args:
+        error: What it raised.
+        folder: Of the store.
+        files: For a look at whether there is room.
+
+    Returns:
+        `disk_full`: nothing was applied, and it may work later. `disk_failed` or `damaged`:
+        the process has to end.
+    """
+    number = getattr(error, "code", 0)
+    if isinstance(error, (lmdb.DiskError, lmdb.MapFullError, lmdb.MemoryError)) or number in NO_ROOM_NUMBERS:
+        return no_room(folder, f"the store ({error})")
+    if number == errno.EIO and not _has_room(files, folder):
+        return no_room(folder, "the store (a write was cut short)")
+    if isinstance(error, _DAMAGED):
+        return StorageError(f"{folder}: the store is damaged: {error}", code="damaged")
+    return StorageError(f"{folder}: the store failed: {error}", code="disk_failed")
+
+
+def _has_room(files: FileSystem, folder: Path) -> bool:
+    """Tell whether a small file can be written in a folder."""
+    probe = folder / PROBE_NAME
+    try:
+        descriptor = files.open(probe, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            files.pwrite(descriptor, b"\xff" * _PROBE_BYTES, 0)
+        finally:
+            files.close(descriptor)
+            files.remove(probe)
+    except OSError as error:
+        return not is_no_room(error)
+    return True
