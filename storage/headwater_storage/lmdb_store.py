@@ -7,6 +7,7 @@ read snapshots. Between checkpoints the file on disk is not consistent by itself
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 import lmdb
@@ -25,6 +26,8 @@ DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"
 MAP_SIZE_BYTES = 1 << 40
 READERS_MAX = 512
+_LOCK_HEADER_BYTES, _READER_BYTES = 128, 64
+"""Of LMDB's lock file, whose size decides how many readers there can be."""
 
 _DOCUMENTS, _ENTRIES, _META = b"documents", b"entries", b"meta"
 _STATE_KEY = b"state"
@@ -137,7 +140,10 @@ class LmdbStore:
 
         Raises:
             lmdb.Error: LMDB cannot open it; `disk_errors.store_error` says what that means.
+            OSError: The lock file cannot be written.
         """
+        if not readonly:
+            _make_lock_file(path / LOCK_FILE, readers_max)
         environment = lmdb.open(
             str(path),
             map_size=map_size,
@@ -216,6 +222,24 @@ class LmdbStore:
     def close(self) -> None:
         """Close it; open snapshots become invalid."""
         self._environment.close()
+
+
+def _make_lock_file(path: Path, readers_max: int) -> None:
+    """Make the table of readers with all of its space, unless there is one.
+
+    LMDB makes a file of holes and writes to them through its map: on a full disk, a reader
+    that is the first in its page would be ended by SIGBUS.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(bytes(_LOCK_HEADER_BYTES + readers_max * _READER_BYTES))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _write(transaction: Any, database: Any, changes: Mapping[bytes, bytes | None]) -> None:

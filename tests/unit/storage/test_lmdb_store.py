@@ -7,7 +7,7 @@ from zlib import crc32
 import lmdb
 import pytest
 from headwater_protocol.errors import StorageError
-from headwater_storage.lmdb_store import LmdbStore
+from headwater_storage.lmdb_store import LOCK_FILE, READERS_MAX, LmdbStore
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
 from headwater_storage.stored import STORED_HEADER_BYTES, pack_stored, unpack_stored
@@ -134,6 +134,13 @@ def test_a_reader_cannot_write_and_makes_no_store(store: LmdbStore, tmp_path: Pa
     for readonly in (True, False):
         with pytest.raises(lmdb.Error):
             LmdbStore.open(empty, readonly=readonly)
+
+
+def test_the_table_of_readers_has_all_of_its_space_from_the_start(store: LmdbStore) -> None:
+    """LMDB writes to it through its map: where the file has a hole and the disk is full, that is a SIGBUS."""
+    status = (store.path / LOCK_FILE).stat()
+    assert status.st_blocks * 512 >= status.st_size
+    assert store._environment.info()["max_readers"] == READERS_MAX
 
 
 def test_used_bytes_grow_with_the_file(store: LmdbStore) -> None:
