@@ -424,6 +424,17 @@ class Settings(BaseSettings):
             le=1024 * 1024 * MIB,
         ),
     ] = 64 * MIB
+    start_check_limit_bytes: Annotated[
+        int,
+        about(
+            "How much of the store's pages is checked at a start, upper pages first; 0 checks none",
+            why="100 MiB take about a second. Damage beyond it is left to `headwater doctor` and may end a"
+            " process that reads it; damaged documents are refused by their checksums whatever this is.",
+            unit="bytes",
+            ge=0,
+            le=1024 * 1024 * MIB,
+        ),
+    ] = 64 * MIB
     window_limit_bytes: Annotated[
         int,
         about(

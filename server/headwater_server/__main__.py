@@ -16,8 +16,9 @@ import uvloop
 from headwater_config.flags import add_flags, given_flags
 from headwater_config.load import Loaded, SettingsError, find_file, load
 from headwater_protocol.errors import HeadwaterError
-from headwater_storage.check import check
+from headwater_storage.doctor import examine
 from headwater_storage.environment import real_environment
+from headwater_storage.findings import Finding
 
 from headwater_server.app import Daemon, open_engine
 from headwater_server.functions.zygote_process import worker_environment, zygote_starter
@@ -108,18 +109,15 @@ def _config(loaded: Loaded, *, as_json: bool) -> int:
 def _doctor(loaded: Loaded, *, as_json: bool) -> int:
     environment = real_environment()
     try:
-        engine = open_engine(loaded.settings, environment)
-        try:
-            with tempfile.TemporaryDirectory(prefix="headwater-doctor-") as scratch:
-                findings = check(engine.store, engine.log, Path(scratch))
-        finally:
-            engine.close()
+        with tempfile.TemporaryDirectory(prefix="headwater-doctor-") as scratch:
+            findings = examine(loaded.settings.data, environment, Path(scratch))
     except HeadwaterError as error:
-        findings = [f"{error.code}: {error.message}"]
+        findings = [Finding(None, None, f"{error.code}: {error.message}")]
     finally:
         environment.executor.close()
     if as_json:
-        sys.stdout.write(orjson.dumps({"findings": findings}).decode() + "\n")
+        rows = [finding._asdict() for finding in findings]
+        sys.stdout.write(orjson.dumps({"findings": rows}).decode() + "\n")
     else:
         sys.stdout.write("".join(f"{finding}\n" for finding in findings) or "no findings\n")
     return 1 if findings else 0

@@ -252,6 +252,7 @@ def open_engine(settings: Settings, environment: Environment) -> Engine:
                 growth_bytes=settings.checkpoint_growth_bytes,
                 interval_s=settings.checkpoint_interval_s,
             ),
+            check_bytes=settings.start_check_limit_bytes,
         ),
         committer=CommitterOptions(
             batch_bytes_max=settings.batch_limit_bytes,

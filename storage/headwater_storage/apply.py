@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headwater_storage.catalog import Catalog, CatalogCache, TableHandle
     from headwater_storage.log import LoggedTransaction, Record
     from headwater_storage.proposal import Backfill, Write
-    from headwater_storage.store import Store
+    from headwater_storage.store import AppliedStore
 
 
 class ReadableStore(Protocol):
@@ -50,7 +50,7 @@ class Changes(AppliedBatch):
     catalog_ts: CommitTs | None = None
 
 
-def apply_record(store: Store, record: Record, catalogs: CatalogCache) -> None:
+def apply_record(store: AppliedStore, record: Record, catalogs: CatalogCache) -> None:
     """Apply one record of the log to the store: how a restart, and any other node, follows the log."""
     with store.snapshot() as snapshot:
         catalog_ts = snapshot.state.catalog_ts

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from headwater_storage.catalog import TableHandle
     from headwater_storage.indexes import IndexDefinition
     from headwater_storage.log import Log
-    from headwater_storage.store import Store, StoreSnapshot
+    from headwater_storage.store import Store, StoreReader, StoreSnapshot
 
 _FINDINGS_MAX = 100
 _KEYS_LO, _KEYS_HI = b"\x00", b"\xff\xff\xff\xff"
@@ -51,12 +51,7 @@ def check(store: Store, log: Log | None = None, scratch: Path | None = None) -> 
             to its first record.
     """
     with store.snapshot() as snapshot:
-        findings = []
-        for finding in _findings(snapshot):
-            findings.append(finding)
-            if len(findings) >= _FINDINGS_MAX:
-                findings.append("there is more; the check stopped here")
-                break
+        findings = check_snapshot(snapshot)
         if log is not None and log.head != snapshot.state.head:
             findings.append(f"the store is at {snapshot.state.head}, the log ends at {log.head}")
     if log is not None and scratch is not None and reaches_back(log):
@@ -71,7 +66,21 @@ def check(store: Store, log: Log | None = None, scratch: Path | None = None) -> 
     return findings
 
 
-def digest(store: Store) -> bytes:
+def check_snapshot(snapshot: StoreSnapshot) -> list[str]:
+    """Return what is wrong with the contents of a snapshot.
+
+    Raises:
+        StorageError: It cannot be read at all; not with LMDB.
+    """
+    findings: list[str] = []
+    for finding in _findings(snapshot):
+        findings.append(finding)
+        if len(findings) >= _FINDINGS_MAX:
+            return [*findings, "there is more; the check stopped here"]
+    return findings
+
+
+def digest(store: StoreReader) -> bytes:
     """Return a digest of everything in a store, its state included."""
     total = blake2b(digest_size=16)
     with store.snapshot() as snapshot:

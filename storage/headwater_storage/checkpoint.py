@@ -85,11 +85,16 @@ def read_side_file(files: FileSystem, path: Path) -> SideFile:
     checksum = int.from_bytes(data[len(_MAGIC) : start], "big")
     body = data[start:]
     if not data.startswith(_MAGIC) or crc32(body) != checksum:
-        raise StorageError(f"{path} is damaged: it does not fit its checksum", code="damaged")
+        offset = start if data.startswith(_MAGIC) else 0
+        raise StorageError(
+            f"{path}, offset {offset}: the side file does not fit its checksum", code="damaged"
+        )
     try:
         return msgspec.msgpack.decode(body, type=SideFile)
     except msgspec.DecodeError as error:
-        raise StorageError(f"{path} is damaged: {error}", code="damaged") from None
+        raise StorageError(
+            f"{path}, offset {start}: the side file is damaged: {error}", code="damaged"
+        ) from None
 
 
 def copy_metas(files: FileSystem, store_folder: Path, page_bytes: int) -> bytes:

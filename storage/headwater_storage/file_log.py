@@ -108,6 +108,7 @@ class FileLog:
         options: FileLogOptions,
         *,
         needed: Head,
+        known_number: int = 0,
         check_owner: Callable[[], None] = lambda: None,
     ) -> FileLog:
         """Open the log and make durable what is in it.
@@ -119,6 +120,8 @@ class FileLog:
             options: How it lies on disk.
             needed: Where the store is: what follows must be readable, and the log may not
                 end before.
+            known_number: Number of a record that was durable once: the log may not end before it, even
+                if what follows looks like a torn tail.
             check_owner: Called before each new segment; raises if the directory has got
                 another owner.
 
@@ -126,7 +129,7 @@ class FileLog:
             StorageError: `damaged`, with file and offset.
         """
         log = cls(folder, log_id, environment, options, check_owner)
-        log._recover(needed)
+        log._recover(needed, known_number)
         return log
 
     @property
@@ -149,7 +152,7 @@ class FileLog:
         """Bytes appended since the log was opened."""
         return self._appended
 
-    def _recover(self, needed: Head) -> None:
+    def _recover(self, needed: Head, known_number: int) -> None:
         files = self._files
         for name in files.names(self._folder):
             if name == PREPARED_NAME or name.endswith(".tmp"):
@@ -158,9 +161,9 @@ class FileLog:
         for _, path in found[:-1]:
             self._make_durable(path)
         if found:
-            found[-1:] = self._copy_tail(*found[-1])
+            found[-1:] = self._copy_tail(*found[-1], known_number)
         self._segments = [_Segment(path, base, self._size_of(path)) for base, path in found]
-        self._head = self._verified_head(needed)
+        self._head = self._verified_head(needed, known_number)
 
     def _make_durable(self, path: Path) -> None:
         descriptor = self._files.open(path, os.O_RDWR)
@@ -176,7 +179,7 @@ class FileLog:
         finally:
             self._files.close(descriptor)
 
-    def _copy_tail(self, base_number: int, path: Path) -> list[tuple[int, Path]]:
+    def _copy_tail(self, base_number: int, path: Path, known_number: int) -> list[tuple[int, Path]]:
         """Put a durable copy of the last segment's valid records in its place.
 
         After a failed sync the cache may hold what the disk does not, marked as clean: such
@@ -188,33 +191,22 @@ class FileLog:
             data = self._files.pread(descriptor, self._files.size(descriptor), 0)
         finally:
             self._files.close(descriptor)
-        scan = scan_segment(data, path, self._log_id, base_number, None)
+        scan = scan_segment(data, path, self._log_id, base_number, None, known_number)
         write_file_durably(self._files, path, data[: scan.end])
         return [(base_number, path)]
 
-    def _verified_head(self, needed: Head) -> Head:
+    def _verified_head(self, needed: Head, known_number: int) -> Head:
         """Read everything from `needed` on and return where the log ends."""
         if not self._segments:
-            if needed.number:
+            if needed.number or known_number:
                 raise StorageError(
-                    f"{self._folder}: the log is gone, the store is at record {needed.number}", code="damaged"
-                )
-            return EMPTY_HEAD
-        trimmed = self._segments[0].base_number == needed.number + 1
-        start = needed.number + 1 if trimmed else needed.number
-        head = needed if trimmed else None
-        for record in read_log(self._files, self._folder, self._log_id, start, after=head):
-            if record.number == needed.number and record.digest != needed.digest:
-                raise StorageError(
-                    f"{self._folder}: log record {needed.number} is not the one that the store has",
+                    f"{self._folder}: the log is gone, which had record {max(needed.number, known_number)}",
                     code="damaged",
                 )
+            return EMPTY_HEAD
+        head = needed
+        for record in read_log(self._files, self._folder, self._log_id, needed.number + 1, after=needed):
             head = record.head
-        if head is None:
-            raise StorageError(
-                f"{self._folder}: the log ends before record {needed.number}, which the store has",
-                code="damaged",
-            )
         return head
 
     def claim(self, incarnation: bytes, first_ts: CommitTs, wall_us: int) -> Record:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import lmdb
 import msgspec
+from headwater_protocol.errors import StorageError
 
 from headwater_storage.store import EMPTY_STATE, State
 
@@ -29,12 +30,11 @@ READERS_MAX = 512
 _LOCK_HEADER_BYTES, _READER_BYTES = 128, 64
 """Of LMDB's lock file, whose size decides how many readers there can be."""
 
-_DOCUMENTS, _ENTRIES, _META = b"documents", b"entries", b"meta"
-_STATE_KEY = b"state"
-
+DOCUMENTS, ENTRIES, META = b"documents", b"entries", b"meta"
+STATE_KEY = b"state"
 
 _encode_state = msgspec.msgpack.Encoder().encode
-_decode_state = msgspec.msgpack.Decoder(State).decode
+decode_state = msgspec.msgpack.Decoder(State).decode
 
 
 class LmdbSnapshot:
@@ -47,8 +47,8 @@ class LmdbSnapshot:
         self._documents = documents
         self._entries = entries
         self._get = transaction.get
-        raw = self._get(_STATE_KEY, None, meta)
-        self.state = State(*EMPTY_STATE) if raw is None else _decode_state(raw)
+        raw = self._get(STATE_KEY, None, meta)
+        self.state = State(*EMPTY_STATE) if raw is None else decode_state(raw)
 
     @property
     def ts(self) -> CommitTs:
@@ -113,7 +113,7 @@ class LmdbStore:
         self._sync_each_batch = sync_each_batch
         self.path = path
         self._documents, self._entries, self._meta = (
-            environment.open_db(name, create=create) for name in (_DOCUMENTS, _ENTRIES, _META)
+            environment.open_db(name, create=create) for name in (DOCUMENTS, ENTRIES, META)
         )
         self.page_bytes: int = environment.stat()["psize"]
 
@@ -168,6 +168,11 @@ class LmdbStore:
         transaction = self._environment.begin()
         try:
             return LmdbSnapshot(transaction, self._documents, self._entries, self._meta)
+        except msgspec.DecodeError as error:
+            transaction.abort()
+            raise StorageError(
+                f"{self.path}: the store's state is damaged: {error}", code="damaged"
+            ) from error
         except BaseException:
             transaction.abort()
             raise
@@ -183,7 +188,7 @@ class LmdbStore:
             with self._environment.begin(write=True) as transaction:
                 _write(transaction, self._documents, changes.documents)
                 _write(transaction, self._entries, changes.entries)
-                transaction.put(_STATE_KEY, _encode_state(state), db=self._meta)
+                transaction.put(STATE_KEY, _encode_state(state), db=self._meta)
         except lmdb.Error:
             # Where a meta page could not be written, LMDB gives the error of the disk, and refuses
             # everything from then on.

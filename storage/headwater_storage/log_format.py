@@ -151,7 +151,7 @@ def decode_segment_header(data: bytes, file: str) -> SegmentHeader:
             if version > LOG_FORMAT:
                 raise StorageError(f"{file} has log format {version}", code="format_too_new")
             return SegmentHeader(log_id, base, digest)
-    raise StorageError(f"{file}: the segment header at offset 0 is damaged", code="damaged")
+    raise StorageError(f"{file}, offset 0: the segment header is damaged", code="damaged")
 
 
 @dataclass(frozen=True, slots=True)

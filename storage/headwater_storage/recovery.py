@@ -6,8 +6,9 @@ the process tests what a power cut needs. In order:
 
 1. take the directory's lock; refuse a newer format, a copied directory, a network disk;
 2. wait until no worker of an earlier daemon has the store mapped;
-3. put the saved meta pages back, open the store and pin it at once: without the pin, replay
-   would reuse pages of the only snapshot that is safe on disk;
+3. check the pages of the last checkpoint, as LMDB would break or abort on damaged ones; put its
+   meta pages back, open the store and pin it at once: without the pin, replay would reuse pages
+   of the only snapshot that is safe on disk;
 4. copy the last log segment's valid records to a new file and make it durable: they may be
    in the page cache only, and must not be shown to anybody before that;
 5. replay from the record that the store says it has applied last;
@@ -47,6 +48,7 @@ from headwater_storage.file_log import FileLog, FileLogOptions
 from headwater_storage.format import FORMAT_VERSION, read_format, write_format
 from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
 from headwater_storage.log import INCARNATION_BYTES, LOG_ID_BYTES
+from headwater_storage.page_store import check_pages, newest_shown
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
 from headwater_storage.timeline import Timeline
@@ -79,6 +81,8 @@ class StorageOptions:
         map_size_bytes: Address space of the store: its largest size.
         readers_max: Snapshots open at a time in all processes together.
         worker_wait_s: How long to wait for workers of an earlier daemon.
+        check_bytes: How much of the store's pages is checked at a start, upper pages first: it takes
+            time. 0: nothing.
     """
 
     durability: Literal["log", "lmdb"] = "log"
@@ -87,6 +91,7 @@ class StorageOptions:
     map_size_bytes: int = MAP_SIZE_BYTES
     readers_max: int = READERS_MAX
     worker_wait_s: float = 10.0
+    check_bytes: int = 0
 
 
 class Recovered:
@@ -193,6 +198,7 @@ class _Recovery:
         self._files = environment.files
         self._apply_record = apply_record
         self._resources = resources
+        self._known_number = 0  # a record that must be in the log; set before the store is changed
 
     def run(self) -> Recovered:
         directory, environment, resources = self._directory, self._environment, self._resources
@@ -216,6 +222,7 @@ class _Recovery:
             environment,
             self._options.log,
             needed=pin.state.head,
+            known_number=self._known_number,
             check_owner=lambda: checkpointer.check_owner(),
         )
         resources.callback(log.close)
@@ -300,8 +307,23 @@ class _Recovery:
                 " together; stop the daemon before copying, or use the original",
                 code="directory_copied",
             )
+        if self._options.check_bytes:
+            self._check_pages(side)
         restore_metas(self._files, directory.store_folder, side.metas)
         return side
+
+    def _check_pages(self, side: SideFile) -> None:
+        """Refuse a store that LMDB could not use, before anything is changed."""
+        path = self._directory.store_folder / DATA_FILE
+        found = check_pages(self._files, path, side.metas, self._options.check_bytes)
+        if found:
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            raise StorageError(
+                f"{found[0]}{more}; the store is damaged, nothing was changed: `headwater doctor` says more,"
+                " `headwater doctor --repair` builds it anew",
+                code="damaged",
+            )
+        self._known_number = newest_shown(self._files, path)
 
     def _take_ownership(self, found: SideFile, owner: bytes) -> None:
         """Note who has the directory, and that it is no longer as a clean stop left it."""
@@ -309,7 +331,12 @@ class _Recovery:
         write_side_file(self._files, self._directory.checkpoint_file, side)
 
     def _inode(self) -> int:
-        return self._files.inode(self._directory.store_folder / DATA_FILE)
+        path = self._directory.store_folder / DATA_FILE
+        if not self._files.exists(path):
+            raise StorageError(
+                f"{path} is missing; `headwater doctor --repair` builds it anew from the log", code="damaged"
+            )
+        return self._files.inode(path)
 
     def _open_store(self, *, create: bool) -> Store:
         return self._environment.open_store(

@@ -78,7 +78,7 @@ def read_segment(
     Raises:
         StorageError: The segment is not what its name says or does not follow `before`.
     """
-    previous = _segment_start(data, path, log_id, base_number, before)
+    previous = segment_start(data, path, log_id, base_number, before)
     offset = SECTOR_BYTES
     while (found := decode_record(data, offset, log_id, previous)) is not None:
         record, offset = found
@@ -86,12 +86,16 @@ def read_segment(
         yield record, offset
 
 
-def _segment_start(data: bytes, path: Path, log_id: bytes, base_number: int, before: Head | None) -> Head:
-    header = decode_segment_header(data, path.name)
+def segment_start(data: bytes, path: Path, log_id: bytes, base_number: int, before: Head | None) -> Head:
+    """Return where the log ends before a segment; see `read_segment`."""
+    header = decode_segment_header(data, str(path))
     if header.log_id != log_id:
-        raise StorageError(f"{path} belongs to another log", code="damaged")
+        raise StorageError(f"{path}, offset 0: the segment belongs to another log", code="damaged")
     if header.base_number != base_number:
-        raise StorageError(f"{path} says that its first record is {header.base_number}", code="damaged")
+        raise StorageError(
+            f"{path}, offset 0: the segment says that its first record is {header.base_number}",
+            code="damaged",
+        )
     if before is None:
         return Head(base_number - 1, header.previous_digest, CommitTs(0))
     if (before.number, before.digest) != (base_number - 1, header.previous_digest):
@@ -100,28 +104,36 @@ def _segment_start(data: bytes, path: Path, log_id: bytes, base_number: int, bef
 
 
 def scan_segment(
-    data: bytes, path: Path, log_id: bytes, base_number: int, before: Head | None
+    data: bytes, path: Path, log_id: bytes, base_number: int, before: Head | None, known_number: int = 0
 ) -> SegmentScan:
     """Return what a last segment holds.
+
+    Args:
+        data: The segment.
+        path: Its file, for errors.
+        log_id: Of the log.
+        base_number: As its name says.
+        before: Where the log ends before it, None if that is not known.
+        known_number: A record that was durable once, so that the log may not end before it.
 
     Raises:
         StorageError: `damaged`, with file and offset, unless what follows the valid records
             is a torn tail or nothing.
     """
-    start = _segment_start(data, path, log_id, base_number, before)
+    start = segment_start(data, path, log_id, base_number, before)
     head, end = start, SECTOR_BYTES
     for record, offset in read_segment(data, path, log_id, base_number, before):
         head, end = record.head, offset
     tail = judge_tail(data, end, log_id, head.number + 1)
-    if tail is Tail.DAMAGED:
+    if tail is Tail.DAMAGED or head.number < known_number:
         raise _damaged(path, end, head.number + 1)
     return SegmentScan(start, head, end, tail)
 
 
 def _damaged(path: Path, offset: int, number: int) -> StorageError:
     return StorageError(
-        f"{path}, offset {offset}: log record {number} is damaged. It was acknowledged, so it is not"
-        " cut off; restore the file or the whole directory from a copy",
+        f"{path}, offset {offset}: log record {number} is damaged or missing. It was acknowledged, so the log is"
+        " not cut off there; restore the directory from a copy, or see what `headwater doctor --repair` can save",
         code="damaged",
     )
 
@@ -136,8 +148,8 @@ def read_log(
         folder: Where the segments are.
         log_id: Of the log.
         from_number: Number of the first record wanted.
-        after: What is known of the record before it; checked where a segment begins with
-            `from_number`.
+        after: What is known of the record before it: it must be there, or have been the last one
+            of a segment that is gone.
 
     Raises:
         StorageError: `damaged`: a bad record that is no torn tail, a missing segment.
@@ -146,15 +158,22 @@ def read_log(
     while len(segments) > 1 and segments[1][0] <= from_number:
         del segments[0]
     if not segments or segments[0][0] > from_number:
-        raise StorageError(f"{folder}: log record {from_number} is no longer there", code="damaged")
+        raise StorageError(
+            f"{folder}: log record {from_number} is no longer there, nor its segment", code="damaged"
+        )
     before = after if segments[0][0] == from_number else None
     for position, (base, path) in enumerate(segments):
         data = read_file(files, path) or b""
         is_last = position == len(segments) - 1
         ends_at = None if is_last else segments[position + 1][0] - 1
-        head, end = _segment_start(data, path, log_id, base, before), SECTOR_BYTES
+        head, end = segment_start(data, path, log_id, base, before), SECTOR_BYTES
         if ends_at is None or head.number < ends_at:
             for record, offset in read_segment(data, path, log_id, base, before):
+                if after is not None and record.number == after.number and record.digest != after.digest:
+                    raise StorageError(
+                        f"{path}, offset {end}: log record {record.number} is not the one that the store has",
+                        code="damaged",
+                    )
                 head, end = record.head, offset
                 if record.number >= from_number:
                     yield record
@@ -165,5 +184,7 @@ def read_log(
         if ends_at is not None and head.number != ends_at:
             raise _damaged(path, end, head.number + 1)
         if is_last and judge_tail(data, end, log_id, head.number + 1) is Tail.DAMAGED:
+            raise _damaged(path, end, head.number + 1)
+        if is_last and after is not None and head.number < after.number:
             raise _damaged(path, end, head.number + 1)
         before = head

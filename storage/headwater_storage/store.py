@@ -102,7 +102,19 @@ class StoreReader(Protocol):
         ...
 
 
-class Store(StoreReader, Protocol):
+class AppliedStore(StoreReader, Protocol):
+    """A store that records are applied to."""
+
+    def apply(self, changes: AppliedBatch, state: State) -> None:
+        """Apply one record in one write transaction: all of it, or nothing if it raises.
+
+        Raises:
+            lmdb.Error: The disk or the map is full, or the disk failed: `disk_errors.store_error` says which.
+                `PanicError`: the store cannot be used any more.
+        """
+
+
+class Store(AppliedStore, Protocol):
     """A store opened for writing. Its methods belong to one thread, except `sync`."""
 
     @property
@@ -114,14 +126,6 @@ class Store(StoreReader, Protocol):
     def page_bytes(self) -> int:
         """Size of a page; the first two of its file say where its newest snapshot is."""
         ...
-
-    def apply(self, changes: AppliedBatch, state: State) -> None:
-        """Apply one record in one write transaction: all of it, or nothing if it raises.
-
-        Raises:
-            lmdb.Error: The disk or the map is full, or the disk failed: `disk_errors.store_error` says which.
-                `PanicError`: the store cannot be used any more.
-        """
 
     def sync(self) -> None:
         """Return when all that was applied before the call is on disk. Blocks: run it in a thread.

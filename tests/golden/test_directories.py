@@ -91,9 +91,9 @@ async def test_a_directory_of_each_format_opens_with_everything_in_it(name: str,
         assert check(engine.store, engine.log, tmp_path / "scratch 2") == []
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", [name for name in KNOWN if not name.startswith(f"format-{FORMAT_VERSION}-")])
 def test_a_start_that_is_cut_short_while_it_migrates_is_repeated(name: str, tmp_path: Path) -> None:
-    for crash_at in range(80):
+    for crash_at in range(0, 200, 3):
         path = copied(name, tmp_path / str(crash_at))
         files = RecordingFiles()
         files.crash_at = crash_at
@@ -104,7 +104,10 @@ def test_a_start_that_is_cut_short_while_it_migrates_is_repeated(name: str, tmp_
             Engine.open(path, options_of(RECIPES["clean"]), environment).close(clean=False)
         except Crashed:
             crashed = True
-        open_and_compare(path, truth_of(name), tmp_path / f"scratch {crash_at}")
+        again = Engine.open(path, options_of(RECIPES["clean"]), prepared_environment(4))
+        assert read_all(again.store, truth_of(name)) == expected(truth_of(name))
+        again.close()
+        assert version_of(path) == FORMAT_VERSION
         if not crashed:
             break
     assert not crashed

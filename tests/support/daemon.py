@@ -279,7 +279,10 @@ class RunningDaemon:
         """Return what `doctor` finds in the data directory of a daemon that is not running."""
         done = run_server("doctor", "--data", str(self.data), "--json", folder=self.folder)
         assert done.stdout, f"doctor printed nothing (exit {done.returncode}):\n{done.stderr}"
-        findings: list[str] = json.loads(done.stdout)["findings"]
+        findings: list[str] = [
+            ": ".join(str(part) for part in finding.values() if part is not None)
+            for finding in json.loads(done.stdout)["findings"]
+        ]
         assert (done.returncode == 0) == (not findings), done
         return findings
 

@@ -424,7 +424,7 @@ def test_whatever_was_shown_survives_kills_and_power_cuts_at_any_operation() -> 
 def test_a_tail_that_is_shown_before_it_is_copied_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a killed process wrote may be in the cache only: it reads well, and is gone with the power."""
 
-    def as_it_was_found(_: FileLog, base_number: int, path: Path) -> list[tuple[int, Path]]:
+    def as_it_was_found(_: FileLog, base_number: int, path: Path, _known: int) -> list[tuple[int, Path]]:
         return [(base_number, path)]
 
     monkeypatch.setattr(FileLog, "_copy_tail", as_it_was_found)
