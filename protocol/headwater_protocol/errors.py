@@ -83,6 +83,12 @@ _TABLE = (
     ErrorCode(
         "disk_failed", "The disk failed; the daemon ends and recovers at its next start", Retry.NEVER, 500
     ),
+    ErrorCode(
+        "log_taken",
+        "Another process has the log; the daemon ends and recovers at its next start",
+        Retry.NEVER,
+        500,
+    ),
     ErrorCode("directory_in_use", "Another process has this data directory", Retry.NEVER, 500),
     ErrorCode("directory_copied", "This data directory was copied while it was in use", Retry.NEVER, 500),
     ErrorCode("internal_error", "Something went wrong", Retry.NEVER, 500, 1011),
@@ -176,7 +182,14 @@ def error_for(code: str, message: str = "", data: Any = None) -> HeadwaterError:
         return OutcomeUnknown(message, code=code, data=data)
     if code in {"protocol_error", "unsupported_version"}:
         return ProtocolError(message, code=code, data=data)
-    if code in {"format_too_new", "damaged", "disk_failed", "directory_in_use", "directory_copied"}:
+    if code in {
+        "format_too_new",
+        "damaged",
+        "disk_failed",
+        "log_taken",
+        "directory_in_use",
+        "directory_copied",
+    }:
         return StorageError(message, code=code, data=data)
     if code in {"internal_error", "worker_died", "time_limit", "invalid_result"}:
         return InternalError(message, code=code, data=data)

@@ -32,12 +32,22 @@ class ExitCode(IntEnum):
         USAGE: Wrong flags or settings.
         STORAGE_FAILED: The disk failed, at the start, while serving or at the last checkpoint. Nothing
             acknowledged is lost: start it again once the disk is in order.
+        LOG_TAKEN: Another process has taken over the log or the directory. Nothing acknowledged is
+            lost: find out which of the two is meant to have it.
     """
 
     STOPPED = 0
     CANNOT_START = 1
     USAGE = 2
     STORAGE_FAILED = 4
+    LOG_TAKEN = 5
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Return how the process ends when its storage failed."""
+    if isinstance(error, HeadwaterError) and error.code in ("log_taken", "directory_in_use"):
+        return ExitCode.LOG_TAKEN
+    return ExitCode.STORAGE_FAILED
 
 
 async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
@@ -85,7 +95,7 @@ def timers(daemon: Daemon) -> list[asyncio.Task[None]]:
 
 def _storage_failed(error: BaseException) -> ExitCode:
     logger.critical("storage_failed", extra={"fields": {"error": str(error)}}, exc_info=error)
-    return ExitCode.STORAGE_FAILED
+    return exit_code_of(error)
 
 
 async def _every(seconds: float, action: Callable[[], object]) -> None:

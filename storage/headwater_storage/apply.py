@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from headwater_storage.catalog import decode_table, is_catalog_key
+from headwater_storage.catalog import CatalogCache, decode_table, is_catalog_key
 from headwater_storage.indexes import EntryMaker
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import AppliedBatch, State
@@ -20,9 +20,10 @@ from headwater_storage.stored import unpack_stored
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from headwater_storage.catalog import Catalog, CatalogCache, TableHandle
+    from headwater_storage.catalog import Catalog, TableHandle
     from headwater_storage.log import LoggedTransaction, Record
     from headwater_storage.proposal import Backfill, Write
+    from headwater_storage.replay import ApplyRecord
     from headwater_storage.store import AppliedStore
 
 
@@ -48,6 +49,12 @@ class Changes(AppliedBatch):
     """
 
     catalog_ts: CommitTs | None = None
+
+
+def record_applier() -> ApplyRecord:
+    """Return what applies records in turn to one store, with a catalog cache of its own."""
+    catalogs = CatalogCache()
+    return lambda store, record: apply_record(store, record, catalogs)
 
 
 def apply_record(store: AppliedStore, record: Record, catalogs: CatalogCache) -> None:

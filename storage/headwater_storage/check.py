@@ -7,6 +7,7 @@ nothing is repaired here.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -14,18 +15,18 @@ import msgspec
 from headwater_protocol.errors import RequestError, StorageError
 from headwater_protocol.ids import table_prefix
 
-from headwater_storage.apply import apply_record
+from headwater_storage.apply import record_applier
 from headwater_storage.catalog import (
     DEPLOYMENT,
     FIRST_USER_TABLE,
     NUMBERS_SUFFIX,
     Catalog,
-    CatalogCache,
     Numbers,
 )
 from headwater_storage.deployment import check_unique
 from headwater_storage.keys import document_key, document_parts, entry_parts
 from headwater_storage.lmdb_store import LmdbStore
+from headwater_storage.replay import Replay
 from headwater_storage.stored import unpack_stored
 
 if TYPE_CHECKING:
@@ -104,9 +105,10 @@ def reaches_back(log: Log) -> bool:
 
 def replay(log: Log, store: Store) -> None:
     """Apply a whole log to an empty store."""
-    catalogs = CatalogCache()
-    for record in log.read(1):
-        apply_record(store, record, catalogs)
+    with closing(Replay(store, record_applier())) as replaying:
+        for record in log.read(1):
+            replaying.apply(record)
+        replaying.flush()
 
 
 def _findings(snapshot: StoreSnapshot) -> Iterator[str]:

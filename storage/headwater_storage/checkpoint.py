@@ -191,7 +191,7 @@ class Checkpointer:
         self._owner = owner
         self._inode = inode
         self._pin = pin
-        self._log_bytes = log.appended_bytes
+        self._log_bytes = 0  # what was replayed is log behind the pin as well
         self._used_bytes = store.used_bytes()
         self._time_mono = environment.clock.mono_s()
         self._pending: PendingCheckpoint | None = None  # from `begin` to `finish` or `abandon`

@@ -24,15 +24,15 @@ import logging
 from collections import Counter, deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, assert_never
 
 import lmdb
-from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
+from headwater_protocol.errors import HeadwaterError, RequestError, StorageError, TransientError
 
 from headwater_storage.apply import backfill_entries, changes_of
 from headwater_storage.catalog import CatalogCache
 from headwater_storage.disk_errors import no_room, store_error
-from headwater_storage.log import LoggedTransaction
+from headwater_storage.log import Appended, Conflict, LoggedTransaction, Unknown
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import State
 from headwater_storage.window import PendingKeys, conflict
@@ -40,7 +40,7 @@ from headwater_storage.window import PendingKeys, conflict
 if TYPE_CHECKING:
     from headwater_storage.apply import Changes
     from headwater_storage.environment import Environment
-    from headwater_storage.log import EncodedRecord, Log
+    from headwater_storage.log import AppendOutcome, EncodedRecord, Log
     from headwater_storage.proposal import Backfill, Proposal
     from headwater_storage.store import Store
     from headwater_storage.timeline import Timeline
@@ -135,7 +135,7 @@ class _SealedBatch(NamedTuple):
     conflict_keys: set[bytes]
     derived: dict[bytes, bytes | None]
     wall_us: int
-    append: asyncio.Future[None]
+    append: asyncio.Future[AppendOutcome]
 
 
 class Committer:
@@ -211,8 +211,9 @@ class Committer:
         """Commit until `close`; one task runs it.
 
         Raises:
-            StorageError: The log failed: whether the last batch is in it is known to nobody. Or
-                the store failed. The process has to end and recover from the log.
+            StorageError: `disk_failed`: whether the last batch is in the log is known to nobody, or
+                the store failed; `log_taken`: somebody else has the log. The process has to end
+                and recover from the log.
             TransientError: `disk_full`: the store had no room for a durable batch until `close`;
                 the next start applies it.
         """
@@ -321,13 +322,21 @@ class Committer:
     async def _appended(self, batch: _SealedBatch) -> _SealedBatch | None:
         """Wait until a batch is durable; None if the log refused it and is as it was."""
         try:
-            await batch.append
+            outcome = await batch.append
         except TransientError as error:
             self._head = batch.record.previous
             self._window.undo(batch.record.head.last_ts)
             self._refuse([commit.owner for commit in batch.commits], batch.losers, error)
             return None
-        return batch
+        match outcome:
+            case Appended():
+                return batch
+            case Conflict(reason):
+                raise StorageError(reason, code="log_taken")
+            case Unknown(reason):
+                raise StorageError(reason, code="disk_failed")
+            case _:
+                assert_never(outcome)
 
     def _refuse(self, owners: list[Any], losers: list[Any], error: HeadwaterError) -> None:
         """Reject a batch and whom it beat; the next one tries anew."""

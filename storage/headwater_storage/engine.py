@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headwater_protocol.errors import HeadwaterError, OutcomeUnknown, TransientError
 
-from headwater_storage.apply import apply_record
+from headwater_storage.apply import record_applier
 from headwater_storage.catalog import BUNDLES, CatalogCache, active_bundle
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
 from headwater_storage.deployment import Deployment
@@ -142,7 +142,7 @@ class Engine:
     @property
     def incarnation(self) -> bytes:
         """Random; names this opening of the log."""
-        return self._recovered.incarnation
+        return self._recovered.claim.incarnation
 
     @property
     def store(self) -> Store:
@@ -374,9 +374,3 @@ class Engine:
                 if await self._stopped_within(self._options.sweep_retry_s):
                     return
                 self._sweep_due.set()
-
-
-def record_applier() -> Callable[[Store, Any], None]:
-    """Return what applies records in turn to one store, with a catalog cache of its own."""
-    catalogs = CatalogCache()
-    return lambda store, record: apply_record(store, record, catalogs)

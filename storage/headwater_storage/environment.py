@@ -329,6 +329,15 @@ def read_file(files: FileSystem, path: Path) -> bytes | None:
         files.close(descriptor)
 
 
+def read_part(files: FileSystem, path: Path, start: int, end: int) -> bytes:
+    """Return the bytes `[start, end)` of a file; fewer only at its end."""
+    descriptor = files.open(path, os.O_RDONLY)
+    try:
+        return files.pread(descriptor, end - start, start)
+    finally:
+        files.close(descriptor)
+
+
 def write_file_durably(files: FileSystem, path: Path, data: bytes) -> None:
     """Write a whole file so that after a crash either the old or the new one is there, complete.
 

@@ -13,13 +13,26 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from threading import Condition
 from typing import TYPE_CHECKING
 
-from headwater_protocol.errors import HeadwaterError, StorageError
+from headwater_protocol.errors import StorageError
 
 from headwater_storage.disk_errors import disk_error, is_no_room
 from headwater_storage.environment import write_file_durably
-from headwater_storage.log import EMPTY_HEAD, EncodedRecord, Head, LoggedTransaction, Record, RecordKind
+from headwater_storage.log import (
+    EMPTY_HEAD,
+    Appended,
+    AppendOutcome,
+    Conflict,
+    EncodedRecord,
+    Head,
+    LoggedTransaction,
+    Record,
+    RecordKind,
+    Unknown,
+    judge_append,
+)
 from headwater_storage.log_format import (
     SECTOR_BYTES,
     encode_record,
@@ -27,7 +40,14 @@ from headwater_storage.log_format import (
 )
 from headwater_storage.proposal import CommitTs
 from headwater_storage.retention import SegmentExtent, removable
-from headwater_storage.segments import find_segments, read_log, scan_segment, segment_name
+from headwater_storage.segments import (
+    LogCursor,
+    Segment,
+    find_segments,
+    read_sized_log,
+    scan_segment,
+    segment_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,18 +82,12 @@ class FileLogOptions:
     keep_bytes: int = KEEP_BYTES
 
 
-@dataclass(slots=True)
-class _Segment:
-    path: Path
-    base_number: int
-    size: int
-
-
 class FileLog:
     """The log of one data directory, whose lock the caller holds.
 
-    Appends come from one thread at a time. Life: `open` reads and secures what is there,
-    `claim` begins a segment of its own; until then nothing can be appended.
+    Appends come from one thread at a time; `trim`, `read` and `follow` from others. Life: `recover`
+    reads and secures what is there, `claim` begins a segment of its own; until then nothing can be
+    appended.
     """
 
     def __init__(
@@ -90,13 +104,16 @@ class FileLog:
         self._files = environment.files
         self._options = options
         self._check_owner = check_owner
-        self._segments: list[_Segment] = []
+        # Guards the list of segments, and wakes who follows when the head moves or the log is closed.
+        self._changed = Condition()
+        self._segments: list[Segment] = []
         self._head = EMPTY_HEAD
         self._incarnation = b""
         self._appended = 0
         self._descriptor: int | None = None  # of the current segment; None before `claim` and after `close`
         self._offset = 0
-        self._failed = False  # set by a failed write or sync, for good
+        self._failed = False  # set by an append that ended otherwise than it should, for good
+        self._closed = False
         self._preparing: Future[None] | None = None
 
     @classmethod
@@ -109,28 +126,41 @@ class FileLog:
         *,
         needed: Head,
         known_number: int = 0,
+        replay: Callable[[Record], None] = lambda _: None,
         check_owner: Callable[[], None] = lambda: None,
     ) -> FileLog:
-        """Open the log and make durable what is in it.
+        """Make a log and recover it; see there.
 
         Args:
             folder: An existing folder; without segments the log is new.
             log_id: Which log is expected there.
             environment: Files, and the executor that makes segments ahead.
             options: How it lies on disk.
-            needed: Where the store is: what follows must be readable, and the log may not
-                end before.
-            known_number: Number of a record that was durable once: the log may not end before it, even
-                if what follows looks like a torn tail.
+            needed: Where the store is.
+            known_number: See `recover`.
+            replay: Given each record behind `needed`.
             check_owner: Called before each new segment; raises if the directory has got
                 another owner.
+        """
+        log = cls(folder, log_id, environment, options, check_owner)
+        log.recover(needed, replay, known_number=known_number)
+        return log
+
+    def recover(self, needed: Head, replay: Callable[[Record], None], *, known_number: int = 0) -> None:
+        """Make durable what is there, and read what the store lacks, in one go.
+
+        Args:
+            needed: Where the store is: what follows must be readable, and the log may not
+                end before.
+            replay: Given each record behind `needed`, in order, once it is durable.
+            known_number: Number of a record that was durable once: the log may not end before it, even
+                if what follows looks like a torn tail.
 
         Raises:
             StorageError: `damaged`, with file and offset.
         """
-        log = cls(folder, log_id, environment, options, check_owner)
-        log._recover(needed, known_number)
-        return log
+        self._secure(known_number)
+        self._replay(needed, replay, known_number)
 
     @property
     def log_id(self) -> bytes:
@@ -149,10 +179,11 @@ class FileLog:
 
     @property
     def appended_bytes(self) -> int:
-        """Bytes appended since the log was opened."""
+        """Bytes of the records behind what the store had when the log was opened."""
         return self._appended
 
-    def _recover(self, needed: Head, known_number: int) -> None:
+    def _secure(self, known_number: int) -> None:
+        """Remove what is unfinished and make durable what is valid."""
         files = self._files
         for name in files.names(self._folder):
             if name == PREPARED_NAME or name.endswith(".tmp"):
@@ -162,8 +193,7 @@ class FileLog:
             self._make_durable(path)
         if found:
             found[-1:] = self._copy_tail(*found[-1], known_number)
-        self._segments = [_Segment(path, base, self._size_of(path)) for base, path in found]
-        self._head = self._verified_head(needed, known_number)
+        self._segments = [Segment(path, base, self._size_of(path)) for base, path in found]
 
     def _make_durable(self, path: Path) -> None:
         descriptor = self._files.open(path, os.O_RDWR)
@@ -195,19 +225,23 @@ class FileLog:
         write_file_durably(self._files, path, data[: scan.end])
         return [(base_number, path)]
 
-    def _verified_head(self, needed: Head, known_number: int) -> Head:
-        """Read everything from `needed` on and return where the log ends."""
+    def _replay(self, needed: Head, replay: Callable[[Record], None], known_number: int) -> None:
+        """Read everything behind `needed`, hand it over, and find where the log ends."""
         if not self._segments:
             if needed.number or known_number:
                 raise StorageError(
                     f"{self._folder}: the log is gone, which had record {max(needed.number, known_number)}",
                     code="damaged",
                 )
-            return EMPTY_HEAD
+            return
         head = needed
-        for record in read_log(self._files, self._folder, self._log_id, needed.number + 1, after=needed):
+        for record, size in read_sized_log(
+            self._files, self._folder, self._log_id, needed.number + 1, after=needed
+        ):
+            self._appended += size
+            replay(record)
             head = record.head
-        return head
+        self._head = head
 
     def claim(self, incarnation: bytes, first_ts: CommitTs, wall_us: int) -> Record:
         """Begin a claim in a segment of its own. Durable on return."""
@@ -222,7 +256,9 @@ class FileLog:
         )
         self._incarnation = incarnation
         self._start_segment(len(encoded.data), self._options.first_segment_bytes)
-        self._append(encoded)
+        outcome = self._append(encoded)
+        if not isinstance(outcome, Appended):
+            raise StorageError(outcome.reason, code="disk_failed")
         return Record(
             number=encoded.head.number,
             kind=RecordKind.CLAIM,
@@ -252,46 +288,60 @@ class FileLog:
             transactions=transactions,
         )
 
-    def append(self, record: EncodedRecord) -> None:
+    def append(self, record: EncodedRecord) -> AppendOutcome:
         """Append one record; durable on return."""
         if self._failed or self._descriptor is None:
             raise StorageError("the log is closed or has failed; nothing can be appended", code="disk_failed")
-        if record.previous != self._head:
-            raise StorageError(
-                f"the log ends with record {self._head.number}, not {record.previous.number} as expected",
-                code="damaged",
-            )
+        outcome: AppendOutcome | None = judge_append(self._head, record)
+        if outcome is None:
+            outcome = self._place_and_append(record)
+        if not isinstance(outcome, Appended):
+            self._failed = True
+        return outcome
+
+    def _place_and_append(self, record: EncodedRecord) -> AppendOutcome:
+        """Write a record, in a new segment if it has no place in this one."""
         try:
             self._look_at_prepared()
             if self._offset + len(record.data) > self._segments[-1].size:
                 self._rotate(len(record.data))
         except OSError as error:
-            raise self._ended_by(error, self._folder, "the next segment") from error
-        self._append(record)
+            return self._ended_by(error, self._folder, "the next segment")
+        except StorageError as error:
+            if error.code == "directory_in_use":
+                return Conflict(error.message)
+            raise
+        return self._append(record)
 
-    def _ended_by(self, error: OSError, path: Path, purpose: str) -> HeadwaterError:
-        """Return what to raise; unless there merely was no room, nothing is appended any more."""
-        self._failed = not is_no_room(error)
-        return disk_error(error, path, purpose)
+    def _ended_by(self, error: OSError, path: Path, purpose: str) -> Unknown:
+        """Return how an append ends; if there merely was no room, raise that."""
+        ours = disk_error(error, path, purpose)
+        if is_no_room(error):
+            raise ours from error
+        return Unknown(ours.message)
 
-    def _append(self, record: EncodedRecord) -> None:
+    def _append(self, record: EncodedRecord) -> Appended | Unknown:
         assert self._descriptor is not None
-        path, purpose = self._segments[-1].path, f"log record {record.head.number}"
+        segment, purpose = self._segments[-1], f"log record {record.head.number}"
         try:
             self._files.pwrite(self._descriptor, record.data, self._offset)
         except OSError as error:
             if is_no_room(error):
                 self._end_segment()
-            raise self._ended_by(error, path, purpose) from error
+            return self._ended_by(error, segment.path, purpose)
         try:
             self._files.fdatasync(self._descriptor)
         except OSError as error:
-            raise self._ended_by(error, path, purpose) from error
+            return self._ended_by(error, segment.path, purpose)
         self._offset += len(record.data)
         self._appended += len(record.data)
-        self._head = record.head
-        if self._preparing is None and self._offset * 2 > self._segments[-1].size:
+        with self._changed:
+            segment.end = self._offset
+            self._head = record.head
+            self._changed.notify_all()
+        if self._preparing is None and self._offset * 2 > segment.size:
             self._preparing = self._environment.executor.submit(self._prepare)
+        return Appended()
 
     def _end_segment(self) -> None:
         """Take back what a write without room left behind the last record, and go on in a new segment.
@@ -373,18 +423,29 @@ class FileLog:
             files.close(self._descriptor)
         self._preparing = None
         self._descriptor, self._offset = descriptor, SECTOR_BYTES
-        self._segments = [segment for segment in self._segments if segment.base_number != base]
-        self._segments.append(_Segment(path, base, size))
+        with self._changed:
+            others = [segment for segment in self._segments if segment.base_number != base]
+            self._segments = [*others, Segment(path, base, size, SECTOR_BYTES)]
 
     def read(self, from_number: int) -> Iterator[Record]:
         """Iterate the records from a number up to the head as of the call."""
-        last = self._head.number
-        if from_number > last:
-            return
-        for record in read_log(self._files, self._folder, self._log_id, from_number):
-            yield record
-            if record.number == last:
+        cursor = LogCursor(self._files, self._log_id, from_number)
+        with self._changed:
+            segments, last_number = self._segments, self._head.number
+        return cursor.records(segments, last_number)
+
+    def follow(self, from_number: int, *, idle_s: float) -> Iterator[Record]:
+        """Iterate the records from a number on, and go on with new ones as they become durable."""
+        cursor = LogCursor(self._files, self._log_id, from_number)
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._head.number >= cursor.next_number or self._closed, idle_s
+                )
+                segments, last_number = self._segments, self._head.number
+            if last_number < cursor.next_number:
                 return
+            yield from cursor.records(segments, last_number)
 
     def trim(self, up_to_number: int) -> None:
         """Allow records up to this number to go; what is kept beyond is an option.
@@ -392,20 +453,24 @@ class FileLog:
         Raises:
             StorageError: `disk_failed`.
         """
-        extents = [SegmentExtent(segment.base_number, segment.size) for segment in self._segments]
+        with self._changed:
+            segments = self._segments
+        extents = [SegmentExtent(segment.base_number, segment.size) for segment in segments]
         gone = set(removable(extents, up_to_number, self._options.keep_bytes))
         if not gone:
             return
         try:
             # Oldest first: what is left after a crash in between is still one run of records.
-            for segment in [segment for segment in self._segments if segment.base_number in gone]:
+            for segment in [segment for segment in segments if segment.base_number in gone]:
                 self._files.remove(segment.path)
             self._files.sync_folder(self._folder)
         except OSError as error:
             if is_no_room(error):
                 return  # the next trim removes them
-            raise self._ended_by(error, self._folder, "removing old segments") from error
-        self._segments = [segment for segment in self._segments if segment.base_number not in gone]
+            self._failed = True
+            raise disk_error(error, self._folder, "removing old segments") from error
+        with self._changed:  # an append may have begun another one meanwhile
+            self._segments = [segment for segment in self._segments if segment.base_number not in gone]
 
     def close(self) -> None:
         """Give up the files; everything appended is durable already."""
@@ -415,3 +480,6 @@ class FileLog:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             self._files.close(descriptor)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -6,7 +6,9 @@ of its records ever changes the database, and the store can be given again from 
 
 Encoding is the caller's work (CPU, on the event loop), appending is IO (in a thread).
 Records are numbered without gaps and each names the digest of the one before, so an append
-says by itself what it expects the log to end with.
+says by itself what it expects the log to end with: `judge_append` is that check, `advance`
+the one of whoever applies records. Both are here so that every log and every reader of one
+have the same.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
+from headwater_protocol.errors import StorageError
 
 from headwater_storage.proposal import Backfill, CommitTs
 
@@ -116,6 +119,104 @@ class EncodedRecord(NamedTuple):
     head: Head
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The record is in the log, durably; also where a repeated append found it there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The log has gone on without the record: somebody else has it. Nothing more can be appended.
+
+    Attributes:
+        reason: What was found, for people.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The record may or may not be in the log. Nothing more can be appended; the next start finds out.
+
+    Attributes:
+        reason: What failed, for people.
+    """
+
+    reason: str
+
+
+AppendOutcome = Appended | Conflict | Unknown
+
+
+def judge_append(head: Head, record: EncodedRecord) -> Appended | Conflict | None:
+    """Return how an append ends without anything being written, None if it has to be written.
+
+    Args:
+        head: Where the log ends.
+        record: What is to be appended.
+    """
+    if record.head == head:
+        return Appended()
+    if record.previous != head:
+        return Conflict(f"the log ends with record {head.number}, not {record.previous.number} as expected")
+    return None
+
+
+class Position(NamedTuple):
+    """How far somebody has applied a log.
+
+    Attributes:
+        head: Of the last record applied.
+        incarnation: The current claim, b"" if it is not known yet.
+    """
+
+    head: Head
+    incarnation: bytes = b""
+
+
+def continues(previous: Head, record: Record) -> bool:
+    """Tell whether a record is the next one. A `last_ts` of 0 is not checked."""
+    expected_ts = previous.last_ts + 1
+    return (
+        record.number == previous.number + 1
+        and record.previous_digest == previous.digest
+        and (
+            not previous.last_ts
+            or record.first_ts == expected_ts
+            or (not record.transactions and record.first_ts > expected_ts)
+        )
+    )
+
+
+def advance(position: Position, record: Record) -> Position | None:
+    """Return the position behind a record that is to be applied now.
+
+    Args:
+        position: What has been applied.
+        record: What the log delivered; it may deliver records more than once.
+
+    Returns:
+        None if the record was applied before and must not be applied again.
+
+    Raises:
+        StorageError: `damaged`: it is neither the next record under the current claim nor one
+            that was applied before.
+    """
+    head, incarnation = position
+    if record.number < head.number or record.head == head:
+        return None
+    if not continues(head, record):
+        raise StorageError(
+            f"log record {record.number} does not continue the one with number {head.number}", code="damaged"
+        )
+    if record.kind is not RecordKind.CLAIM and incarnation not in (b"", record.incarnation):
+        raise StorageError(
+            f"log record {record.number} was written under a claim that had ended", code="damaged"
+        )
+    return Position(record.head, record.incarnation)
+
+
 class Log(Protocol):
     """A log that was opened for writing. One append at a time; reads may run beside it."""
 
@@ -136,11 +237,16 @@ class Log(Protocol):
 
     @property
     def appended_bytes(self) -> int:
-        """Bytes appended since the log was opened; only grows."""
+        """Bytes of records behind what the store had when the log was opened; only grows."""
         ...
 
     def claim(self, incarnation: bytes, first_ts: CommitTs, wall_us: int) -> Record:
-        """Begin a claim: append its record, after which only this claim may append. Durable on return."""
+        """Begin a claim: append its record, after which only this claim may append. Durable on return.
+
+        Raises:
+            StorageError: `log_taken`, somebody else was faster; `disk_failed`.
+            TransientError: `disk_full`.
+        """
         ...
 
     def encode(
@@ -161,21 +267,38 @@ class Log(Protocol):
         """
         ...
 
-    def append(self, record: EncodedRecord) -> None:
+    def append(self, record: EncodedRecord) -> AppendOutcome:
         """Append one record; durable on return. Blocks: run it in a thread.
 
         Raises:
             TransientError: `disk_full`, the log is as it was: the record will not be found in it later.
-            StorageError: It may or may not have become part of the log (`disk_failed`): the
-                process must end, and the next start finds out. Or the log does not end
-                where the record expects it to.
+            StorageError: The log was not claimed, is closed, or an append before ended otherwise
+                than `Appended`.
         """
+        ...
 
     def read(self, from_number: int) -> Iterator[Record]:
         """Iterate the records from a number up to the head as of the call.
 
         Raises:
             StorageError: `damaged`, also when records from there on were trimmed.
+        """
+        ...
+
+    def follow(self, from_number: int, *, idle_s: float) -> Iterator[Record]:
+        """Iterate the records from a number on, and go on with new ones as they become durable. Blocks.
+
+        How another node, or a test, stays up to date. A record may come more than once; `advance`
+        tells.
+
+        Args:
+            from_number: Number of the first one.
+            idle_s: It ends when no new one came for so long, or when the log is closed; with 0 it
+                ends where the log does now.
+
+        Raises:
+            StorageError: See `read`; also when the reader fell so far behind that its next record
+                was trimmed.
         """
         ...
 

@@ -31,6 +31,7 @@ from headwater_storage.log import (
     LoggedTransaction,
     Record,
     RecordKind,
+    continues,
 )
 from headwater_storage.proposal import CommitTs
 
@@ -202,8 +203,6 @@ def decode_record(data: bytes, offset: int, log_id: bytes, previous: Head) -> tu
     header = _header_at(data, offset)
     if header is None or header.log_id != log_id or header.body_bytes > BODY_BYTES_MAX:
         return None
-    if header.number != previous.number + 1 or header.previous_digest != previous.digest:
-        return None
     end = offset + header.size
     body = _body_at(data, offset, end, header)
     if body is None:
@@ -221,12 +220,7 @@ def decode_record(data: bytes, offset: int, log_id: bytes, previous: Head) -> tu
         )
     except (ValueError, msgspec.DecodeError):
         return None
-    expected_ts = previous.last_ts + 1
-    if previous.last_ts and (
-        record.first_ts < expected_ts or (record.transactions and record.first_ts != expected_ts)
-    ):
-        return None
-    return record, end
+    return (record, end) if continues(previous, record) else None
 
 
 def _body_at(data: bytes, offset: int, end: int, header: _RecordHeader) -> bytes | None:

@@ -11,7 +11,8 @@ the process tests what a power cut needs. In order:
    of the only snapshot that is safe on disk;
 4. copy the last log segment's valid records to a new file and make it durable: they may be
    in the page cache only, and must not be shown to anybody before that;
-5. replay from the record that the store says it has applied last;
+5. replay from the record that the store says it has applied last, while the log is read and
+   verified;
 6. raise the directory's format, if it is an older one;
 7. append a claim, with which the new life of the log begins.
 """
@@ -50,20 +51,18 @@ from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
 from headwater_storage.log import INCARNATION_BYTES, LOG_ID_BYTES
 from headwater_storage.page_store import check_pages, newest_shown
 from headwater_storage.proposal import CommitTs
-from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
+from headwater_storage.replay import GROUP_BYTES, Replay
+from headwater_storage.store import EMPTY_STATE, AppliedBatch
 from headwater_storage.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from typing import Literal
 
     from headwater_storage.environment import Environment
     from headwater_storage.log import Record
+    from headwater_storage.replay import ApplyRecord
     from headwater_storage.store import Store
-
-    ApplyRecord = Callable[[Store, Record], None]
-    """Apply one record with transactions and move the store's state to `record.head`."""
 
 OWNER_BYTES = 16
 
@@ -83,6 +82,7 @@ class StorageOptions:
         worker_wait_s: How long to wait for workers of an earlier daemon.
         check_bytes: How much of the store's pages is checked at a start, upper pages first: it takes
             time. 0: nothing.
+        replay_group_bytes: How much is replayed in one write transaction of the store.
     """
 
     durability: Literal["log", "lmdb"] = "log"
@@ -92,6 +92,7 @@ class StorageOptions:
     readers_max: int = READERS_MAX
     worker_wait_s: float = 10.0
     check_bytes: int = 0
+    replay_group_bytes: int = GROUP_BYTES
 
 
 class Recovered:
@@ -102,7 +103,7 @@ class Recovered:
         store: The store, with everything in the log applied.
         log: The log, claimed.
         checkpointer: Owns the pin.
-        incarnation: Random; names this opening.
+        claim: The record with which this opening began; names it.
         was_clean: The last owner had stopped with everything synced.
         replayed: How many records were replayed.
     """
@@ -114,6 +115,7 @@ class Recovered:
         log: FileLog,
         checkpointer: Checkpointer,
         resources: ExitStack,
+        claim: Record,
         *,
         was_clean: bool,
         replayed: int,
@@ -122,7 +124,7 @@ class Recovered:
         self.store = store
         self.log = log
         self.checkpointer = checkpointer
-        self.incarnation = log.incarnation
+        self.claim = claim
         self.was_clean = was_clean
         self.replayed = replayed
         self._resources = resources
@@ -216,33 +218,38 @@ class _Recovery:
                 f" {found.state.record_number}",
                 code="damaged",
             )
-        log = FileLog.open(
-            directory.log_folder,
-            log_id,
-            environment,
-            self._options.log,
-            needed=pin.state.head,
-            known_number=self._known_number,
-            check_owner=lambda: checkpointer.check_owner(),
-        )
-        resources.callback(log.close)
-        checkpointer = Checkpointer(
-            directory,
-            store,
-            log,
-            environment,
-            self._options.checkpoint,
-            owner=owner,
-            inode=self._inode(),
-            pin=pin,
-        )
-        resources.callback(checkpointer.close)
-        replayed = self._replay(store, log, pin.state)
-        if version < FORMAT_VERSION:
-            write_format(self._files, directory.format_file, log_id=log_id, creating=False)
-        self._claim(store, log)
+        replay = Replay(store, self._apply_record, group_bytes=self._options.replay_group_bytes)
+        try:
+            log = FileLog(
+                directory.log_folder,
+                log_id,
+                environment,
+                self._options.log,
+                check_owner=lambda: checkpointer.check_owner(),
+            )
+            resources.callback(log.close)
+            checkpointer = Checkpointer(
+                directory,
+                store,
+                log,
+                environment,
+                self._options.checkpoint,
+                owner=owner,
+                inode=self._inode(),
+                pin=pin,
+            )
+            resources.callback(checkpointer.close)
+            log.recover(pin.state.head, replay.apply, known_number=self._known_number)
+            replayed = replay.applied
+            if version < FORMAT_VERSION:
+                write_format(self._files, directory.format_file, log_id=log_id, creating=False)
+            claim = self._claim(log, replay.wall_us)
+            replay.apply(claim)
+            replay.flush()
+        finally:
+            replay.close()
         return Recovered(
-            directory, store, log, checkpointer, resources, was_clean=found.clean, replayed=replayed
+            directory, store, log, checkpointer, resources, claim, was_clean=found.clean, replayed=replayed
         )
 
     def _enter(self) -> tuple[bytes, int]:
@@ -347,42 +354,13 @@ class _Recovery:
             sync_each_batch=self._options.durability == "lmdb",
         )
 
-    def _replay(self, store: Store, log: FileLog, state: State) -> int:
-        count = 0
-        for record in log.read(state.record_number + 1):
-            if record.transactions:
-                self._apply_record(store, record)
-            else:
-                _move_state(store, record)
-            count += 1
-        with store.snapshot() as snapshot:
-            reached = snapshot.state.head
-        if reached != log.head:
-            raise StorageError(
-                f"after replay the store is at record {reached.number}, the log ends with {log.head.number}",
-                code="damaged",
-            )
-        return count
-
-    def _claim(self, store: Store, log: FileLog) -> None:
+    def _claim(self, log: FileLog, last_wall_us: int) -> Record:
         """Begin the log's new life, at the wall clock's µs.
 
         That is far beyond any ts that an earlier life can have issued, also one of which this
         directory knows nothing because an older copy of it was restored: no client has seen
         a newer ts. A clock that went back changes nothing.
         """
-        newest = log.read(log.head.number) if log.head.number else ()
-        last_wall_us = max((record.wall_us for record in newest), default=0)
         wall_us = Timeline(self._environment.clock, last_wall_us).next_us()
         first_ts = CommitTs(max(log.head.last_ts + 1, wall_us))
-        record = log.claim(self._environment.random.bytes(INCARNATION_BYTES), first_ts, wall_us)
-        _move_state(store, record)
-
-
-def _move_state(store: Store, record: Record) -> None:
-    """Apply a record without transactions."""
-    with store.snapshot() as snapshot:
-        catalog_ts = snapshot.state.catalog_ts
-    store.apply(
-        AppliedBatch(), State(record.last_ts, record.number, record.digest, catalog_ts, record.wall_us)
-    )
+        return log.claim(self._environment.random.bytes(INCARNATION_BYTES), first_ts, wall_us)

@@ -30,13 +30,14 @@ def removable(segments: Sequence[SegmentExtent], up_to_number: int, keep_bytes: 
 
     Args:
         segments: All of them, in order.
-        up_to_number: Records up to this one are not needed to recover.
+        up_to_number: Records before this one are not needed to recover; a start compares this one
+            with the store.
         keep_bytes: Of segments that are not needed, keep the newest as far as they fit.
     """
     not_needed = [
         segment
         for segment, following in itertools.pairwise(segments)
-        if following.base_number <= up_to_number + 1
+        if following.base_number <= up_to_number
     ]
     kept = 0
     for count, segment in enumerate(reversed(not_needed)):

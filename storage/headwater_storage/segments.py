@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import StorageError
 
-from headwater_storage.environment import read_file
+from headwater_storage.environment import read_file, read_part
 from headwater_storage.log import Head, Record
 from headwater_storage.log_format import (
     SECTOR_BYTES,
@@ -23,7 +23,7 @@ from headwater_storage.log_format import (
 from headwater_storage.proposal import CommitTs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from headwater_storage.environment import FileSystem
@@ -141,7 +141,14 @@ def _damaged(path: Path, offset: int, number: int) -> StorageError:
 def read_log(
     files: FileSystem, folder: Path, log_id: bytes, from_number: int, *, after: Head | None = None
 ) -> Iterator[Record]:
-    """Iterate the records of a log on disk from a number to its end. Changes nothing.
+    """Iterate the records of a log on disk; see `read_sized_log`."""
+    return (record for record, _ in read_sized_log(files, folder, log_id, from_number, after=after))
+
+
+def read_sized_log(
+    files: FileSystem, folder: Path, log_id: bytes, from_number: int, *, after: Head | None = None
+) -> Iterator[tuple[Record, int]]:
+    """Iterate the records of a log on disk, from a number to its end, and their bytes. Changes nothing.
 
     Args:
         files: The file system.
@@ -174,9 +181,10 @@ def read_log(
                         f"{path}, offset {end}: log record {record.number} is not the one that the store has",
                         code="damaged",
                     )
+                size = offset - end
                 head, end = record.head, offset
                 if record.number >= from_number:
-                    yield record
+                    yield record, size
                 if record.number == ends_at:
                     break
         # Behind the number with which the next segment begins stands at most a record
@@ -188,3 +196,97 @@ def read_log(
         if is_last and after is not None and head.number < after.number:
             raise _damaged(path, end, head.number + 1)
         before = head
+
+
+@dataclass(slots=True)
+class Segment:
+    """One segment of an open log.
+
+    Attributes:
+        path: Its file.
+        base_number: Number of its first record.
+        size: Its bytes on disk.
+        end: Offset behind its last durable record; None for a segment that was found at the
+            start, where the next one's base number says which record is its last.
+    """
+
+    path: Path
+    base_number: int
+    size: int
+    end: int | None = None
+
+
+class LogCursor:
+    """A place in a log of which it is known how far it is durable; reading goes on from there.
+
+    Args:
+        files: The file system.
+        log_id: Of the log.
+        from_number: Number of the first record wanted.
+    """
+
+    def __init__(self, files: FileSystem, log_id: bytes, from_number: int) -> None:
+        self._files = files
+        self._log_id = log_id
+        self._wanted = from_number
+        self._segment: Segment | None = None  # that holds what comes next
+        self._offset = 0
+        self._previous: Head | None = None
+
+    @property
+    def next_number(self) -> int:
+        """Number of the record that comes next."""
+        return self._wanted
+
+    def records(self, segments: Sequence[Segment], last_number: int) -> Iterator[Record]:
+        """Iterate on, up to a record that is known to be durable.
+
+        Args:
+            segments: All of the log, in order; at least up to that record.
+            last_number: Of that record.
+
+        Raises:
+            StorageError: `damaged`; also when records were trimmed before they were read.
+        """
+        while self._wanted <= last_number:
+            position = max(
+                (i for i, segment in enumerate(segments) if segment.base_number <= self._wanted), default=-1
+            )
+            if position < 0:
+                raise self._gone()
+            following = segments[position + 1] if position + 1 < len(segments) else None
+            last_here = last_number
+            if following is not None:
+                last_here = min(last_number, following.base_number - 1)
+            yield from self._in_segment(segments[position], last_here)
+
+    def _in_segment(self, segment: Segment, last_number: int) -> Iterator[Record]:
+        is_new = self._segment is None or self._segment.base_number != segment.base_number
+        start = 0 if is_new else self._offset
+        try:
+            data = read_part(
+                self._files, segment.path, start, segment.size if segment.end is None else segment.end
+            )
+        except FileNotFoundError:
+            raise self._gone() from None
+        at = 0
+        if is_new:
+            self._previous = segment_start(
+                data, segment.path, self._log_id, segment.base_number, self._previous
+            )
+            self._segment, at = segment, SECTOR_BYTES
+        assert self._previous is not None, "it is known where the segment begins"
+        previous = self._previous
+        while previous.number < last_number:
+            found = decode_record(data, at, self._log_id, previous)
+            if found is None:
+                raise _damaged(segment.path, start + at, previous.number + 1)
+            record, at = found
+            self._previous = previous = record.head
+            self._offset = start + at
+            if record.number == self._wanted:
+                self._wanted += 1
+                yield record
+
+    def _gone(self) -> StorageError:
+        return StorageError(f"log record {self._wanted} is no longer there", code="damaged")

@@ -25,6 +25,7 @@ from headwater_storage.engine import Engine, EngineOptions
 from headwater_storage.environment import Environment, real_environment
 from headwater_storage.file_log import FileLogOptions
 from headwater_storage.keys import document_key
+from headwater_storage.log import AppendOutcome, Conflict, Unknown
 from headwater_storage.proposal import Proposal
 from headwater_storage.recovery import StorageOptions
 from support.memory_store import decode, encode, insert
@@ -490,21 +491,27 @@ class TestFaults:
             assert failures == []
             assert_sound(engine, tmp_path / "scratch")
 
-    async def test_a_failed_log_ends_the_run(
-        self, tmp_path: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("outcome", "code"),
+        [(Unknown("the disk is gone"), "disk_failed"), (Conflict("it is gone"), "log_taken")],
+    )
+    async def test_an_append_without_success_ends_the_run(
+        self,
+        tmp_path: Path,
+        environment: Environment,
+        monkeypatch: pytest.MonkeyPatch,
+        outcome: AppendOutcome,
+        code: str,
     ) -> None:
         engine = Engine.open(tmp_path / "data", OPTIONS, environment)
         running = asyncio.create_task(engine.run())
         await engine.deploy([MESSAGES], "one", b"archive")
-
-        def failing(_: Any) -> None:
-            raise StorageError("the disk is gone", code="disk_failed")
-
-        monkeypatch.setattr(engine.log, "append", failing)
+        monkeypatch.setattr(engine.log, "append", lambda _: outcome)
         with pytest.raises(OutcomeUnknown):
             await engine.transact(lambda t: insert(t, "messages", channel="a", body="unsure"))
-        with pytest.raises(StorageError, match="gone"):
+        with pytest.raises(StorageError, match="gone") as failed:
             await running
+        assert failed.value.code == code
         engine.close(clean=False)
 
     async def test_what_was_submitted_before_a_stop_is_decided(

@@ -17,7 +17,7 @@ from headwater_storage.environment import (
 )
 from headwater_storage.file_log import FileLogOptions
 from headwater_storage.keys import document_key, encode_fields, entry_key
-from headwater_storage.log import EncodedRecord, LoggedTransaction, Record
+from headwater_storage.log import Appended, EncodedRecord, LoggedTransaction, Record
 from headwater_storage.recovery import StorageOptions
 from headwater_storage.store import AppliedBatch, State
 
@@ -35,8 +35,9 @@ SMALL = StorageOptions(
     checkpoint=CheckpointOptions(log_bytes=1 << 16, growth_bytes=1 << 22, interval_s=1e9),
     map_size_bytes=1 << 30,
     worker_wait_s=1.0,
+    replay_group_bytes=0,
 )
-"""Small files, and checkpoints by bytes only."""
+"""Small files, checkpoints by bytes only, and a write transaction for each record that is replayed."""
 
 
 class FakeClock:
@@ -138,7 +139,7 @@ def commit(recovered: Recovered, transactions: list[LoggedTransaction], wall_us:
     """Log and apply one batch, as the committer does."""
     log, store = recovered.log, recovered.store
     encoded = log.encode(log.head, transactions, wall_us)
-    log.append(encoded)
+    assert log.append(encoded) == Appended()
     head = encoded.head
     first_ts = encoded.previous.last_ts + 1
     store.apply(

@@ -216,15 +216,36 @@ class TestStoreWithoutRoom:
         assert world.events == []
 
 
-@pytest.mark.parametrize("fault", [AppendFault.FAILED_LOST, AppendFault.FAILED_WRITTEN])
-async def test_a_failed_append_is_answered_to_nobody(fault: AppendFault) -> None:
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (AppendFault.UNKNOWN_LOST, "disk_failed"),
+        (AppendFault.UNKNOWN_WRITTEN, "disk_failed"),
+        (AppendFault.CONFLICT, "log_taken"),
+    ],
+)
+async def test_an_append_without_success_ends_the_run_and_is_answered_to_nobody(
+    fault: AppendFault, code: str
+) -> None:
     world = World()
     world.log.fault = fault
     world.committer.submit(proposal(0, "a"), "a")
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError) as failed:
         await world.drain()
+    assert failed.value.code == code
     assert world.events == []
     assert world.store.state.ts == 0
+
+
+@pytest.mark.parametrize("fault", [AppendFault.RETRIED, AppendFault.DELIVERED_TWICE])
+async def test_an_append_that_is_repeated_commits_once(fault: AppendFault) -> None:
+    world = World()
+    world.log.fault = fault
+    world.committer.submit(proposal(0, "a"), "a")
+    assert await world.drain() == [(1, ["a"])]
+    world.committer.submit(proposal(1, "a"), "again")
+    assert await world.drain() == [(2, ["again"])]
+    assert world.log.head.number == 3
 
 
 async def test_after_closing_nothing_is_taken() -> None:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import errno
+import threading
+import time
 from pathlib import Path
 from random import Random
 
 import pytest
 from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
 from headwater_storage.file_log import PREPARED_NAME, FileLog, FileLogOptions
-from headwater_storage.log import EMPTY_HEAD, EncodedRecord, Head, Log, LoggedTransaction, Record, RecordKind
+from headwater_storage.log import (
+    EMPTY_HEAD,
+    Appended,
+    AppendOutcome,
+    Conflict,
+    EncodedRecord,
+    Head,
+    Log,
+    LoggedTransaction,
+    Record,
+    RecordKind,
+    Unknown,
+)
 from headwater_storage.log_format import SECTOR_BYTES
-from headwater_storage.memory_log import AppendFault, MemoryLog
+from headwater_storage.memory_log import MemoryLog
 from headwater_storage.proposal import CommitTs
 from headwater_storage.segments import read_log, segment_name
 from support.memory_files import Crashed, MemoryFiles
@@ -38,7 +52,7 @@ def small(number: int) -> LoggedTransaction:
 
 def append(log: Log, number: int) -> EncodedRecord:
     record = log.encode(log.head, [small(number)], 1)
-    log.append(record)
+    assert log.append(record) == Appended()
     return record
 
 
@@ -88,11 +102,22 @@ class TestEveryLog:
         claim(log)
         record = log.encode(log.head, [small(1)], 1)
         other = log.encode(log.head, [small(2)], 1)
-        log.append(record)
-        for wrong in (other, record):
-            with pytest.raises(StorageError, match="expected"):
-                log.append(wrong)
+        assert log.append(record) == Appended()
+        outcome = log.append(other)
+        assert isinstance(outcome, Conflict)
+        assert "expected" in outcome.reason
         assert [r.transactions for r in log.read(2)] == [[small(1)]]
+        with pytest.raises(StorageError):
+            append(log, 3)
+
+    def test_an_append_that_is_repeated_finds_its_record(self, log: Log) -> None:
+        claim(log)
+        record = append(log, 1)
+        written = log.appended_bytes
+        assert log.append(record) == Appended()
+        append(log, 2)
+        assert [r.transactions for r in log.read(2)] == [[small(1)], [small(2)]]
+        assert log.appended_bytes > written
 
     def test_records_can_be_encoded_ahead(self, log: Log) -> None:
         claim(log)
@@ -121,25 +146,40 @@ class TestEveryLog:
         assert log.appended_bytes == before > 0
         append(log, 61)
 
-
-def test_the_faults_of_the_memory_log() -> None:
-    log = MemoryLog(LOG_ID)
-    claim(log)
-    log.fault = AppendFault.DISK_FULL
-    with pytest.raises(TransientError) as full:
-        append(log, 1)
-    assert full.value.code == "disk_full"
-    append(log, 1)
-    for fault, written in ((AppendFault.FAILED_LOST, 0), (AppendFault.FAILED_WRITTEN, 1)):
-        number = log.head.number
-        log.fault = fault
-        with pytest.raises(StorageError) as failed:
-            append(log, 2)
-        assert failed.value.code == "disk_failed"
-        with pytest.raises(StorageError):
-            append(log, 3)
-        assert log.head.number == number + written
+    def test_following_goes_on_as_records_become_durable(self, log: Log) -> None:
         claim(log)
+        append(log, 0)
+        followed: list[Record] = []
+        ended = threading.Event()
+
+        def follow() -> None:
+            followed.extend(log.follow(2, idle_s=30))
+            ended.set()
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        for number in range(1, 40):
+            append(log, number)
+            if number % 10 == 0:
+                time.sleep(0.01)  # the follower runs out of records now and then
+        log.close()
+        assert ended.wait(30)
+        follower.join()
+        assert followed == list(log.read(2))
+        assert len(followed) == 40
+        assert list(log.follow(30, idle_s=0)) == followed[28:]
+        assert list(log.follow(42, idle_s=0)) == []
+
+    def test_a_follower_that_fell_behind_the_trimming_hears_of_it(self, log: Log) -> None:
+        claim(log)
+        append(log, 0)
+        following = log.follow(1, idle_s=0)
+        assert next(following).number == 1
+        for number in range(1, 60):
+            append(log, number)
+        log.trim(55)
+        with pytest.raises(StorageError, match="no longer"):
+            list(following)
 
 
 class TestFiles:
@@ -194,9 +234,7 @@ class TestFiles:
         claim(log)
         record = log.encode(log.head, [small(1)], 1)
         files.fail = ("sync", errno.EIO)
-        with pytest.raises(StorageError) as failed:
-            log.append(record)
-        assert failed.value.code == "disk_failed"
+        assert isinstance(log.append(record), Unknown)
         with pytest.raises(StorageError):
             log.append(record)
         files.kill()
@@ -239,9 +277,10 @@ class TestFiles:
         log = open_log(files)
         claim(log)
         files.fail = ("rename", errno.EIO)
-        with pytest.raises(StorageError) as failed:
-            append_all(log, range(100))
-        assert failed.value.code == "disk_failed"
+        outcome: AppendOutcome = Appended()
+        while outcome == Appended():
+            outcome = log.append(log.encode(log.head, [small(1)], 1))
+        assert isinstance(outcome, Unknown)
         with pytest.raises(StorageError):
             append(log, 1)
 
@@ -260,6 +299,42 @@ class TestFiles:
         with pytest.raises(StorageError) as caught:
             claim(log)
         assert caught.value.code == "directory_in_use"
+
+    def test_a_directory_that_gets_another_owner_is_a_conflict(self) -> None:
+        owners = iter([True] * 3)
+
+        def check_owner() -> None:
+            if not next(owners, False):
+                raise StorageError("taken", code="directory_in_use")
+
+        log = FileLog.open(
+            FOLDER,
+            LOG_ID,
+            inline_environment(MemoryFiles()),  # type: ignore[arg-type]
+            SMALL,
+            needed=EMPTY_HEAD,
+            check_owner=check_owner,
+        )
+        claim(log)
+        outcome: AppendOutcome = Appended()
+        while outcome == Appended():
+            outcome = log.append(log.encode(log.head, [small(1)], 1))
+        assert outcome == Conflict("taken")
+
+    def test_what_the_store_lacks_is_handed_over_while_the_log_is_opened(self) -> None:
+        files, heads = written(range(30))
+        for lacking in (0, 7, 29):
+            found: list[Record] = []
+            log = FileLog.open(
+                FOLDER,
+                LOG_ID,
+                inline_environment(files),  # type: ignore[arg-type]
+                SMALL,
+                needed=heads[lacking],
+                replay=found.append,
+            )
+            assert [record.head for record in found] == heads[lacking + 1 :]
+            assert (log.head, log.appended_bytes > 0) == (heads[-1], lacking < 29)
 
     def test_trim_keeps_what_recovery_needs_and_what_the_option_says(self) -> None:
         for keep in (0, 3 * SMALL.segment_bytes):

@@ -10,6 +10,7 @@ from headwater_protocol.errors import StorageError
 from headwater_storage.directory import DataDirectory, WorkerLock, wait_for_workers
 from headwater_storage.environment import RealFileSystem
 from headwater_storage.format import FORMAT_VERSION
+from headwater_storage.lmdb_store import LmdbStore
 from headwater_storage.log import RecordKind
 from headwater_storage.recovery import Recovered, StorageOptions, recover
 from headwater_storage.store import EMPTY_STATE
@@ -29,6 +30,8 @@ from support.storage_world import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from headwater_storage.store import AppliedBatch, State
 
 COMMITS = Commits(5, documents=40)
 FILES = RealFileSystem()
@@ -64,11 +67,11 @@ def test_each_opening_starts_at_the_wall_clock_and_goes_on_densely(tmp_path: Pat
         assert snapshot.state.head == database.log.head
     encoded = commit(database, COMMITS.batch(0, 3))
     assert encoded.head.last_ts == clock.wall_us() + 2
-    first = database.incarnation
+    first = database.claim.incarnation
     database.close()
     clock.now_s += 1000
     database = open_database(path, clock=clock)
-    assert database.incarnation != first
+    assert database.claim.incarnation != first
     with database.store.snapshot() as snapshot:
         assert snapshot.state.ts == clock.wall_us() - 1
     following = commit(database, COMMITS.batch(1, 2))
@@ -164,7 +167,9 @@ def test_replay_begins_behind_the_checkpoint(tmp_path: Path) -> None:
     database.close()
 
 
-def test_the_saved_metas_are_put_back_and_pinned_before_anything_is_replayed(tmp_path: Path) -> None:
+def test_the_saved_metas_are_put_back_and_pinned_before_anything_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = open_database(tmp_path)
     commit(database, COMMITS.batch(0, 3))
     database.checkpointer.run_now()
@@ -174,17 +179,21 @@ def test_the_saved_metas_are_put_back_and_pinned_before_anything_is_replayed(tmp
     files = RecordingFiles()
     seen = []
 
-    def watch(store, record) -> None:  # type: ignore[no-untyped-def]
+    apply = LmdbStore.apply
+
+    def watch(store: LmdbStore, changes: AppliedBatch, state: State) -> None:
         if not seen:
             with store.snapshot() as snapshot:
-                seen.append((snapshot.state, list(files.operations), len(store.readers_text().splitlines())))
-        apply_record(store, record)
+                readers = [line.split()[-1] for line in store.readers_text().splitlines()]
+                seen.append((snapshot.state, list(files.operations), sum(map(str.isdecimal, readers))))
+        apply(store, changes, state)
 
-    recover(tmp_path, SMALL, inline_environment(files), watch).close()
+    monkeypatch.setattr(LmdbStore, "apply", watch)
+    recover(tmp_path, SMALL, inline_environment(files), apply_record).close()
     state, operations, readers = seen[0]
     assert state == saved
     assert operations[:2] == [("write", "data.mdb"), ("sync", "data.mdb")]
-    assert readers == 3  # a heading, the pin, and this look
+    assert readers == 2  # the pin, and this look
 
 
 def test_a_start_that_is_cut_short_anywhere_is_repeated_without_loss(tmp_path: Path) -> None:
