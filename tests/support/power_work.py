@@ -35,6 +35,7 @@ from headwater_storage.file_log import FileLogOptions
 from headwater_storage.keys import document_key
 from headwater_storage.log import LoggedTransaction, Record, RecordKind
 from headwater_storage.recovery import Recovered, StorageOptions, recover
+from headwater_storage.replay import GROUP_BYTES
 from headwater_storage.stored import pack_stored
 
 from support.memory_store import decode, encode, insert, table
@@ -189,6 +190,7 @@ def storage_of(name: str, seed: int) -> StorageOptions:
         checkpoint=CheckpointOptions(log_bytes // 2, growth_bytes=1 << 30, interval_s=1e9),
         map_size_bytes=1 << 30,
         worker_wait_s=1.0,
+        replay_group_bytes=random.choice((0, 0, log_bytes, GROUP_BYTES)),
     )
 
 
