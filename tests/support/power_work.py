@@ -33,7 +33,7 @@ from headwater_storage.engine import Engine, EngineOptions, record_applier
 from headwater_storage.environment import Environment, InlineExecutor, RealFileSystem, ThreadExecutor
 from headwater_storage.file_log import FileLogOptions
 from headwater_storage.keys import document_key
-from headwater_storage.log import LoggedTransaction, Record, RecordKind
+from headwater_storage.log import Appended, LoggedTransaction, Record, RecordKind
 from headwater_storage.recovery import Recovered, StorageOptions, recover
 from headwater_storage.replay import GROUP_BYTES
 from headwater_storage.stored import pack_stored
@@ -260,7 +260,7 @@ class Writer:
         self._next += count
         wall_us = 1
         encoded = log.encode(log.head, transactions, wall_us)
-        log.append(encoded)
+        assert log.append(encoded) == Appended()
         previous, head = encoded.previous, encoded.head
         record = Record(
             head.number,
