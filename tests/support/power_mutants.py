@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headwater_storage import recovery
 from headwater_storage.checkpoint import Checkpointer, PendingCheckpoint, copy_metas
 from headwater_storage.environment import RealFileSystem
-from headwater_storage.lmdb_store import LOCK_FILE, LmdbStore
+from headwater_storage.lmdb_store import LOCK_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,29 @@ def _metas_copied_late() -> None:
     _replace(Checkpointer, "save", copy_and_save)
 
 
+def _store_not_synced() -> None:
+    """At checkpoints alone: a directory that is being made is synced."""
+    take_over = Checkpointer.__init__
+
+    def take_over_without_sync(self: Checkpointer, *arguments: Any, **options: Any) -> None:
+        take_over(self, *arguments, **options)
+        _replace(self._store, "sync", lambda: None)
+
+    _replace(Checkpointer, "__init__", take_over_without_sync)
+
+
+def _store_synced_before_the_pin() -> None:
+    """What is committed during the sync is pinned, but not on disk."""
+    _store_not_synced()
+    begin = Checkpointer.begin
+
+    def sync_and_begin(self: Checkpointer, **options: Any) -> PendingCheckpoint:
+        type(self._store).sync(self._store)
+        return begin(self, **options)
+
+    _replace(Checkpointer, "begin", sync_and_begin)
+
+
 def _log_trimmed_early() -> None:
     begin = Checkpointer.begin
 
@@ -78,10 +101,6 @@ def _log_trimmed_early() -> None:
 
 def _metas_not_put_back() -> None:
     _replace(recovery, "restore_metas", lambda files, folder, _: files.remove(folder / LOCK_FILE))
-
-
-def _store_not_synced() -> None:
-    _replace(LmdbStore, "sync", lambda _: None)
 
 
 def _folders_not_synced() -> None:
@@ -110,6 +129,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "metas copied after the pin": _metas_copied_late,
     "metas not put back": _metas_not_put_back,
     "store not synced": _store_not_synced,
+    "store synced before the pin": _store_synced_before_the_pin,
     "records not synced": lambda: _files_not_synced(
         lambda name: name.startswith("segment-") and name.endswith(".log")
     ),
