@@ -1,14 +1,13 @@
 """kill -9 at random moments while clients write: what was acknowledged is there, once and in order.
 
-The truth is the clients' own record. `HEADWATER_SEED` (or `--seed`) repeats the choices of a run, though
-not its timing; `HEADWATER_KILLS` sets how often it kills.
+The truth is the clients' own record. `--seed` repeats the choices of a run, though not its timing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
+import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +18,14 @@ from headwater_protocol.errors import HeadwaterError
 from support.daemon import RunningDaemon
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-WRITERS = 8
+    from support.runs import LongRun
+
 TRANSFERS_AT_ONCE = 3
-ACCOUNTS = 6
 BALANCE = 1_000
-KILLS = 50
-KILLS_LONG = 1_000
-PROGRESS_TIMEOUT_S = 30.0
+PROGRESS_TIMEOUT_S = 120.0
 # Small segments, frequent checkpoints: kills then also meet rotations, trims and half-made checkpoints.
 OPTIONS = (
     "--log-segment-bytes",
@@ -39,6 +37,27 @@ OPTIONS = (
 )
 # A worker that is killed takes the call it was running with it; the client is told, and nothing of it happened.
 REFUSED_WITHOUT_EFFECT = {"worker_died"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of it.
+
+    Attributes:
+        kills: How often the daemon is killed.
+        writers: Clients that write, each four calls at a time.
+        accounts: Between which they move money: few are fought over.
+        acknowledged: Calls that are acknowledged in each life that gets ready, at least.
+    """
+
+    kills: int
+    writers: int
+    accounts: int
+    acknowledged: int
+
+
+SHORT = Scale(kills=10, writers=8, accounts=6, acknowledged=1)
+LONG = Scale(kills=60, writers=32, accounts=60, acknowledged=600)
 
 
 class Eager(random.Random):
@@ -63,6 +82,7 @@ class Writer:
 
     number: int
     chance: random.Random
+    accounts: int
     appended: list[int] = field(default_factory=list)
     transferred: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     given_up: set[int] = field(default_factory=set)
@@ -96,7 +116,7 @@ class Writer:
         while not self.stopping:
             number = self.next_transfer
             self.next_transfer += 1
-            source, target = self.chance.sample(range(ACCOUNTS), 2)
+            source, target = self.chance.sample(range(self.accounts), 2)
             amount = self.chance.randrange(1, 50)
             done = await self.decided(
                 client, "bank:transfer", number=number, source=source, target=target, amount=amount
@@ -143,27 +163,28 @@ async def watch_total(client: Client, seen: list[int]) -> None:
 
 @dataclass
 class Deeds:
-    """What was killed."""
+    """What was killed, and how long each start took that was waited for."""
 
     daemons: int = 0
     starting: int = 0
     workers: int = 0
     zygotes: int = 0
+    ready_s: list[float] = field(default_factory=list)
 
 
 async def kill_again_and_again(
-    daemon: RunningDaemon, writers: list[Writer], chance: random.Random, kills: int
+    daemon: RunningDaemon, writers: list[Writer], chance: random.Random, scale: Scale
 ) -> Deeds:
     """Kill the daemon as often as asked, each time at another moment, workers and zygotes in between."""
     deeds = Deeds()
-    while deeds.daemons < kills:
+    while deeds.daemons < scale.kills:
         if deeds.daemons % 3 == 2:
             # While it starts: recovery is cut off as well, sometimes several times in a row.
             await asyncio.sleep(chance.uniform(0.1, 0.7))
             deeds.starting += not daemon.is_ready()
         else:
-            await asyncio.to_thread(daemon.wait_ready)
-            await progress(writers, sum(writer.acknowledged for writer in writers))
+            deeds.ready_s.append(await asyncio.to_thread(daemon.wait_ready))
+            await progress(writers, scale.acknowledged)
             await asyncio.sleep(chance.uniform(0.0, 0.2))
             match deeds.daemons % 9:
                 case 1:
@@ -175,22 +196,26 @@ async def kill_again_and_again(
         await asyncio.to_thread(daemon.kill)
         deeds.daemons += 1
         daemon.launch()
-    await asyncio.to_thread(daemon.wait_ready)
+    deeds.ready_s.append(await asyncio.to_thread(daemon.wait_ready))
     return deeds
 
 
-async def progress(writers: list[Writer], before: int) -> None:
-    """Wait until clients have come back and something new was acknowledged."""
+async def progress(writers: list[Writer], count: int) -> None:
+    """Wait until clients have come back and so many calls more have been acknowledged."""
+    enough = count + sum(writer.acknowledged for writer in writers)
     async with asyncio.timeout(PROGRESS_TIMEOUT_S):
-        while sum(writer.acknowledged for writer in writers) == before:
+        while sum(writer.acknowledged for writer in writers) < enough:
             await asyncio.sleep(0.005)
 
 
 async def write_and_kill(
-    daemon: RunningDaemon, seed: int, kills: int
+    daemon: RunningDaemon, seed: int, scale: Scale
 ) -> tuple[list[Writer], list[int], Deeds]:
     chance = random.Random(seed)
-    writers = [Writer(number, random.Random(chance.getrandbits(64))) for number in range(WRITERS)]
+    writers = [
+        Writer(number, random.Random(chance.getrandbits(64)), scale.accounts)
+        for number in range(scale.writers)
+    ]
     totals: list[int] = []
     async with asyncio.TaskGroup() as tasks, make_client(daemon, chance) as watching:
         watcher = tasks.create_task(watch_total(watching, totals))
@@ -200,7 +225,7 @@ async def write_and_kill(
         running = [
             tasks.create_task(writer.run(client)) for writer, client in zip(writers, clients, strict=True)
         ]
-        deeds = await kill_again_and_again(daemon, writers, chance, kills)
+        deeds = await kill_again_and_again(daemon, writers, chance, scale)
         for writer in writers:
             writer.stopping = True
         async with asyncio.timeout(PROGRESS_TIMEOUT_S):
@@ -228,49 +253,53 @@ def check_record(daemon: RunningDaemon, writer: Writer) -> list[tuple[int, int, 
     return list(moved.values())
 
 
-def kill_trial(folder: Path, seed: int, kills: int) -> None:
-    print(f"HEADWATER_SEED={seed}")
+def kill_trial(folder: Path, seed: int, scale: Scale) -> dict[str, float]:
+    """Run one trial; return its figures."""
     daemon = RunningDaemon(folder, OPTIONS)
     try:
         daemon.start()
         daemon.must_deploy("bank")
-        daemon.call("mutation", "bank:open_accounts", count=ACCOUNTS, balance=BALANCE)
-        writers, totals, deeds = asyncio.run(write_and_kill(daemon, seed, kills))
+        daemon.call("mutation", "bank:open_accounts", count=scale.accounts, balance=BALANCE)
+        writers, totals, deeds = asyncio.run(write_and_kill(daemon, seed, scale))
         acknowledged = sum(writer.acknowledged for writer in writers)
-        print(f"{deeds}, {acknowledged} acknowledged, {sum(w.refusals for w in writers)} refused")
+        ready_ms = [round(ready_s * 1000) for ready_s in deeds.ready_s]
+        print(
+            f"killed: {deeds.daemons} daemons ({deeds.starting} while they started), {deeds.workers} workers,"
+            f" {deeds.zygotes} zygotes; {acknowledged} acknowledged, {sum(w.refusals for w in writers)} refused;"
+            f" ready after {statistics.median(ready_ms)} ms, at most {max(ready_ms)} ms"
+        )
 
         assert not [line for writer in writers for line in writer.wrong]
         moves = [move for writer in writers for move in check_record(daemon, writer)]
-        balances = dict.fromkeys(range(ACCOUNTS), BALANCE)
+        balances = dict.fromkeys(range(scale.accounts), BALANCE)
         for source, target, amount in moves:
             balances[source] -= amount
             balances[target] += amount
         assert daemon.call("query", "bank:balances") == {str(n): value for n, value in balances.items()}
-        assert set(totals) == {ACCOUNTS * BALANCE}, "a screen showed money made or lost"
+        assert set(totals) == {scale.accounts * BALANCE}, "a screen showed money made or lost"
 
         # The trial is worth something only if enough went on between the kills.
-        assert deeds.daemons == kills
+        assert deeds.daemons == scale.kills
         assert deeds.workers
         assert deeds.zygotes
-        assert acknowledged > 5 * kills
+        assert acknowledged > 5 * scale.kills
         assert daemon.terminate() == 0
         assert daemon.doctor() == []
+        return {"kills": deeds.daemons, "acknowledged": acknowledged, "max_ready_ms": max(ready_ms)}
     finally:
         daemon.end()
 
 
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    chosen = request.config.getoption("--seed") or os.environ.get("HEADWATER_SEED")
-    return int(chosen) if chosen else random.SystemRandom().randrange(2**32)
-
-
 @pytest.mark.timeout(240)
-def test_acknowledged_mutations_outlive_fifty_kills(tmp_path: Path, seed: int) -> None:
-    kill_trial(tmp_path, seed, int(os.environ.get("HEADWATER_KILLS", KILLS)))
+def test_acknowledged_mutations_outlive_kills(
+    tmp_path: Path, seeds: Callable[[list[int]], list[int]]
+) -> None:
+    for seed in seeds([random.SystemRandom().randrange(2**32)]):
+        print(f"seed {seed}")
+        kill_trial(tmp_path, seed, SHORT)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_acknowledged_mutations_outlive_many_kills(tmp_path: Path, seed: int) -> None:
-    kill_trial(tmp_path, seed, int(os.environ.get("HEADWATER_KILLS", KILLS_LONG)))
+def test_kills_at_length(tmp_path: Path, long_run: LongRun) -> None:
+    for seed in long_run.seeds():
+        long_run.record("kills", seed, **kill_trial(tmp_path / str(seed), seed, LONG))

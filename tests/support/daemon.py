@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 BUNDLES = Path(__file__).parent / "bundles"
+BROKEN = Path(__file__).parent / "broken"
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 20.0
 _POLL_S = 0.01
@@ -72,6 +73,8 @@ class RunningDaemon:
         process: The running daemon, None while there is none.
         seen: Every process of it that was ever looked at, with its start time (numbers are used again): all
             have to be gone at the end.
+        launched_s: Monotonic time of the last `launch`.
+        environment: Further environment of the daemon, which its workers see too.
     """
 
     folder: Path
@@ -80,6 +83,8 @@ class RunningDaemon:
     tcp_port: int = field(default_factory=lambda: free_port())
     process: subprocess.Popen[bytes] | None = None
     seen: dict[int, int] = field(default_factory=dict)
+    launched_s: float = 0.0
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -117,24 +122,29 @@ class RunningDaemon:
         assert self.process is None, "it runs already"
         command = [*serve_command(self.data), "--port", str(self.port), "--tcp-port", str(self.tcp_port)]
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.launched_s = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, *self.options],
                 cwd=self.folder,
-                env=daemon_environment(),
+                env=daemon_environment() | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         self._note([self.process.pid])
 
+    def break_rule(self, name: str) -> None:
+        """Take a rule out of the daemon that is launched next; see `support/broken`."""
+        self.environment |= {"PYTHONPATH": str(BROKEN), "BROKEN_RULE": name}
+
     def start(self) -> None:
         """Start it and return once it is ready."""
         self.launch()
         self.wait_ready()
 
-    def wait_ready(self) -> None:
-        """Return once `/health` says so; fails if the process ends instead."""
+    def wait_ready(self) -> float:
+        """Return once `/health` says so, with the seconds since the launch; fails if the process ends instead."""
         process = self.process
         assert process is not None, "it does not run"
         deadline_s = time.monotonic() + READY_TIMEOUT_S
@@ -142,7 +152,9 @@ class RunningDaemon:
             if process.poll() is not None or time.monotonic() > deadline_s:
                 raise AssertionError(f"the daemon did not start (exit {process.poll()}):\n{self.log_text()}")
             time.sleep(_POLL_S)
+        ready_s = time.monotonic() - self.launched_s
         self.worker_pids()
+        return ready_s
 
     def is_ready(self) -> bool:
         """Tell whether `/health` answers 200."""
