@@ -1,0 +1,96 @@
+"""Takes one rule out of a daemon and its workers, to show that a trial finds its absence.
+
+Python imports this module by itself when its folder is in `PYTHONPATH`; `BROKEN_RULE` names the rule. See
+`RunningDaemon.break_rule`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from typing import Any
+
+from headwater_server.worker import serve
+from headwater_storage import committer, file_log, recovery
+from headwater_storage import timeline as time_lines
+from headwater_storage.log import Appended
+from msgspec.structs import replace
+
+_STALE_NS = 300_000_000
+_LATE_S = 0.3
+
+
+def ranges() -> None:
+    """Proposals are validated by the documents they read; what came into a range or left it is not seen."""
+    conflict = committer.conflict
+    committer.conflict = lambda window, pending, proposal: conflict(
+        window, pending, replace(proposal, ranges=[])
+    )
+
+
+def points() -> None:
+    """Proposals are validated by the ranges they read; that a document changed is not seen."""
+    conflict = committer.conflict
+    committer.conflict = lambda window, pending, proposal: conflict(
+        window, pending, replace(proposal, points=[])
+    )
+
+
+def stale() -> None:
+    """A worker reads an old snapshot and says that it was the newest."""
+
+    class Old:
+        def __init__(self, old: Any, state: Any) -> None:
+            self._old = old
+            self.state = state
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._old, name)
+
+    fresh = serve.Server._fresh_snapshot
+    held: list[Any] = [None, 0]
+
+    def fresh_snapshot(self: Any, now_ns: int) -> Any:
+        if held[0] is None or now_ns - held[1] > _STALE_NS:
+            held[:] = [self._store.snapshot(), now_ns]
+        return Old(held[0], fresh(self, now_ns).state)
+
+    serve.Server._fresh_snapshot = fresh_snapshot
+
+
+def log_first() -> None:
+    """Commits are answered before they are in the log, and a start does not notice that the log lacks them."""
+    recovery.newest_shown = lambda *_: 0
+    append = file_log.FileLog.append
+    waiting: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+
+    def write() -> None:
+        while True:
+            log, record = waiting.get()
+            time.sleep(_LATE_S)
+            append(log, record)
+
+    threading.Thread(target=write, daemon=True).start()
+
+    def append_later(log: Any, record: Any) -> Any:
+        waiting.put((log, record))
+        return Appended()
+
+    file_log.FileLog.append = append_later
+
+
+def timeline() -> None:
+    """Time is what the wall clock says."""
+    time_lines.Timeline.next_us = lambda self: self._clock.wall_us()
+
+
+RULES = {
+    "ranges": ranges,
+    "points": points,
+    "stale": stale,
+    "log_first": log_first,
+    "timeline": timeline,
+}
+RULES[os.environ["BROKEN_RULE"]]()
