@@ -1,14 +1,18 @@
 """Clients that transfer money as fast as they are answered: raw sockets, one epoll.
 
-`python -m benchmarks.mutators PORT CLIENTS IN_FLIGHT ACCOUNTS SEED` opens the clients and
-then answers each line `SECONDS` on standard input: mutations are kept in flight for so
-long, then the answers to the rest are awaited, and one JSON line tells how many were
-answered in how many seconds, the errors among them, and this process' CPU seconds.
+`python -m benchmarks.mutators PORT CLIENTS IN_FLIGHT FIRST ACCOUNTS SEED` opens the clients
+and then answers each line `SECONDS EXPONENT` on standard input: mutations are kept in flight
+for so long, then the answers to the rest are awaited, and one JSON line tells how many were
+answered in how many seconds, the errors among them, the latencies in ms of those that were
+answered in time (median and 99th percentile, from sending to the answer), and this process'
+CPU seconds. The accounts are those from `FIRST` on, drawn with Zipf's law of that exponent;
+0 draws them all alike.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -37,6 +41,7 @@ class Client:
         self.request = 0
         self.in_flight = 0
         self.unsent = b""
+        self.sent_s: dict[int, float] = {}
 
     def send(self, data: bytes) -> None:
         """Send, or keep what the socket does not take now."""
@@ -48,9 +53,11 @@ class Client:
 class Mutators:
     """All clients."""
 
-    def __init__(self, port: int, clients: int, in_flight: int, accounts: int, seed: int) -> None:
+    def __init__(self, port: int, clients: int, in_flight: int, first: int, accounts: int, seed: int) -> None:
         self._in_flight = in_flight
-        self._accounts = accounts
+        self._accounts = range(first, first + accounts)
+        self._weights: list[float] | None = None
+        self._latencies_ms: list[float] = []
         self._random = random.Random(seed)
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
@@ -61,9 +68,14 @@ class Mutators:
             self._clients[client.socket.fileno()] = client
             self._epoll.register(client.socket.fileno(), select.EPOLLIN)
 
-    def run(self, seconds: float) -> dict[str, float]:
+    def run(self, seconds: float, exponent: float) -> dict[str, float]:
         """Keep mutations in flight for so long and wait for the rest."""
         self.answers = self.errors = 0
+        self._latencies_ms.clear()
+        self._weights = None
+        if exponent:
+            ranks = range(1, len(self._accounts) + 1)
+            self._weights = list(itertools.accumulate(rank**-exponent for rank in ranks))
         start = time.perf_counter()
         end = start + seconds
         for client in self._clients.values():
@@ -77,7 +89,15 @@ class Mutators:
                 raise TimeoutError("answers are missing")
             self._poll(refill=running)
         answers, spent = counted or (self.answers, time.perf_counter() - start)
-        return {"answers": answers, "seconds": spent, "errors": self.errors, "cpu_s": time.process_time()}
+        latencies = sorted(self._latencies_ms[:answers])
+        return {
+            "answers": answers,
+            "seconds": spent,
+            "errors": self.errors,
+            "p50_ms": latencies[len(latencies) // 2],
+            "p99_ms": latencies[len(latencies) * 99 // 100],
+            "cpu_s": time.process_time(),
+        }
 
     def _poll(self, *, refill: bool) -> None:
         for number, _ in self._epoll.poll(0.05):
@@ -94,6 +114,7 @@ class Mutators:
                     client.in_flight -= 1
                     self.answers += 1
                     self.errors += message[4] is not None
+                    self._latencies_ms.append((time.perf_counter() - client.sent_s.pop(message[1])) * 1000)
                 elif message[0] == Ping.TAG:
                     client.send(masked_frame(encode_message(Pong(message[1]))))
             if refill or client.unsent:
@@ -101,23 +122,31 @@ class Mutators:
 
     def _fill(self, client: Client, *, send_more: bool = True) -> None:
         frames = []
+        now_s = time.perf_counter()
         while send_more and client.in_flight < self._in_flight:
-            source, target = self._random.sample(range(self._accounts), 2)
+            source, target = self._two_accounts()
             arguments = pack_value({"source": source, "target": target, "amount": 1})
             frames.append(masked_frame(encode_message(Mutation(client.request, "bank:transfer", arguments))))
+            client.sent_s[client.request] = now_s
             client.request += 1
             client.in_flight += 1
         client.send(b"".join(frames))
 
+    def _two_accounts(self) -> list[int]:
+        while True:
+            found = self._random.choices(self._accounts, cum_weights=self._weights, k=2)
+            if found[0] != found[1]:
+                return found
+
 
 def main() -> None:
     """Serve the commands on standard input until it ends."""
-    port, clients, in_flight, accounts, seed = (int(word) for word in sys.argv[1:6])
-    mutators = Mutators(port, clients, in_flight, accounts, seed)
+    mutators = Mutators(*(int(word) for word in sys.argv[1:7]))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(mutators.run(float(line))) + "\n")
+        seconds, exponent = line.split()
+        sys.stdout.write(json.dumps(mutators.run(float(seconds), float(exponent))) + "\n")
         sys.stdout.flush()
 
 

@@ -4,6 +4,11 @@
 mutations run in order, so at most 64 run at a time. The limit: the bare pipeline of
 `commit` (append, fdatasync, LMDB puts, none of Headwater's code) with the same write sets in
 batches of 64. The load generator shares the machine; its CPU is told apart.
+
+With `--zipf 1.5` the accounts are drawn with Zipf's law of that exponent (of two accounts one is
+nearly always among the hottest three), and the limit is the rate at which the same daemon does
+the transfers when all accounts are drawn alike. One more client, with one transfer at a time
+between accounts of its own, tells how long those wait that have nothing to do with the hot ones.
 """
 
 from __future__ import annotations
@@ -12,11 +17,13 @@ import asyncio
 import itertools
 import json
 import os
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
 import headwater
 import msgspec
 from headwater_protocol.ids import make_suffix, table_prefix
@@ -33,16 +40,35 @@ from benchmarks.processes import cpu_s, tree, tree_cpu_s
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks.daemon import Daemon
+
 ACCOUNTS = 1_000
 CLIENTS = 64
 IN_FLIGHT = 40
 BATCH = 64
+BYSTANDER_ACCOUNTS = 64
 
 
-async def run_load(load: Child, seconds: float) -> dict[str, float]:
+async def run_load(load: Child, seconds: float, exponent: float = 0.0) -> dict[str, float]:
     """Send mutations for so long."""
-    result: dict[str, float] = json.loads(await load.ask(seconds))
+    result: dict[str, float] = json.loads(await load.ask(f"{seconds} {exponent}"))
     return result
+
+
+async def open_accounts(daemon: Daemon, count: int) -> None:
+    """Open accounts with 1,000 on each."""
+    async with headwater.connect(daemon.url) as client:
+        for first in range(0, count, 500):
+            some = min(500, count - first)
+            await client.mutation("bank:open_accounts", first=first, count=some, balance=1_000)
+
+
+async def check_money(daemon: Daemon, accounts: int) -> None:
+    """Fail if money was made or lost."""
+    async with headwater.connect(daemon.url) as client:
+        money = await client.query("bank:total")
+    if money != accounts * 1_000:
+        raise AssertionError(f"money was made or lost: {money}")
 
 
 def bare_batches() -> Iterator[tuple[int, Batch]]:
@@ -75,11 +101,9 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
     result = slices.Paired([], [], more_is_better=True)
     totals = {"answers": 0.0, "errors": 0.0, "seconds": 0.0}
     async with running() as daemon:
-        async with headwater.connect(daemon.url) as client:
-            for first in range(0, ACCOUNTS, 500):
-                await client.mutation("bank:open_accounts", first=first, count=500, balance=1_000)
+        await open_accounts(daemon, ACCOUNTS)
         bare, batches = BarePipeline(folder), bare_batches()
-        load = await Child.start("benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, ACCOUNTS, 1)
+        load = await Child.start("benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, 0, ACCOUNTS, 1)
         clients_before_s = (await run_load(load, 1.0))["cpu_s"]
         bare.run(batches, slices.SLICE_S / 2)
         cpu = {"daemon": 0.0, "workers": 0.0, "clients": 0.0}
@@ -96,10 +120,7 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
             result.limit.append(bare.run(batches, slices.SLICE_S))
         await load.close()
         bare.close()
-        async with headwater.connect(daemon.url) as client:
-            money = await client.query("bank:total")
-        if money != ACCOUNTS * 1_000:
-            raise AssertionError(f"money was made or lost: {money}")
+        await check_money(daemon, ACCOUNTS)
         further: dict[str, object] = {
             "errors": int(totals["errors"]),
             "processes": len(tree(daemon.pid)),
@@ -110,9 +131,65 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
     return result, further
 
 
+async def measure_hot(exponent: float, count: int) -> tuple[slices.Paired, dict[str, object]]:
+    """Measure hot and uniform slices in turns, and a bystander in both."""
+    result = slices.Paired([], [], more_is_better=True)
+    waits: dict[float, list[dict[str, float]]] = {exponent: [], 0.0: []}
+    errors = 0.0
+    async with running() as daemon:
+        await open_accounts(daemon, ACCOUNTS + BYSTANDER_ACCOUNTS)
+        load = await Child.start("benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, 0, ACCOUNTS, 1)
+        bystander = await Child.start(
+            "benchmarks.mutators", daemon.port, 1, 1, ACCOUNTS, BYSTANDER_ACCOUNTS, 2
+        )
+        for each in (exponent, 0.0):
+            await run_load(load, slices.SLICE_S, each)
+        for _ in range(count):
+            for each, rates in ((exponent, result.ours), (0.0, result.limit)):
+                slice_, waited = await asyncio.gather(
+                    run_load(load, slices.SLICE_S * 2, each), run_load(bystander, slices.SLICE_S * 2)
+                )
+                rates.append(slice_["answers"] / slice_["seconds"])
+                waits[each].append(waited)
+                errors += slice_["errors"] + waited["errors"]
+        await load.close()
+        await bystander.close()
+        await check_money(daemon, ACCOUNTS + BYSTANDER_ACCOUNTS)
+        counters = await lane_counters(daemon)
+    further: dict[str, object] = {"exponent": exponent, "errors": int(errors), **counters}
+    for name, key in (("hot", exponent), ("uniform", 0.0)):
+        for figure in ("p50_ms", "p99_ms"):
+            median = statistics.median(slice_[figure] for slice_ in waits[key])
+            further[f"bystander_{name}_{figure}"] = round(median, 2)
+    return result, further
+
+
+async def lane_counters(daemon: Daemon) -> dict[str, int]:
+    """Return what the daemon counted of conflicts and of the lane, in all slices."""
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{daemon.port}/metrics") as answer:
+        text = await answer.text()
+    names = ("conflicts", "lane_chains", "lane_members", "lane_reruns", "gate_waits", "commits", "batches")
+    found: dict[str, int] = {}
+    for line in text.splitlines():
+        for name in names:
+            if line.startswith(f"headwater_{name}_total "):
+                found[name] = int(float(line.split()[1]))
+    return found
+
+
 def main() -> int:
     """Run the benchmark."""
-    chosen = slices.arguments(__doc__).parse_args()
+    parser = slices.arguments(__doc__)
+    parser.add_argument(
+        "--zipf", type=float, help="draw the accounts with Zipf's law; the limit is the rate without it"
+    )
+    chosen = parser.parse_args()
+    if chosen.zipf:
+        result, further = asyncio.run(measure_hot(chosen.zipf, chosen.slices))
+        report = slices.Report("transfers-zipf", result.row("mutations/s"), further)
+        report.further["machine"] = slices.machine()
+        report.print(as_json=chosen.json)
+        return 0
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
         result, further = asyncio.run(measure(Path(folder), chosen.slices))
     report = slices.Report("transfers", result.row("mutations/s"), further)

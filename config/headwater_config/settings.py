@@ -297,6 +297,16 @@ class Settings(BaseSettings):
             le=1_000_000,
         ),
     ] = 20_000
+    mutation_gate_limit_ms: Annotated[
+        int,
+        about(
+            "Time that mutations wait at most for others that keep losing to conflicts",
+            why="A lower one favours those on documents of their own, a higher one those on contended documents.",
+            unit="ms",
+            ge=0,
+            le=10_000,
+        ),
+    ] = 50
     delta_memory_bytes: Annotated[
         int,
         about(

@@ -297,7 +297,9 @@ def _pool_options(settings: Settings) -> PoolOptions:
 
 def _mutation_limits(settings: Settings) -> MutationLimits:
     return MutationLimits(
-        waiting_max=settings.session_mutations_limit, attempts_max=settings.call_attempts_limit
+        waiting_max=settings.session_mutations_limit,
+        attempts_max=settings.call_attempts_limit,
+        gate_s=settings.mutation_gate_limit_ms / 1000,
     )
 
 

@@ -13,7 +13,11 @@ disk is free; the store applies that one while the disk works on the next.
 A proposal that lost to one which is not visible yet hears of its conflict when that one is
 published: only from then on can it be rerun with success.
 
-Proposals that write nothing are published at once with the ts they saw: each saw one
+A proposal may be the member of a chain: then it has seen the uncommitted writes of those
+before it in the chain, and is validated against what others wrote (`Chain.stands`). It
+takes part also when it writes nothing, since what it read has to commit first.
+
+Other proposals that write nothing are published at once with the ts they saw: each saw one
 snapshot, taken after it was asked for, and that is where it stands in the serial order.
 """
 
@@ -38,7 +42,10 @@ from headwater_storage.store import State
 from headwater_storage.window import PendingKeys, conflict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from headwater_storage.apply import Changes
+    from headwater_storage.chain import Chain
     from headwater_storage.environment import Environment
     from headwater_storage.log import AppendOutcome, EncodedRecord, Log
     from headwater_storage.proposal import Backfill, Proposal
@@ -113,13 +120,21 @@ class Listener(Protocol):
         """
 
 
+class _Submitted(NamedTuple):
+    """A proposal on its way into a batch."""
+
+    proposal: Proposal
+    owner: Any
+    chain: Chain | None
+
+
 class _OpenBatch:
     """Proposals that are valid after one another and will share a record, and whom they beat."""
 
     __slots__ = ("backfill", "commits", "losers", "pending", "size")
 
     def __init__(self) -> None:
-        self.commits: list[tuple[Proposal, Any]] = []
+        self.commits: list[_Submitted] = []
         self.losers: list[Any] = []
         self.pending = PendingKeys()
         self.size = 0
@@ -127,10 +142,11 @@ class _OpenBatch:
 
 
 class _SealedBatch(NamedTuple):
-    """A batch on its way: encoded, its conflict keys in the window."""
+    """A batch on its way: encoded, its conflict keys in the window; `members`: how many of which chain."""
 
     record: EncodedRecord
     commits: list[Commit]
+    members: Counter[Chain]
     losers: list[Any]
     conflict_keys: set[bytes]
     derived: dict[bytes, bytes | None]
@@ -170,33 +186,45 @@ class Committer:
         self._catalogs = CatalogCache()
         self._open = _OpenBatch()
         self._sealed_losers: list[Any] = []  # of the newest sealed batch; used until it is published
-        self._waiting: deque[tuple[Proposal, Any]] = deque()
+        self._waiting: deque[_Submitted] = deque()
         self._waiting_ts: Counter[CommitTs] = Counter()  # their snapshots
+        self._chains: list[Chain] = []  # from their first member to `end_chain`
         self._wake = asyncio.Event()
         self._full: TransientError | None = None  # set while a durable batch waits for room in the store
         self._closing = False
 
-    def submit(self, proposal: Proposal, owner: Any) -> None:
+    def submit(self, proposal: Proposal, owner: Any, chain: Chain | None = None) -> None:
         """Take a proposal; the listener is told once how it ended.
 
         Args:
             proposal: What to commit.
             owner: Handed back to the listener.
+            chain: The chain of which it is the next member.
         """
+        submitted = _Submitted(proposal, owner, chain)
         if self._closing:
-            self.listener.rejected(owner, TransientError("the daemon is stopping"))
-        elif not proposal.writes and proposal.backfill is None:
+            self._reject(submitted, TransientError("the daemon is stopping"))
+        elif not proposal.writes and proposal.backfill is None and chain is None:
             commit = Commit(owner, proposal.begin_ts, proposal)
             self.listener.published(PublishedBatch(self.published_ts, [commit], set()))
         elif self._full is not None:
-            self.listener.rejected(owner, self._full)
+            self._reject(submitted, self._full)
         elif len(self._waiting) >= self._options.waiting_max:
             message = f"{len(self._waiting)} transactions wait to be committed"
-            self.listener.rejected(owner, TransientError(message, code="overloaded"))
-        elif self._waiting or not self._join(proposal, owner):
-            self._waiting.append((proposal, owner))
+            self._reject(submitted, TransientError(message, code="overloaded"))
+        elif self._waiting or not self._join(submitted):
+            self._waiting.append(submitted)
             self._waiting_ts[proposal.begin_ts] += 1
         self._wake.set()
+
+    def has_touched(self, proposal: Proposal) -> bool:
+        """Tell whether anybody has written, since a proposal's snapshot, what it read; chains included."""
+        return conflict(self._window, self._open.pending, proposal)
+
+    def end_chain(self, chain: Chain) -> None:
+        """Forget a chain whose members are all decided; a chain that never began may be ended too."""
+        if chain in self._chains:
+            self._chains.remove(chain)
 
     def waiting_since(self) -> CommitTs | None:
         """Return the oldest snapshot of those who wait for room in a batch: the window has to keep it."""
@@ -237,13 +265,14 @@ class Committer:
 
     # -------------------------------------------------------------------------------------- joining
 
-    def _join(self, proposal: Proposal, owner: Any) -> bool:
+    def _join(self, submitted: _Submitted) -> bool:
         """Validate a proposal and add it to the open batch; False if the batch has no room for it."""
         options, batch = self._options, self._open
+        proposal, _, chain = submitted
         size = sum([len(write.key) + len(write.value or b"") for write in proposal.writes])
         if size > options.transaction_bytes_max:
             message = f"the transaction writes {size} bytes, the limit is {options.transaction_bytes_max}"
-            self.listener.rejected(owner, RequestError(message, code="too_many_bytes"))
+            self._reject(submitted, RequestError(message, code="too_many_bytes"))
             return True
         if batch.commits and (
             batch.size + size > options.batch_bytes_max
@@ -252,14 +281,31 @@ class Committer:
             or proposal.backfill is not None
         ):
             return False
-        if conflict(self._window, batch.pending, proposal):
-            self._lost(proposal, owner)
+        if chain is not None:
+            if not chain.begun:
+                chain.begin(self._window, batch.pending, proposal.begin_ts)
+                self._chains.append(chain)
+            if not chain.stands(proposal):
+                self._lost_in_chain(submitted)
+                return True
+        elif conflict(self._window, batch.pending, proposal):
+            self._lost(proposal, submitted.owner)
             return True
-        batch.commits.append((proposal, owner))
-        batch.pending.add(proposal.conflict_keys())
+        keys = proposal.conflict_keys()
+        for other in self._chains:
+            if other is not chain:
+                other.others_join(keys)
+        batch.commits.append(submitted)
+        batch.pending.add(keys)
         batch.size += size
         batch.backfill = proposal.backfill
         return True
+
+    def _reject(self, submitted: _Submitted, error: HeadwaterError) -> None:
+        """Reject a proposal for what it is, or for the state of things."""
+        if submitted.chain is not None:
+            submitted.chain.fail(submitted.proposal)
+        self.listener.rejected(submitted.owner, error)
 
     def _lost(self, proposal: Proposal, owner: Any) -> None:
         """Reject a proposal, now or when the batch that beat it can be seen."""
@@ -271,12 +317,28 @@ class Committer:
         else:
             self.listener.rejected(owner, TransientError(code="conflict"))
 
-    def _open_next(self) -> None:
-        """Begin a new open batch with those that wait."""
+    def _lost_in_chain(self, submitted: _Submitted) -> None:
+        """Reject a member of a chain when everything can be seen that may have beaten it.
+
+        What touched its reads may be the chain's own, so that the window cannot say which batch beat it.
+        """
+        assert submitted.chain is not None, "a member"
+        submitted.chain.fail(submitted.proposal)
+        if self._open.commits:
+            self._open.losers.append(submitted.owner)
+        elif self._head.last_ts > self.published_ts:
+            self._sealed_losers.append(submitted.owner)
+        else:
+            self.listener.rejected(submitted.owner, TransientError(code="conflict"))
+
+    def _open_next(self, first: Iterable[_Submitted] = ()) -> None:
+        """Begin a new open batch with those that wait, after `first`, which had a place in a batch."""
         self._open = _OpenBatch()
+        for submitted in first:
+            self._join(submitted)
         waiting = self._waiting
-        while waiting and self._join(*waiting[0]):
-            begin_ts = waiting.popleft()[0].begin_ts
+        while waiting and self._join(waiting[0]):
+            begin_ts = waiting.popleft().proposal.begin_ts
             self._waiting_ts[begin_ts] -= 1
             if not self._waiting_ts[begin_ts]:
                 del self._waiting_ts[begin_ts]
@@ -287,10 +349,13 @@ class Committer:
         """Close the open batch and begin to append it; None if it was refused for want of space."""
         batch = self._open
         free, kept = self._environment.files.free_bytes(self._store.path), self._options.free_bytes_min
+        members = Counter(submitted.chain for submitted in batch.commits if submitted.chain is not None)
         if free < kept + batch.size:
+            for chain in members:
+                chain.break_off()
             self._open_next()
             error = no_room(self._store.path, f"writes: {free} bytes are left, {kept} are kept in reserve")
-            self._refuse([owner for _, owner in batch.commits], batch.losers, error)
+            self._refuse([submitted.owner for submitted in batch.commits], batch.losers, error)
             return None
         keys = batch.pending.keys
         derived: dict[bytes, bytes | None] = {}
@@ -304,20 +369,22 @@ class Committer:
             self._head,
             [
                 LoggedTransaction([(write.key, write.value) for write in proposal.writes], proposal.backfill)
-                for proposal, _ in batch.commits
+                for proposal, _, _ in batch.commits
             ],
             wall_us,
         )
         commits = [
             Commit(owner, CommitTs(ts), proposal)
-            for ts, (proposal, owner) in enumerate(batch.commits, self._head.last_ts + 1)
+            for ts, (proposal, owner, _) in enumerate(batch.commits, self._head.last_ts + 1)
         ]
         self._head = record.head
         self._window.add(record.head.last_ts, keys)
+        for chain in self._chains:
+            chain.others_seal(record.head.last_ts, derived)
         self._sealed_losers = batch.losers
         self._open_next()
         append = asyncio.wrap_future(self._environment.executor.submit(partial(self._log.append, record)))
-        return _SealedBatch(record, commits, batch.losers, keys, derived, wall_us, append)
+        return _SealedBatch(record, commits, members, batch.losers, keys, derived, wall_us, append)
 
     async def _appended(self, batch: _SealedBatch) -> _SealedBatch | None:
         """Wait until a batch is durable; None if the log refused it and is as it was."""
@@ -326,6 +393,11 @@ class Committer:
         except TransientError as error:
             self._head = batch.record.previous
             self._window.undo(batch.record.head.last_ts)
+            for chain in self._chains:
+                chain.undo(batch.record.head.last_ts)
+            for chain in batch.members:
+                chain.break_off()
+            self._reopen()
             self._refuse([commit.owner for commit in batch.commits], batch.losers, error)
             return None
         match outcome:
@@ -337,6 +409,14 @@ class Committer:
                 raise StorageError(reason, code="disk_failed")
             case _:
                 assert_never(outcome)
+
+    def _reopen(self) -> None:
+        """Take back from the open batch what ran over writes that did not commit after all."""
+        batch = self._open
+        if not any(submitted.chain is not None and submitted.chain.broken for submitted in batch.commits):
+            return
+        self._open_next(batch.commits)
+        self._reject_losers(batch.losers)
 
     def _refuse(self, owners: list[Any], losers: list[Any], error: HeadwaterError) -> None:
         """Reject a batch and whom it beat; the next one tries anew."""
@@ -359,6 +439,8 @@ class Committer:
         await self._apply(changes, state)
         self._state = state
         self.published_ts = state.ts
+        for chain, count in batch.members.items():
+            chain.settle(count, state.ts)
         self.listener.published(PublishedBatch(state.ts, batch.commits, batch.conflict_keys))
         self._reject_losers(batch.losers)
 
@@ -383,8 +465,12 @@ class Committer:
         """Refuse whatever is not in the log yet, and from now on all that comes."""
         _log.error("store is full", extra={"reason": full.message})
         self._full = full
-        batch, waiting = self._open, [owner for _, owner in self._waiting]
+        batch = self._open
+        refused = [*batch.commits, *self._waiting]
         self._open = _OpenBatch()
         self._waiting.clear()
         self._waiting_ts.clear()
-        self._refuse([owner for _, owner in batch.commits] + waiting, batch.losers, full)
+        for submitted in refused:
+            if submitted.chain is not None:
+                submitted.chain.break_off()
+        self._refuse([submitted.owner for submitted in refused], batch.losers, full)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from headwater_storage.catalog import Catalog
     from headwater_storage.catalog_plan import TableSpec
+    from headwater_storage.chain import Chain
     from headwater_storage.committer import Listener
     from headwater_storage.environment import Environment
     from headwater_storage.log import Log
@@ -215,9 +216,17 @@ class Engine:
 
     # ----------------------------------------------------------------------------------- committing
 
-    def submit(self, proposal: Proposal, owner: Any) -> None:
+    def submit(self, proposal: Proposal, owner: Any, chain: Chain | None = None) -> None:
         """Hand a proposal to the committer; the listener hears how it ended, maybe before this returns."""
-        self._committer.submit(proposal, owner)
+        self._committer.submit(proposal, owner, chain)
+
+    def has_touched(self, proposal: Proposal) -> bool:
+        """Tell whether anybody has written, since a proposal's snapshot, what it read."""
+        return self._committer.has_touched(proposal)
+
+    def end_chain(self, chain: Chain) -> None:
+        """Forget a chain whose members are all decided."""
+        self._committer.end_chain(chain)
 
     async def commit(self, proposal: Proposal) -> CommitTs:
         """Commit a proposal and return its ts once it is published.

@@ -1,4 +1,4 @@
-"""A transaction's own writes, laid over the snapshot it reads.
+"""Writes laid over a snapshot: a transaction's own, or those of transactions before it.
 
 Pure. Documents and entries share one byte space, so one sorted list of keys serves both.
 """
@@ -6,10 +6,12 @@ Pure. Documents and entries share one byte space, so one sorted list of keys ser
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+_S = TypeVar("_S")
 
 
 class Own(NamedTuple):
@@ -24,23 +26,23 @@ class Own(NamedTuple):
     overflow: bytes
 
 
-class Overlay:
-    """Own documents and entries by key; None stands for one that is deleted."""
+class Overlay(Generic[_S]):
+    """What documents and entries hold, by key; None stands for one that is deleted."""
 
     __slots__ = ("_ordered", "_unordered", "states")
 
     def __init__(self) -> None:
-        self.states: dict[bytes, Own | None] = {}
+        self.states: dict[bytes, _S | None] = {}
         self._ordered: list[bytes] = []
         self._unordered: list[bytes] = []
 
-    def set(self, key: bytes, state: Own | None) -> None:
+    def set(self, key: bytes, state: _S | None) -> None:
         """Put or delete one key."""
         if key not in self.states:
             self._unordered.append(key)
         self.states[key] = state
 
-    def within(self, lo: bytes, hi: bytes) -> list[tuple[bytes, Own | None]]:
+    def within(self, lo: bytes, hi: bytes) -> list[tuple[bytes, _S | None]]:
         """Return what lies in `[lo, hi)` now, in order of keys; later writes do not show in it."""
         if self._unordered:
             for key in self._unordered:
@@ -52,9 +54,9 @@ class Overlay:
 
 
 def overlaid(
-    base: Iterator[tuple[bytes, bytes]], own: list[tuple[bytes, Own | None]], *, descending: bool
-) -> Iterator[tuple[bytes, bytes | Own]]:
-    """Merge what the store has with own writes of the same range, own ones winning."""
+    base: Iterator[tuple[bytes, bytes]], own: Sequence[tuple[bytes, _S | None]], *, descending: bool
+) -> Iterator[tuple[bytes, bytes | _S]]:
+    """Merge what the snapshot has with what is laid over the same range, which wins."""
     if descending:
         own = own[::-1]
     position, count = 0, len(own)

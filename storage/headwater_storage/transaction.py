@@ -114,7 +114,7 @@ class Transaction:
         self._random_bytes = random_bytes
         self._writable = writable
         self._reads = ReadSet(limits.ranges_max)
-        self._overlay = Overlay()
+        self._overlay: Overlay[Own] = Overlay()
         self._changes: dict[bytes, _Change] = {}
         self._rows: dict[bytes, bytes | None] = {}
         self._fresh: set[str] = set()

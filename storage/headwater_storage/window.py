@@ -86,6 +86,13 @@ class CommitWindow:
                 if position < len(earlier.keys) and earlier.keys[position] == key:
                     self._last[key] = earlier.ts
 
+    def since(self, ts: CommitTs, *, bytes_max: int) -> CommitWindow:
+        """Return a window of its own with what was committed after `ts`."""
+        result = CommitWindow(max(ts, self.floor), bytes_max=bytes_max)
+        for batch in self._since(ts):
+            result.add(batch.ts, batch.keys)
+        return result
+
     def trim(self, oldest_ts: CommitTs) -> None:
         """Forget what no reader that began at `oldest_ts` or later can ask for."""
         self._drop(bisect_right(self._stamps, oldest_ts))

@@ -151,8 +151,8 @@ class Trial:
         Raises:
             LostError: One was not recovered.
         """
-        disk = Disk(Folder(), {self._disk_folder.stat().st_ino: Folder()})
-        disk.by_inode[self._disk_folder.stat().st_ino] = disk.root
+        root = Folder()
+        disk = Disk(root, {self._disk_folder.stat().st_ino: root})
 
         def recorded() -> dict[int, int]:
             self._recording.start(self._disk_folder, self._trace)
@@ -205,7 +205,8 @@ class Trial:
         tree = disk.whole() if killed else disk.torn(self._random)
         self._lay_down(tree)
         after = copy.deepcopy(disk) if killed else durable_disk(tree)
-        self._find_inodes(after.root, self._disk_folder, after.by_inode)
+        after.by_inode.clear()  # what only the dead process had open is gone
+        _find_inodes(after.root, self._disk_folder, after.by_inode)
         seed = self._random.randrange(1 << 30)
         outcome = in_child(lambda: self._recovered(known, seed, recorded=recorded))
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -296,16 +297,16 @@ class Trial:
             self._kept[inode] = self._folder / f"kept-{inode}"
             os.link(path, self._kept[inode])
 
-    def _find_inodes(self, folder: Folder, real: Path, by_inode: dict[int, File | Folder]) -> None:
-        if real == self._disk_folder:
-            by_inode.clear()  # what only the dead process had open is gone
-        by_inode[real.stat().st_ino] = folder
-        for name, entry in folder.names().items():
-            if isinstance(entry, Folder):
-                self._find_inodes(entry, real / name, by_inode)
-            else:
-                entry.inode = (real / name).stat().st_ino
-                by_inode[entry.inode] = entry
+
+def _find_inodes(folder: Folder, real: Path, by_inode: dict[int, File | Folder]) -> None:
+    """Say which real files stand for those of a disk that was just laid down."""
+    by_inode[real.stat().st_ino] = folder
+    for name, entry in folder.names().items():
+        if isinstance(entry, Folder):
+            _find_inodes(entry, real / name, by_inode)
+        else:
+            entry.inode = (real / name).stat().st_ino
+            by_inode[entry.inode] = entry
 
 
 def _difference(sums: dict[int, int], number: int, found: int) -> str:

@@ -1,7 +1,8 @@
 """From a mutation's request to its answer: in order for each session, once, rerun on conflict.
 
 Runs on the event loop, without awaits: the pool runs the function, the engine commits what
-it proposes, and every step comes back here as a call.
+it proposes, and every step comes back here as a call. Calls that keep meeting each other on
+the same documents run in the lane.
 
 A session's queue belongs to the session id, not to a connection: a client that reconnects
 finds its running call, and whatever it had queued it sends again. Every decided call is
@@ -20,6 +21,9 @@ from typing import TYPE_CHECKING, Protocol
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 from headwater_storage.proposal import Proposal
 
+from headwater_server.functions.contention import Contention, SessionContention
+from headwater_server.functions.gate import Gate
+from headwater_server.functions.lane import ChainCommitter, ChainRunner, Lane, LaneLimits
 from headwater_server.worker.messages import Failure, MutationDone, Request
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from headwater_protocol.server_session import MutationRequested
 
     from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.lane import LaneChain
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.sessions import Session
     from headwater_server.worker.request_row import Answer
@@ -68,6 +73,9 @@ class MutationCall:
         started_s: Monotonic time of the request.
         outcome: Result of the last run, which the committer has or the answer carries.
         failure: Failure of the last run.
+        ticket: Its place in the lane, from when it first came there; 0 before.
+        chain: The chain it is a member of, from when it is sent until it is decided or goes back.
+        sent_back: How often it went back to the lane because its worker had ended.
     """
 
     name: str
@@ -80,6 +88,9 @@ class MutationCall:
     started_s: float = 0.0
     outcome: bytes | None = None
     failure: Failure | None = None
+    ticket: int = 0
+    chain: LaneChain | None = None
+    sent_back: int = 0
 
     @property
     def number(self) -> int:
@@ -87,22 +98,11 @@ class MutationCall:
         return self.request.number if self.request is not None else 0
 
 
-class MutationRunner(Protocol):
-    """What runs mutations: the worker pool."""
+class Committer(ChainCommitter, Protocol):
+    """What commits proposals: the engine. `Mutations.committed` or `Mutations.refused` follows."""
 
-    def run_mutation(self, call: MutationCall) -> None:
-        """Run it; `Mutations.ran` or `Mutations.killed` follows."""
-
-
-class Committer(Protocol):
-    """What commits proposals: the engine."""
-
-    @property
-    def published_ts(self) -> int:
-        """Newest ts that the outside may see."""
-
-    def submit(self, proposal: Proposal, owner: object) -> None:
-        """Commit it; `Mutations.committed` or `Mutations.refused` follows."""
+    def has_touched(self, proposal: Proposal) -> bool:
+        """Tell whether anybody has written, since a proposal's snapshot, what it read."""
 
 
 class Publication(Protocol):
@@ -138,6 +138,7 @@ class SessionQueue:
         starting: Set while waiting calls are begun; one that is refused at once must not
             begin the next one from within.
         receiver: Where answers go, None while the client is away.
+        contention: Whether its calls meet those of others.
     """
 
     session: bytes
@@ -146,6 +147,7 @@ class SessionQueue:
     running: MutationCall | None = None
     starting: bool = False
     receiver: Receiver | None = None
+    contention: SessionContention = field(default_factory=SessionContention)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +158,15 @@ class MutationLimits:
         waiting_max: Mutations that one session may have waiting.
         waiting_bytes_max: Bytes of their names and arguments.
         attempts_max: Runs of one mutation before it fails with `conflict`.
-        exclusive_after: Runs after which other proposals wait for it.
-        exclusive_s: How long they wait at most.
+        gate_s: How long other proposals wait at most for a call that keeps losing.
+        lane: Bounds of the lane.
     """
 
     waiting_max: int = 1000
     waiting_bytes_max: int = 128 * 1024 * 1024
     attempts_max: int = 100
-    exclusive_after: int = 4
-    exclusive_s: float = 0.05
+    gate_s: float = 0.05
+    lane: LaneLimits = field(default_factory=LaneLimits)
 
 
 class Mutations:
@@ -172,7 +174,7 @@ class Mutations:
 
     def __init__(
         self,
-        runner: MutationRunner,
+        runner: ChainRunner,
         committer: Committer,
         publication: Publication,
         reporter: ErrorReporter,
@@ -189,12 +191,12 @@ class Mutations:
         self._metrics = metrics
         self._limits = limits
         self._mono_s = mono_s
-        self._later = later
         self._record_failure = record_failure
         self._queues: dict[bytes, SessionQueue] = {}
         self._running_since: dict[MutationCall, int] = {}
-        self._exclusive: MutationCall | None = None
-        self._waiting_for_exclusive: deque[tuple[Proposal, MutationCall]] = deque()
+        self._gate = Gate(committer.submit, later, limits.gate_s, metrics.lane.gate_waits.inc)
+        self._lane = Lane(runner, committer, self._gate, metrics.lane, limits.lane)
+        self._contention = Contention()
         self._draining = False
 
     # ------------------------------------------------------------------ sessions
@@ -278,31 +280,54 @@ class Mutations:
         """The function has run: commit what it proposes, or answer once its snapshot is published."""
         call.outcome, call.failure = done.outcome, done.failure
         if done.proposal is not None:
-            self._submit(done.proposal, call)
+            if call.chain is None:
+                self._gate.enter(done.proposal, call)
+                return
+            if call.attempts == 1:
+                self._note(call, met=self._committer.has_touched(done.proposal))
+            self._lane.ran(call, done.proposal, done.usage.bytes_written)
             return
         self._publication.when_published(done.ts, lambda: self._decide(call, done.ts))
 
     def killed(self, call: MutationCall, failure: Failure) -> None:
         """The function was ended by a limit or took its worker with it: that is its outcome, recorded like any other."""
         call.outcome, call.failure = None, failure
+        if call.chain is not None:
+            self._lane.left(call)
         if call.request is None:
             self._decide(call, self._committer.published_ts)
             return
         recorded = self._record_failure(call.request, failure)
         if isinstance(recorded, Proposal):
-            self._submit(recorded, call)
+            self._gate.enter(recorded, call)
         else:  # a resend of a call that must not run any more
             call.outcome, call.failure = recorded.outcome, recorded.failure
             self._decide(call, self._committer.published_ts)
 
+    def sent_back(self, call: MutationCall) -> None:
+        """A member of a chain has not run: its worker ended, or is held up."""
+        self._lane.sent_back(call)
+
+    def stuck(self, call: MutationCall) -> None:
+        """A member of a chain runs for long."""
+        self._lane.stuck(call)
+
+    def unchained(self, call: MutationCall) -> None:
+        """A member of a chain runs by itself from now on."""
+        self._lane.left(call)
+
     def committed(self, call: MutationCall, ts: int) -> Decision:
         """The committer published the call's proposal; the caller hands the decision on in the same step."""
+        if call.attempts == 1 and not call.ticket:
+            self._note(call, met=False)
         return Decision(ts, *self._result(call), committed=True)
 
     def refused(self, call: MutationCall, error: HeadwaterError) -> None:
         """The committer did not take the proposal: a conflict is rerun, anything else is the answer."""
         if error.code == "conflict" and call.attempts < self._limits.attempts_max:
             self._metrics.conflicts.inc()
+            if call.attempts == 1 and not call.ticket:
+                self._note(call, met=True)
             self._start(call)
             return
         call.outcome, call.failure = None, Failure(error.code, error.message)
@@ -314,7 +339,8 @@ class Mutations:
         outcome = decision.error.code if decision.error else "success"
         self._metrics.calls.labels("mutation", outcome).inc()
         self._metrics.mutation_seconds.observe(self._mono_s() - call.started_s)
-        self._release_exclusive(call)
+        if call.ticket:
+            self._lane.decided(call)
         queue = self.queue_of(call)
         if queue is not None:
             queue.running = None
@@ -351,25 +377,25 @@ class Mutations:
         call.attempts += 1
         self._running_since.pop(call, None)  # at the end again: the dict is in the order of its ts
         self._running_since[call] = self._committer.published_ts
-        if call.attempts > self._limits.exclusive_after and self._exclusive is None:
-            self._exclusive = call
-            self._later(self._limits.exclusive_s, lambda: self._release_exclusive(call))
-        self._runner.run_mutation(call)
-
-    def _submit(self, proposal: Proposal, call: MutationCall) -> None:
-        if self._exclusive is not None and self._exclusive is not call:
-            self._waiting_for_exclusive.append((proposal, call))
+        if call.attempts > 1 or self._meets_others(call):
+            self._lane.add(call)
         else:
-            self._committer.submit(proposal, call)
+            self._runner.run_mutation(call)
 
-    def _release_exclusive(self, call: MutationCall) -> None:
-        """Let the proposals go that waited for a call which had lost too often: it is decided, or had its time."""
-        if self._exclusive is not call:
-            return
-        self._exclusive = None
-        waiting, self._waiting_for_exclusive = self._waiting_for_exclusive, deque()
-        for proposal, other in waiting:
-            self._committer.submit(proposal, other)
+    def _meets_others(self, call: MutationCall) -> bool:
+        """Tell whether a call is expected to lose to a conflict."""
+        if not self._contention.expects(call.name):
+            return False
+        queue = self.queue_of(call)
+        return queue is None or queue.contention.expected()
+
+    def _note(self, call: MutationCall, *, met: bool) -> None:
+        """Learn from a call's first run."""
+        if self._contention.expects(call.name):
+            queue = self.queue_of(call)
+            if queue is not None:
+                queue.contention.note(met=met)
+        self._contention.note(call.name, met=met)
 
     def _decide(self, call: MutationCall, ts: int) -> None:
         decision = Decision(ts, *self._result(call))

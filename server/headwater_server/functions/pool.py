@@ -20,6 +20,7 @@ from headwater_protocol.errors import HeadwaterError, TransientError
 from headwater_server.functions.memory import private_bytes
 from headwater_server.functions.roster import Generation, Roster, Worker
 from headwater_server.functions.work import (
+    ChainWork,
     MutationReceiver,
     MutationWork,
     QueryWork,
@@ -29,6 +30,7 @@ from headwater_server.functions.work import (
 )
 from headwater_server.worker.messages import (
     CloseRound,
+    EndChain,
     Failure,
     MutationDone,
     OpenRound,
@@ -223,6 +225,36 @@ class WorkerPool:
         assert self._mutations is not None
         self._submit(MutationWork(call, self._mutations))
 
+    def chain_worker(self) -> int | None:
+        """Return the worker to run a chain in, None if none takes one now."""
+        worker = self._least_busy()
+        return worker.number if worker is not None else None
+
+    def run_chained(
+        self, worker: int, call: MutationCall, chain: int, settled: int, settled_ts: int, published_ts: int
+    ) -> float | None:
+        """Run a mutation as the next member of a chain.
+
+        Returns:
+            Its estimated cost in ms; None if the worker takes no more work: the chain is at its end.
+        """
+        assert self._mutations is not None
+        found = self._roster.workers.get(worker)
+        if found is None or not found.announced or found.doomed or found.stuck:
+            return None
+        work = ChainWork(call, self._mutations, chain, settled, settled_ts, published_ts)
+        return self._send(found, work)
+
+    def estimate_ms(self, name: str) -> float:
+        """Return what a call of a function is expected to cost."""
+        return self._cost_ms.get(name, _NEW_FUNCTION_MS)
+
+    def end_chain(self, worker: int, chain: int) -> None:
+        """Have a worker close a chain's snapshot."""
+        found = self._roster.workers.get(worker)
+        if found is not None:
+            found.link.send(EndChain(chain))
+
     def run_query(
         self,
         name: str,
@@ -303,7 +335,7 @@ class WorkerPool:
         worker.stuck = False
         if work is not None:
             if isinstance(message, WrongBundle):
-                self._again_after_pause(work)
+                self._again_after_pause(work.for_any_worker())
             else:
                 self._note_cost(work.name, message.usage.duration_us / 1000)
                 if worker.announced or work.movable:
@@ -364,8 +396,7 @@ class WorkerPool:
     def _submit(self, work: Work) -> None:
         """Send a call to a worker, or let it wait for one."""
         if not self._waiting:
-            estimate_ms = self._cost_ms.get(work.name, _NEW_FUNCTION_MS)
-            worker = self._choose(estimate_ms)
+            worker = self._choose(self.estimate_ms(work.name))
             if worker is not None:
                 self._send(worker, work)
                 return
@@ -391,14 +422,7 @@ class WorkerPool:
 
     def _choose(self, estimate_ms: float) -> Worker | None:
         """Return the worker with the least to do, None if even that one has enough."""
-        best: Worker | None = None
-        for worker in self._ready:
-            if (
-                (best is None or worker.backlog_ms < best.backlog_ms)
-                and not worker.stuck
-                and not worker.doomed
-            ):
-                best = worker
+        best = self._least_busy()
         if best is None or not best.in_flight:
             return best
         options = self._options
@@ -409,20 +433,33 @@ class WorkerPool:
             return None
         return best
 
-    def _send(self, worker: Worker, work: Work) -> None:
+    def _least_busy(self) -> Worker | None:
+        best: Worker | None = None
+        for worker in self._ready:
+            if (
+                (best is None or worker.backlog_ms < best.backlog_ms)
+                and not worker.stuck
+                and not worker.doomed
+            ):
+                best = worker
+        return best
+
+    def _send(self, worker: Worker, work: Work) -> float:
+        """Send a call; return its estimated cost in ms."""
         number = next(self._calls)
-        estimate_ms = self._cost_ms.get(work.name, _NEW_FUNCTION_MS)
+        estimate_ms = self.estimate_ms(work.name)
         worker.in_flight[number] = (work, estimate_ms)
         worker.backlog_ms += estimate_ms
         worker.link.send(work.message(number, self._next_us()))
         if self._timer is None:
             self._watch()
+        return estimate_ms
 
     def _fill(self) -> None:
         """Send waiting calls while workers take them."""
         waiting = self._waiting
         while waiting:
-            worker = self._choose(self._cost_ms.get(waiting[0].name, _NEW_FUNCTION_MS))
+            worker = self._choose(self.estimate_ms(waiting[0].name))
             if worker is None:
                 return
             self._send(worker, waiting.popleft())
@@ -434,7 +471,7 @@ class WorkerPool:
             work.killed(Failure("worker_died", f"{work.reruns} workers ended while the call waited in them"))
         elif self._closing:
             work.refused(TransientError("the server is stopping"))
-        else:
+        elif not work.take_back():
             self._waiting.appendleft(work)
 
     def _again_after_pause(self, work: Work) -> None:
@@ -502,13 +539,21 @@ class WorkerPool:
             self._move_away(worker, call)
 
     def _move_away(self, worker: Worker, running: int) -> None:
-        """Let calls run elsewhere that were sent to a worker behind one that turned out slow."""
-        moved = []
+        """Let calls run elsewhere that were sent to a worker behind one that turned out slow.
+
+        Those before it have run: their answers are on the way.
+        """
+        slow: Work | None = None
+        moved: list[Work] = []
         for number, (work, estimate_ms) in worker.in_flight.items():
-            if number != running and work is not None and work.movable:
+            if number == running:
+                slow = work
+            elif number > running and work is not None and work.movable:
                 worker.in_flight[number] = (None, estimate_ms)
                 moved.append(work)
-        self._waiting.extendleft(reversed(moved))
+        if slow is not None:
+            slow.stuck()
+        self._waiting.extendleft(work for work in reversed(moved) if not work.take_back())
         self._fill()
 
     def _look_at_memory(self, worker: Worker) -> None:

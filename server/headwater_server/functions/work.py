@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
+
 from headwater_server.worker.messages import Failure, MutationDone, QueryDone, RunMutation, RunQuery, Usage
 
 if TYPE_CHECKING:
@@ -26,6 +28,15 @@ class MutationReceiver(Protocol):
 
     def refused(self, call: MutationCall, error: HeadwaterError) -> None:
         """It was never run: there is no bundle, or too much to do."""
+
+    def sent_back(self, call: MutationCall) -> None:
+        """It is a chain's member and has not run, through no fault of its own: it goes back to the lane."""
+
+    def stuck(self, call: MutationCall) -> None:
+        """It is a chain's member that runs for long; those sent behind it come back."""
+
+    def unchained(self, call: MutationCall) -> None:
+        """It is no longer a chain's member and will run by itself: another bundle is active."""
 
 
 class RoundReceiver(Protocol):
@@ -77,6 +88,18 @@ class Work(ABC):
         """Tell that it was never run."""
         self.killed(Failure(error.code, error.message))
 
+    def take_back(self) -> bool:
+        """Take it back instead of having it run in another worker; False if it need not be taken back."""
+        return False
+
+    def stuck(self) -> None:
+        """Tell that it runs for long."""
+        return
+
+    def for_any_worker(self) -> Work:
+        """Return what to run when this met a snapshot with another active bundle."""
+        return self
+
 
 class MutationWork(Work):
     """A mutation."""
@@ -114,6 +137,61 @@ class MutationWork(Work):
     def refused(self, error: HeadwaterError) -> None:
         """Tell that it was never run."""
         self.receiver.refused(self.call, error)
+
+
+class ChainWork(MutationWork):
+    """A mutation as the next member of a chain, which one worker runs.
+
+    Attributes:
+        chain: Number of the chain.
+        settled: How many of its members are published.
+        settled_ts: As of the last of them.
+        published_ts: Published ts when it was sent.
+    """
+
+    __slots__ = ("chain", "published_ts", "settled", "settled_ts")
+
+    def __init__(
+        self,
+        call: MutationCall,
+        receiver: MutationReceiver,
+        chain: int,
+        settled: int,
+        settled_ts: int,
+        published_ts: int,
+    ) -> None:
+        super().__init__(call, receiver)
+        self.reruns = call.sent_back
+        self.chain = chain
+        self.settled = settled
+        self.settled_ts = settled_ts
+        self.published_ts = published_ts
+
+    def message(self, number: int, now_us: int) -> RunMutation:
+        """Return what to send to a worker."""
+        message = super().message(number, now_us)
+        return replace(
+            message,
+            chain=self.chain,
+            settled=self.settled,
+            settled_ts=self.settled_ts,
+            published_ts=self.published_ts,
+        )
+
+    def take_back(self) -> bool:
+        """Go back to the lane: another worker has not what the chain wrote."""
+        self.call.sent_back = self.reruns
+        self.receiver.sent_back(self.call)
+        return True
+
+    def stuck(self) -> None:
+        """Tell the lane, so that others need not wait for it."""
+        self.receiver.stuck(self.call)
+
+    def for_any_worker(self) -> Work:
+        """Leave the chain: the lane finds out by itself which bundle is active."""
+        self.receiver.unchained(self.call)
+        return MutationWork(self.call, self.receiver)
 
 
 class QueryWork(Work):

@@ -36,6 +36,32 @@ class Traffic(Collector):
         yield CounterMetricFamily("headwater_sent_bytes", question, value=self.bytes)
 
 
+class LaneMetrics:
+    """What became of mutations on documents that many write."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.chains = Counter(
+            "headwater_lane_chains",
+            "How many chains did the lane begin? Members per chain shows how well hot documents get on.",
+            registry=registry,
+        )
+        self.members = Counter(
+            "headwater_lane_members",
+            "How many calls ran in the lane, over the uncommitted writes of those before them?",
+            registry=registry,
+        )
+        self.reruns = Counter(
+            "headwater_lane_reruns",
+            "How many calls of the lane had to run again, since somebody outside came first or a worker ended?",
+            registry=registry,
+        )
+        self.gate_waits = Counter(
+            "headwater_gate_waits",
+            "How many proposals waited for calls of the lane that kept losing?",
+            registry=registry,
+        )
+
+
 class Metrics:
     """The daemon's metrics in a registry of their own, so that several daemons may share a test process."""
 
@@ -61,6 +87,7 @@ class Metrics:
             "How many proposals had to be rerun because others came first?",
             registry=registry,
         )
+        self.lane = LaneMetrics(registry)
         self.mutation_seconds = Histogram(
             "headwater_mutation_duration_seconds",
             "How long from a mutation's request to its answer?",

@@ -84,7 +84,7 @@ class RunQuery(_Message, frozen=True, tag=2):
 
 
 class RunMutation(_Message, frozen=True, tag=3):
-    """Run a mutation over a fresh snapshot.
+    """Run a mutation over a fresh snapshot, or as the next member of a chain over those before it.
 
     Attributes:
         call: Number of the call on this link.
@@ -94,6 +94,11 @@ class RunMutation(_Message, frozen=True, tag=3):
         request: What it is remembered by; None: it is not.
         now_us: The call's time, unless its snapshot is newer.
         internal: Whether internal functions may be called.
+        chain: Number of the chain; 0: of none. A new number begins a new chain.
+        settled: How many of the chain's members are published.
+        settled_ts: As of the last of them.
+        published_ts: For a member of a chain: the published ts when it was sent. Its client
+            may have seen that, though the chain's snapshot is older; 0 for others.
     """
 
     call: int
@@ -103,6 +108,10 @@ class RunMutation(_Message, frozen=True, tag=3):
     request: Request | None
     now_us: int
     internal: bool = False
+    chain: int = 0
+    settled: int = 0
+    settled_ts: int = 0
+    published_ts: int = 0
 
 
 class CloseRound(_Message, frozen=True, tag=4):
@@ -115,7 +124,13 @@ class Describe(_Message, frozen=True, tag=5):
     """Ask a fresh worker for the manifest of the bundle it loaded; answered by `Described`."""
 
 
-DaemonMessage = OpenRound | RunQuery | RunMutation | CloseRound | Describe
+class EndChain(_Message, frozen=True, tag=6):
+    """Close the chain's snapshot, if it is still open: all its members are decided."""
+
+    chain: int
+
+
+DaemonMessage = OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain
 
 # ---------------------------------------------------------------------------------- worker to daemon
 
@@ -194,7 +209,8 @@ class MutationDone(_Message, frozen=True, tag=20):
         outcome: Encoded result when it succeeded.
         failure: Why it failed. An application failure still has a proposal when the
             request is remembered: the row that records it.
-        proposal: What to commit; None when nothing is to be committed.
+        proposal: What to commit; None when nothing is to be committed. A member of a chain
+            always has one: what it read has to commit before it is answered.
         duplicate: The call was not run: `outcome` or `failure` is what is known of its request.
         usage: Cost.
         logs: Lines the function printed, `[level, text]`.

@@ -64,7 +64,7 @@ class RequestRow(msgspec.Struct, array_like=True, frozen=True):
         message: Error message.
         data: Encoded data of an application error.
         decided_us: Wall time of the call, 0 in a row from before it was kept.
-        begin_ts: Snapshot that the call saw: its first sender had seen no later ts.
+        begin_ts: Snapshot that the call saw, or a later ts: its first sender had seen no later one.
         forgotten_below: Highest number that the session's client said it needs no outcomes below.
     """
 
@@ -111,9 +111,17 @@ class RequestMemory:
         answer: What it is to be answered; None: it has to be run.
     """
 
-    def __init__(self, transaction: Transaction, request: Request) -> None:
+    def __init__(self, transaction: Transaction, request: Request, published_ts: int = 0) -> None:
+        """Look up what is known.
+
+        Args:
+            transaction: What the request is to run in.
+            request: The request.
+            published_ts: Newest ts that its client can have seen, if the snapshot may be older.
+        """
         self._transaction = transaction
         self._request = request
+        self._seen_ts = max(transaction.begin_ts, published_ts)
         self._forgotten_below = request.forget_below
         self.answer = self._recall()
 
@@ -127,7 +135,7 @@ class RequestMemory:
             failure.message if failure else "",
             failure.data if failure else None,
             transaction.now_us,
-            transaction.begin_ts,
+            self._seen_ts,
             self._forgotten_below,
         )
         transaction.put_row(REQUESTS, request.row, encode_request_row(row))

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import msgspec
 from headwater_protocol.errors import ERROR_CODES, Retry, StorageError, error_for
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, ActiveBundle, CatalogCache
+from headwater_storage.proposal import CommitTs
 from headwater_storage.stored import unpack_stored
 from headwater_storage.transaction import Transaction
 from msgspec.structs import replace
 
+from headwater_server.worker.chains import OpenChain
 from headwater_server.worker.messages import (
     CloseRound,
     DaemonMessage,
     Describe,
     Described,
+    EndChain,
     Failure,
     MutationDone,
     OpenRound,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from headwater_server.worker.link import WorkerEnd
     from headwater_server.worker.output import CallOutput
     from headwater_server.worker.progress import ProgressPage
+    from headwater_server.worker.request_row import Answer
 
 SLOW_NS = 300_000
 """Before a call that is likely to take longer, finished results are sent; a snapshot is shared for as long."""
@@ -133,6 +137,7 @@ class Server:
         self._rounds: dict[int, StoreSnapshot] = {}
         self._fresh: StoreSnapshot | None = None
         self._fresh_at_ns = 0
+        self._chain: OpenChain | None = None  # the newest; closed by `EndChain` or by the next one
         self._durations_ns: dict[str, int] = {}
 
     def serve(self) -> None:
@@ -158,6 +163,10 @@ class Server:
                 snapshot = self._rounds.pop(message.round, None)
                 if snapshot is not None:
                     snapshot.close()
+            case EndChain():
+                if self._chain is not None and self._chain.number == message.chain:
+                    self._chain.close()
+                    self._chain = None
             case Describe():
                 self._link.add(Described(self._bundle.manifest().to_json(), None))
 
@@ -197,6 +206,17 @@ class Server:
         else:
             snapshot.close()
         self._link.add(RoundOpened(number, snapshot.state.ts, current))
+
+    def _chain_of(self, message: RunMutation, now_ns: int) -> OpenChain | None:
+        """Return the chain that a mutation belongs to, moved on as far as is due."""
+        if not message.chain:
+            return None
+        if self._chain is None or self._chain.number != message.chain:
+            if self._chain is not None:
+                self._chain.close()
+            self._chain = OpenChain(message.chain, self._store, now_ns)
+        self._chain.move_on(message.settled, CommitTs(message.settled_ts), now_ns)
+        return self._chain
 
     def _transaction(self, snapshot: StoreSnapshot, now_us: int, *, writable: bool) -> Transaction | None:
         """Return a transaction, None when another bundle is active in the snapshot."""
@@ -280,21 +300,18 @@ class Server:
             self._link.add(replace(done, content=None, bounds=None, ids=None, failure=failure, logs=[]))
 
     def _run_mutation(self, message: RunMutation, started_ns: int) -> None:
-        snapshot = self._fresh_snapshot(started_ns)
+        chain = self._chain_of(message, started_ns)
+        snapshot = self._fresh_snapshot(started_ns) if chain is None else chain.snapshot
         transaction = self._transaction(snapshot, message.now_us, writable=True)
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
-        memory = RequestMemory(transaction, message.request) if message.request is not None else None
-        if memory is not None and memory.answer is not None:
-            usage = self._usage(message.name, started_ns, transaction)
-            known = memory.answer
-            self._link.add(
-                MutationDone(
-                    message.call, transaction.begin_ts, known.outcome, known.failure, None, True, usage
-                )
-            )
-            return
+        memory = None
+        if message.request is not None:
+            memory = RequestMemory(transaction, message.request, message.published_ts)
+            if memory.answer is not None:
+                self._answer_known(message, transaction, memory.answer, started_ns)
+                return
         self._guard.active = True
         outcome = self._bundle.call_mutation(
             message.name,
@@ -334,12 +351,32 @@ class Server:
                 transaction.begin_ts,
                 content,
                 failure,
-                proposal if proposal.writes else None,
+                proposal if proposal.writes or message.chain else None,
                 False,
                 usage,
                 logs,
             )
         )
+        if message.chain and self._chain is not None:
+            self._chain.add(proposal.writes)
+
+    def _answer_known(
+        self, message: RunMutation, transaction: Transaction, known: Answer, started_ns: int
+    ) -> None:
+        """Answer without having run the function."""
+        self._link.add(
+            MutationDone(
+                message.call,
+                transaction.begin_ts,
+                known.outcome,
+                known.failure,
+                transaction.proposal() if message.chain else None,
+                True,
+                self._usage(message.name, started_ns, transaction),
+            )
+        )
+        if message.chain and self._chain is not None:
+            self._chain.add([])
 
     def _checked(self, outcome: CallOutcome) -> tuple[Failure | None, bytes | None]:
         """Return how a call failed, or its encoded result."""

@@ -28,13 +28,25 @@ USAGE = Usage(5)
 
 
 class Runner:
-    """Keeps what it was asked to run. Loses nothing, runs nothing by itself."""
+    """Keeps what it was asked to run; has no worker for chains. Loses nothing, runs nothing by itself."""
 
     def __init__(self) -> None:
         self.started: list[MutationCall] = []
 
     def run_mutation(self, call: MutationCall) -> None:
         self.started.append(call)
+
+    def chain_worker(self) -> None:
+        return None
+
+    def run_chained(self, *_: object) -> None:
+        return None
+
+    def end_chain(self, worker: int, chain: int) -> None:
+        raise AssertionError("there is none")
+
+    def estimate_ms(self, name: str) -> float:
+        return 1.0
 
 
 class Committer:
@@ -44,8 +56,14 @@ class Committer:
         self.published_ts = 10
         self.submitted: list[tuple[Proposal, Any]] = []
 
-    def submit(self, proposal: Proposal, owner: object) -> None:
+    def submit(self, proposal: Proposal, owner: object, chain: object = None) -> None:
         self.submitted.append((proposal, owner))
+
+    def has_touched(self, proposal: Proposal) -> bool:
+        return False
+
+    def end_chain(self, chain: object) -> None:
+        raise AssertionError("there is none")
 
 
 class Publication:
@@ -162,36 +180,6 @@ def test_conflicts_without_end_become_an_answer() -> None:
     assert (number, decision.error.code if decision.error else "") == (1, "conflict")
 
 
-def test_a_call_that_lost_often_goes_before_the_proposals_of_others() -> None:
-    world = World(exclusive_after=2)
-    other = world.mutations.attach(b"o" * 16, Receiver())
-    world.request(1)
-    world.request(1, other)
-    loser, winner = world.runner.started
-    for _ in range(2):
-        world.mutations.refused(loser, TransientError(code="conflict"))
-    world.ran(winner, proposal=PROPOSAL)
-    assert not world.committer.submitted
-    world.ran(loser, proposal=PROPOSAL)
-    assert [owner for _, owner in world.committer.submitted] == [loser]
-    world.commit(loser)
-    assert [owner for _, owner in world.committer.submitted] == [loser, winner]
-
-
-def test_nobody_waits_longer_than_its_time_for_a_call_that_lost() -> None:
-    world = World(exclusive_after=1)
-    other = world.mutations.attach(b"o" * 16, Receiver())
-    world.request(1)
-    world.request(1, other)
-    loser, winner = world.runner.started
-    world.mutations.refused(loser, TransientError(code="conflict"))
-    world.ran(winner, proposal=PROPOSAL)
-    assert not world.committer.submitted
-    (timer,) = world.timers
-    timer()
-    assert [owner for _, owner in world.committer.submitted] == [winner]
-
-
 def test_an_answer_waits_until_the_snapshot_it_saw_is_published() -> None:
     world = World()
     world.request(1)
@@ -252,6 +240,21 @@ def test_too_many_bytes_waiting_are_refused_and_room_comes_back() -> None:
     assert [world.request(number) for number in range(4)] == ["", "", "", "overloaded"]
     world.ran(world.runner.started[0])
     assert world.request(4) == ""
+
+
+def test_calls_that_lose_while_no_worker_takes_a_chain_need_no_deep_stack() -> None:
+    world = World()
+    for number in range(2000):
+        world.request(1, world.mutations.attach(number.to_bytes(16, "big"), Receiver()))
+    losers = list(world.runner.started)
+
+    def refuse(call: MutationCall) -> None:
+        world.mutations.refused(call, TransientError(code="no_bundle"))
+
+    world.runner.run_mutation = refuse  # type: ignore[method-assign]
+    for call in losers:
+        world.mutations.refused(call, TransientError(code="conflict"))
+    assert world.mutations.running == 0
 
 
 def test_the_window_reaches_back_to_the_oldest_running_call() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import lmdb
 import pytest
 from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
+from headwater_storage.chain import Chain
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
 from headwater_storage.keys import document_key
 from headwater_storage.log import Head
@@ -246,6 +247,122 @@ async def test_an_append_that_is_repeated_commits_once(fault: AppendFault) -> No
     world.committer.submit(proposal(1, "a"), "again")
     assert await world.drain() == [(2, ["again"])]
     assert world.log.head.number == 3
+
+
+async def test_members_of_a_chain_may_have_read_what_those_before_them_write() -> None:
+    world = World()
+    chain = Chain()
+    for owner in "abc":
+        world.committer.submit(proposal(0, "hot"), owner, chain)
+    assert await world.drain() == [(3, ["a", "b", "c"])]
+    assert (chain.settled, chain.settled_ts) == (3, 3)
+    world.committer.submit(proposal(0, "hot"), "d", chain)
+    assert await world.drain() == [(4, ["d"])]
+
+
+async def test_a_member_that_missed_what_somebody_else_wrote_falls_and_those_that_read_from_it() -> None:
+    world = World()
+    world.committer.submit(proposal(0, "a"), "outsider")
+    chain = Chain()
+    world.committer.submit(proposal(0, "x"), "before", chain)
+    world.committer.submit(proposal(0, "y", reads=("a",)), "missed it", chain)
+    world.committer.submit(proposal(0, "z", reads=("y",)), "read from it", chain)
+    world.committer.submit(proposal(0, "u", reads=("z",)), "read from that", chain)
+    world.committer.submit(proposal(0, "v", reads=("x",)), "did not", chain)
+    rejected = [(owner, "conflict") for owner in ("missed it", "read from it", "read from that")]
+    assert await world.drain() == [(3, ["outsider", "before", "did not"]), *rejected]
+    assert chain.failed
+    assert chain.settled == 0, "what the worker counts is no longer what is committed"
+
+
+async def test_others_count_in_every_batch_since_the_chain_began_and_from_where_it_moved_on() -> None:
+    world = World()
+    chain = Chain()
+    world.committer.submit(proposal(0, "hot"), "a", chain)
+    await world.drain()
+    world.committer.submit(proposal(1, "cold"), "outsider")
+    await world.drain()
+    world.window.trim(CommitTs(2))  # nobody else needs to look back so far
+    world.committer.submit(proposal(0, "hot"), "b", chain)
+    assert await world.drain() == [(3, ["b"])]
+    world.committer.submit(proposal(2, "hot", reads=("cold",)), "moved on", chain)
+    assert await world.drain() == [(4, ["moved on"])]
+    world.committer.submit(proposal(0, "hot", reads=("cold",)), "had not", chain)
+    assert await world.drain() == [("had not", "conflict")]
+
+
+async def test_an_outsider_between_two_members_of_one_batch_counts() -> None:
+    world = World()
+    chain = Chain()
+    world.committer.submit(proposal(0, "x"), "a", chain)
+    world.committer.submit(proposal(0, "hot"), "outsider")
+    world.committer.submit(proposal(0, "x", reads=("hot",)), "b", chain)
+    assert await world.drain() == [(2, ["a", "outsider"]), ("b", "conflict")]
+
+
+async def test_two_chains_are_strangers_to_each_other() -> None:
+    world = World()
+    first, second = Chain(), Chain()
+    world.committer.submit(proposal(0, "a"), "first", first)
+    world.committer.submit(proposal(0, "b"), "second", second)
+    world.committer.submit(proposal(0, "c", reads=("b",)), "first again", first)
+    world.committer.submit(proposal(0, "d", reads=("b",)), "second again", second)
+    assert await world.drain() == [(3, ["first", "second", "second again"]), ("first again", "conflict")]
+
+
+async def test_a_member_without_writes_commits_after_those_it_read_or_falls_with_them() -> None:
+    world = World()
+    chain = Chain()
+    world.committer.submit(proposal(0, "hot"), "writer", chain)
+    world.committer.submit(proposal(0, reads=("hot",)), "reader", chain)
+    assert world.events == []
+    assert await world.drain() == [(2, ["writer", "reader"])]
+    world.committer.submit(proposal(0, "other"), "outsider")
+    world.committer.submit(proposal(0, "hot", reads=("other",)), "writer", chain)
+    world.committer.submit(proposal(0, reads=("hot",)), "reader", chain)
+    assert await world.drain() == [(3, ["outsider"]), ("writer", "conflict"), ("reader", "conflict")]
+
+
+async def test_a_member_refused_for_its_size_takes_those_with_it_that_read_it() -> None:
+    world = World(transaction_bytes_max=100)
+    chain = Chain()
+    world.committer.submit(proposal(0, "hot", size=200), "large", chain)
+    world.committer.submit(proposal(0, "hot"), "next", chain)
+    assert await world.drain() == [("large", "too_many_bytes"), ("next", "conflict")]
+
+
+async def test_when_the_log_refuses_a_batch_no_later_member_of_its_chains_stands() -> None:
+    world = World(batch_count_max=2)
+    world.log.fault = AppendFault.DISK_FULL
+    chain = Chain()
+    for owner in "abcdefg":  # two in the batch that is refused, two in the one behind it, three wait
+        world.committer.submit(proposal(0, "hot"), owner, chain)
+    world.committer.submit(proposal(0, "cold"), "outsider")
+    heard = await world.drain()
+    assert {entry for entry in heard if entry[0] in ("a", "b")} == {("a", "disk_full"), ("b", "disk_full")}
+    assert {entry for entry in heard if entry[1] == "conflict"} == {(owner, "conflict") for owner in "cdefg"}
+    assert [entry for entry in heard if isinstance(entry[0], int)] == [(1, ["outsider"])]
+    assert chain.broken
+
+
+async def test_when_the_disk_is_full_nothing_of_the_chain_commits() -> None:
+    world = World(batch_count_max=2, free_bytes_min=1 << 62)
+    chain = Chain()
+    for owner in "abc":
+        world.committer.submit(proposal(0, "hot"), owner, chain)
+    assert set(await world.drain()) == {("a", "disk_full"), ("b", "disk_full"), ("c", "conflict")}
+
+
+async def test_a_chain_that_is_ended_costs_nothing_any_more() -> None:
+    world = World()
+    chain = Chain()
+    world.committer.submit(proposal(0, "hot"), "a", chain)
+    await world.drain()
+    world.committer.end_chain(chain)
+    world.committer.end_chain(chain)
+    world.committer.submit(proposal(1, "hot"), "b")
+    await world.drain()
+    assert chain.stands(proposal(0, "hot")), "it is told of nothing"
 
 
 async def test_after_closing_nothing_is_taken() -> None:
