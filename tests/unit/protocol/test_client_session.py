@@ -470,3 +470,30 @@ def test_misuse_is_a_fault_of_our_own() -> None:
         client.connect()
     with pytest.raises(HeadwaterError):
         client.receive(b"")
+
+
+def test_a_mutation_tells_what_the_server_may_forget() -> None:
+    client = opened()
+    numbers = [client.mutate("a:m", ARGUMENTS) for _ in range(3)]
+    assert [m.forget_below for m in sent(client) if isinstance(m, Mutation)] == [numbers[0]] * 3
+    tell(client, MutationAnswer(numbers[1], 105, b"\xc0", None))  # held until a transition covers it
+    client.mutate("a:m", ARGUMENTS)
+    tell(client, MutationAnswer(numbers[0], 1, None, REFUSED))
+    client.mutate("a:m", ARGUMENTS)
+    client.abandon(numbers[2])
+    last = client.mutate("a:m", ARGUMENTS)
+    below = [m.forget_below for m in sent(client) if isinstance(m, Mutation)]
+    assert below == [numbers[0], numbers[2], last - 2]
+
+
+def test_a_resend_tells_what_the_session_had_seen_when_it_was_first_sent() -> None:
+    client = opened()
+    first = client.mutate("a:m", ARGUMENTS)
+    move(client, 150)
+    second = client.mutate("a:m", ARGUMENTS)
+    assert [m.sent_ts for m in sent(client) if isinstance(m, Mutation)] == [100, 150]
+    client.disconnected()
+    third = client.mutate("a:m", ARGUMENTS)
+    open_it(client, ts=200)
+    again = [(m.request, m.sent_ts) for m in sent(client) if isinstance(m, Mutation)]
+    assert again == [(first, 100), (second, 150), (third, 200)]
