@@ -180,6 +180,16 @@ class RunningDaemon:
             process.wait()
             raise AssertionError(f"SIGTERM did not end the daemon:\n{self.log_text()}") from None
 
+    def wait_end(self) -> int:
+        """Wait until it ends by itself and return its exit code."""
+        process = self._take()
+        try:
+            return process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the daemon did not end:\n{self.log_text()}") from None
+
     def end(self) -> None:
         """End whatever still runs, and fail if a process outlives its daemon."""
         if self.process is not None:
