@@ -394,10 +394,30 @@ class Settings(BaseSettings):
             le=1024 * MIB,
         ),
     ] = 16 * MIB
+    log_keep_bytes: Annotated[
+        int,
+        about(
+            "Log that is kept beyond what a start needs; the oldest segments go first",
+            why="With more, `doctor` can check and repair more from it. What is deleted stays in it until it goes.",
+            unit="bytes",
+            ge=0,
+            le=1024 * 1024 * MIB,
+        ),
+    ] = 64 * MIB
+    log_keep_hours: Annotated[
+        float,
+        about(
+            "Time after which such log goes even if there is room for it; 0 for no limit",
+            why="Set it where deleted documents must be gone from the disk after some time.",
+            unit="hours",
+            ge=0,
+            le=100_000,
+        ),
+    ] = 0.0
     checkpoint_log_bytes: Annotated[
         int,
         about(
-            "Log written since the last checkpoint that makes the next one due",
+            "Log written since the last checkpoint that makes the next one due; at twice as much commits wait for it",
             why="Less log is less to replay at a start, and more writing in the long run.",
             unit="bytes",
             ge=MIB,
@@ -407,7 +427,8 @@ class Settings(BaseSettings):
     checkpoint_growth_bytes: Annotated[
         int,
         about(
-            "Growth of the store's file since the last checkpoint that makes the next one due",
+            "Growth of the store's file since the last checkpoint that makes the next one due; at twice as much"
+            " commits wait for it",
             why="Pages are reused only after a checkpoint: this bounds the file's size.",
             unit="bytes",
             ge=16 * MIB,

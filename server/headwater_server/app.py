@@ -246,7 +246,11 @@ def open_engine(settings: Settings, environment: Environment) -> Engine:
     options = EngineOptions(
         storage=StorageOptions(
             durability=settings.durability,
-            log=FileLogOptions(segment_bytes=settings.log_segment_bytes),
+            log=FileLogOptions(
+                segment_bytes=settings.log_segment_bytes,
+                keep_bytes=settings.log_keep_bytes,
+                keep_s=settings.log_keep_hours * 3600,
+            ),
             checkpoint=CheckpointOptions(
                 log_bytes=settings.checkpoint_log_bytes,
                 growth_bytes=settings.checkpoint_growth_bytes,

@@ -15,7 +15,7 @@ from headwater_storage.catalog import CatalogCache, decode_table, is_catalog_key
 from headwater_storage.indexes import EntryMaker
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import AppliedBatch, State
-from headwater_storage.stored import unpack_stored
+from headwater_storage.stored import document_in, unpack_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -125,14 +125,18 @@ def backfill_entries(backfill: Backfill, store: ReadableStore, catalog: Catalog)
 def _derive_entries(
     changes: Changes, handle: TableHandle, key: bytes, value: bytes | None, store: ReadableStore
 ) -> None:
-    suffix = key[4:]
+    entries_of, suffix = handle.maker.entries, key[4:]
     before = changes.documents[key] if key in changes.documents else store.get_document(key)
-    old = handle.maker.entries(unpack_stored(before, key)[1], suffix)[0] if before is not None else []
+    old = entries_of(unpack_stored(before, key)[1], suffix)[0] if before is not None else []
     new: list[bytes] = []
     overflow: dict[bytes, bytes] = {}
     if value is not None:
-        new, overflow = handle.maker.entries(unpack_stored(value, key)[1], suffix)
-    _move(changes.entries, old, new, overflow)
+        new, overflow = entries_of(document_in(value), suffix)
+    if old or overflow:
+        _move(changes.entries, old, new, overflow)
+    else:
+        for entry in new:
+            changes.entries[entry] = b""
 
 
 def _move(

@@ -120,13 +120,19 @@ def restore_metas(files: FileSystem, store_folder: Path, metas: bytes) -> None:
     files.remove(store_folder / LOCK_FILE)
 
 
+WAIT_FACTOR = 2
+"""At this many times what makes a checkpoint due, commits wait until it is finished."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointOptions:
     """When a checkpoint is due.
 
     Attributes:
-        log_bytes: Log appended since the last one.
-        growth_bytes: Growth of LMDB's file since the last one.
+        log_bytes: Log appended since the last one. `WAIT_FACTOR` times as much bounds what a start
+            replays.
+        growth_bytes: Growth of LMDB's file since the last one. `WAIT_FACTOR` times as much bounds how
+            far it grows while no checkpoint succeeds.
         interval_s: Time since the last one, if anything was written.
     """
 
@@ -193,6 +199,8 @@ class Checkpointer:
         self._pin = pin
         self._log_bytes = 0  # what was replayed is log behind the pin as well
         self._used_bytes = store.used_bytes()
+        self._saved_log_bytes = self._log_bytes  # the two as of the last checkpoint that was finished
+        self._saved_used_bytes = self._used_bytes
         self._time_mono = environment.clock.mono_s()
         self._pending: PendingCheckpoint | None = None  # from `begin` to `finish` or `abandon`
         self._saving: Future[None] | None = None  # set by `run` while `save` is in a thread
@@ -214,6 +222,14 @@ class Checkpointer:
             written >= options.log_bytes
             or self._environment.clock.mono_s() - self._time_mono >= options.interval_s
             or self._store.used_bytes() - self._used_bytes >= options.growth_bytes
+        )
+
+    def is_behind(self) -> bool:
+        """Tell whether commits have to wait for a checkpoint. Cheap."""
+        options = self._options
+        return (
+            self._log.appended_bytes - self._saved_log_bytes >= WAIT_FACTOR * options.log_bytes
+            or self._store.used_bytes() - self._saved_used_bytes >= WAIT_FACTOR * options.growth_bytes
         )
 
     def begin(self, *, clean: bool = False) -> PendingCheckpoint:
@@ -262,11 +278,15 @@ class Checkpointer:
             raise RuntimeError("this checkpoint is not under way")
         old, self._pin = self._pin, pending.pin
         self._pending = None
-        self._log_bytes = pending.log_bytes
-        self._used_bytes = pending.used_bytes
+        self._log_bytes = self._saved_log_bytes = pending.log_bytes
+        self._used_bytes = self._saved_used_bytes = pending.used_bytes
         self._time_mono = self._environment.clock.mono_s()
         old.close()
         self._log.trim(pending.content.state.record_number)
+
+    def trim_log(self) -> None:
+        """Let log go that has become too old since the last checkpoint."""
+        self._log.trim(self._pin.state.record_number)
 
     def abandon(self, pending: PendingCheckpoint) -> None:
         """Give up a checkpoint that was not saved: the old pin stays; the next is due an interval later."""

@@ -42,7 +42,7 @@ from headwater_storage.store import State
 from headwater_storage.window import PendingKeys, conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from headwater_storage.apply import Changes
     from headwater_storage.chain import Chain
@@ -68,6 +68,7 @@ class CommitterOptions:
         waiting_max: Proposals that may wait behind a full batch; more are refused.
         free_bytes_min: Space that has to be left on the disk after an append: the store needs
             some to apply what is in the log.
+        wait_poll_s: Pause before it is asked again whether commits must wait for a checkpoint.
         retry_s: Pause before a durable batch is applied again after the store had no room.
     """
 
@@ -76,6 +77,7 @@ class CommitterOptions:
     transaction_bytes_max: int = 16 << 20
     waiting_max: int = 20_000
     free_bytes_min: int = 64 << 20
+    wait_poll_s: float = 0.01
     retry_s: float = 0.5
 
 
@@ -171,8 +173,23 @@ class Committer:
         options: CommitterOptions,
         listener: Listener,
         timeline: Timeline,
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Go on where the store is.
+
+        Args:
+            store: What batches are applied to.
+            log: Claimed, and ending where the store is.
+            window: Gets the conflict keys of each batch.
+            environment: Files and threads.
+            options: Bounds.
+            listener: See the attribute.
+            timeline: Times of batches.
+            is_behind: Tells whether batches must wait for a checkpoint, so that what a start replays
+                stays bounded.
+        """
         self.listener = listener
+        self._is_behind = is_behind
         self._timeline = timeline
         with store.snapshot() as snapshot:
             self._state = snapshot.state
@@ -258,6 +275,12 @@ class Committer:
             if flying is not None and self._open.backfill is not None:
                 await self._finish(flying)  # a backfill derives its entries from what is applied
                 flying = None
+            if self._open.commits and self._must_wait() and not self._closing:
+                if flying is not None:
+                    await self._finish(flying)
+                    flying = None
+                await asyncio.sleep(self._options.wait_poll_s)
+                continue
             following = self._seal() if self._open.commits else None
             if flying is not None:
                 await self._finish(flying)
@@ -345,17 +368,29 @@ class Committer:
 
     # -------------------------------------------------------------------------------- log and store
 
+    def _must_wait(self) -> bool:
+        """Tell whether the open batch has to wait for a checkpoint; one that has no room waits for nothing."""
+        return self._is_behind() and not self._refused_for_room()
+
+    def _refused_for_room(self) -> bool:
+        """Refuse the open batch if the disk has no room for it."""
+        batch = self._open
+        free, kept = self._environment.files.free_bytes(self._store.path), self._options.free_bytes_min
+        if free >= kept + batch.size:
+            return False
+        for submitted in batch.commits:
+            if submitted.chain is not None:
+                submitted.chain.break_off()
+        self._open_next()
+        error = no_room(self._store.path, f"writes: {free} bytes are left, {kept} are kept in reserve")
+        self._refuse([submitted.owner for submitted in batch.commits], batch.losers, error)
+        return True
+
     def _seal(self) -> _SealedBatch | None:
         """Close the open batch and begin to append it; None if it was refused for want of space."""
         batch = self._open
-        free, kept = self._environment.files.free_bytes(self._store.path), self._options.free_bytes_min
         members = Counter(submitted.chain for submitted in batch.commits if submitted.chain is not None)
-        if free < kept + batch.size:
-            for chain in members:
-                chain.break_off()
-            self._open_next()
-            error = no_room(self._store.path, f"writes: {free} bytes are left, {kept} are kept in reserve")
-            self._refuse([submitted.owner for submitted in batch.commits], batch.losers, error)
+        if self._refused_for_room():
             return None
         keys = batch.pending.keys
         derived: dict[bytes, bytes | None] = {}

@@ -123,6 +123,7 @@ class Engine:
             options.committer,
             self,
             self._timeline,
+            recovered.checkpointer.is_behind,
         )
         self.watch_oldest(self._committer.waiting_since)
 
@@ -357,6 +358,7 @@ class Engine:
         checkpointer = self._recovered.checkpointer
         while not await self._stopped_within(self._options.checkpoint_poll_s):
             if not checkpointer.due():
+                checkpointer.trim_log()
                 continue
             try:
                 await checkpointer.run()

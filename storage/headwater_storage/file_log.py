@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from headwater_protocol.errors import StorageError
 
 from headwater_storage.disk_errors import disk_error, is_no_room
-from headwater_storage.environment import write_file_durably
+from headwater_storage.environment import read_part, write_file_durably
 from headwater_storage.log import (
     EMPTY_HEAD,
     Appended,
@@ -37,6 +37,7 @@ from headwater_storage.log_format import (
     SECTOR_BYTES,
     encode_record,
     encode_segment_header,
+    first_wall_us,
 )
 from headwater_storage.proposal import CommitTs
 from headwater_storage.retention import SegmentExtent, removable
@@ -75,11 +76,13 @@ class FileLogOptions:
         first_segment_bytes: Size of the one that each opening begins: small, as it is
             written before the daemon is ready.
         keep_bytes: How much log to keep beyond what recovery needs.
+        keep_s: How long to keep such log; 0 for no limit.
     """
 
     segment_bytes: int = SEGMENT_BYTES
     first_segment_bytes: int = FIRST_SEGMENT_BYTES
     keep_bytes: int = KEEP_BYTES
+    keep_s: float = 0.0
 
 
 class FileLog:
@@ -114,6 +117,8 @@ class FileLog:
         self._offset = 0
         self._failed = False  # set by an append that ended otherwise than it should, for good
         self._closed = False
+        self._opened_us = 0  # wall time of the claim, and the monotonic time then
+        self._opened_mono_s = environment.clock.mono_s()
         self._preparing: Future[None] | None = None
 
     @classmethod
@@ -193,7 +198,11 @@ class FileLog:
             self._make_durable(path)
         if found:
             found[-1:] = self._copy_tail(*found[-1], known_number)
-        self._segments = [Segment(path, base, self._size_of(path)) for base, path in found]
+        self._segments = [self._found(base, path) for base, path in found]
+
+    def _found(self, base_number: int, path: Path) -> Segment:
+        began_us = first_wall_us(read_part(self._files, path, 0, 2 * SECTOR_BYTES))
+        return Segment(path, base_number, self._size_of(path), began_us=began_us)
 
     def _make_durable(self, path: Path) -> None:
         descriptor = self._files.open(path, os.O_RDWR)
@@ -255,6 +264,7 @@ class FileLog:
             transactions=(),
         )
         self._incarnation = incarnation
+        self._opened_us, self._opened_mono_s = wall_us, self._environment.clock.mono_s()
         self._start_segment(len(encoded.data), self._options.first_segment_bytes)
         outcome = self._append(encoded)
         if not isinstance(outcome, Appended):
@@ -425,7 +435,7 @@ class FileLog:
         self._descriptor, self._offset = descriptor, SECTOR_BYTES
         with self._changed:
             others = [segment for segment in self._segments if segment.base_number != base]
-            self._segments = [*others, Segment(path, base, size, SECTOR_BYTES)]
+            self._segments = [*others, Segment(path, base, size, SECTOR_BYTES, self._now_us())]
 
     def read(self, from_number: int) -> Iterator[Record]:
         """Iterate the records from a number up to the head as of the call."""
@@ -447,6 +457,10 @@ class FileLog:
                 return
             yield from cursor.records(segments, last_number)
 
+    def _now_us(self) -> int:
+        """Return the log's time, which no wall clock moves once the log is claimed."""
+        return self._opened_us + int((self._environment.clock.mono_s() - self._opened_mono_s) * 1_000_000)
+
     def trim(self, up_to_number: int) -> None:
         """Allow records up to this number to go; what is kept beyond is an option.
 
@@ -455,8 +469,9 @@ class FileLog:
         """
         with self._changed:
             segments = self._segments
-        extents = [SegmentExtent(segment.base_number, segment.size) for segment in segments]
-        gone = set(removable(extents, up_to_number, self._options.keep_bytes))
+        extents = [SegmentExtent(segment.base_number, segment.size, segment.began_us) for segment in segments]
+        keep_us = int(self._options.keep_s * 1_000_000)
+        gone = set(removable(extents, up_to_number, self._options.keep_bytes, self._now_us(), keep_us))
         if not gone:
             return
         try:

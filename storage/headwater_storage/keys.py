@@ -73,10 +73,11 @@ def encode_fields(values: Sequence[Any]) -> bytes:
         ValueError: A naive datetime, text that is not valid Unicode or an integer beyond 64 bits.
         TypeError: A value that has no place in the order.
     """
-    return b"".join([_encode(value) for value in values])
+    return b"".join([encode_field(value) for value in values])
 
 
-def _encode(value: Any) -> bytes:
+def encode_field(value: Any) -> bytes:
+    """Return the encoding of one field; see `encode_fields`."""
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
         return encoder(value)
@@ -94,7 +95,10 @@ def _escaped(raw: bytes) -> bytes:
 
 
 def _encode_text(value: str) -> bytes:
-    return _TAG_TEXT + _escaped(value.encode())
+    raw = value.encode()
+    if b"\x00" in raw or b"\x01" in raw:
+        return _TAG_TEXT + _escaped(raw)
+    return b"%b%b\x00" % (_TAG_TEXT, raw)
 
 
 def _encode_bytes(value: bytes | bytearray | memoryview) -> bytes:
@@ -102,6 +106,8 @@ def _encode_bytes(value: bytes | bytearray | memoryview) -> bytes:
 
 
 def _encode_int(value: int) -> bytes:
+    if 0 < value < _EXACT_MAX:
+        return _TAG_NUMBER + _pack_double(-value)  # as `_ordered` does
     if -_EXACT_MAX < value < _EXACT_MAX:
         return _TAG_NUMBER + _ordered(float(value))
     if not -(1 << 63) <= value < 1 << 64:
@@ -141,13 +147,13 @@ def _encode_datetime(value: datetime) -> bytes:
 
 
 def _encode_list(value: Sequence[Any]) -> bytes:
-    return _TAG_LIST + b"".join([_encode(item) for item in value]) + _END
+    return _TAG_LIST + b"".join([encode_field(item) for item in value]) + _END
 
 
 def _encode_dict(value: dict[str, Any]) -> bytes:
     parts = [_TAG_DICT]
     for name in sorted(value):
-        parts += (_encode_text(name), _encode(value[name]))
+        parts += (_encode_text(name), encode_field(value[name]))
     parts.append(_END)
     return b"".join(parts)
 
@@ -249,6 +255,11 @@ def document_key(table_number: int, suffix: bytes) -> bytes:
 def document_parts(key: bytes) -> tuple[int, bytes]:
     """Return table number and suffix of a document key."""
     return int.from_bytes(key[:NUMBER_BYTES], "big"), key[NUMBER_BYTES:]
+
+
+def index_prefix(index_number: int) -> bytes:
+    """Return what all entry keys of an index begin with."""
+    return _pack_number(INDEX_BIT | index_number)
 
 
 def entry_key(index_number: int, fields: bytes, suffix: bytes) -> tuple[bytes, bytes]:

@@ -252,13 +252,16 @@ def _write(transaction: Any, database: Any, changes: Mapping[bytes, bytes | None
     if not changes:
         return
     delete: Callable[..., bool] = transaction.delete
-    puts = []
-    for key in sorted(changes):
-        value = changes[key]
-        if value is None:
-            delete(key, db=database)
-        else:
-            puts.append((key, value))
+    keys = sorted(changes)
+    puts = [
+        (key, value)
+        for key, value in zip(keys, map(changes.__getitem__, keys), strict=True)
+        if value is not None
+    ]
+    if len(puts) < len(keys):
+        for key in keys:
+            if changes[key] is None:
+                delete(key, db=database)
     if puts:
         with transaction.cursor(database) as cursor:
             cursor.putmulti(puts)

@@ -188,6 +188,16 @@ def _header_at(data: bytes, offset: int) -> _RecordHeader | None:
     return _RecordHeader(digest_of(raw), *fields)
 
 
+def first_wall_us(start: bytes) -> int:
+    """Return the wall time of the first record of a segment, 0 if there is none.
+
+    Args:
+        start: Its first two sectors.
+    """
+    header = _header_at(start, SECTOR_BYTES)
+    return 0 if header is None else header.wall_us
+
+
 def decode_record(data: bytes, offset: int, log_id: bytes, previous: Head) -> tuple[Record, int] | None:
     """Return the record that follows `previous` at an offset, and where the next one begins.
 

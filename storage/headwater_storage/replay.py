@@ -39,6 +39,7 @@ class GroupedStore:
         self._store = store
         self._group_bytes = group_bytes
         self._below = store.snapshot()
+        self._document_below = self._below.get_document
         self._pending = AppliedBatch()
         self._pending_bytes = 0
         self.state = self._below.state
@@ -67,6 +68,7 @@ class GroupedStore:
         self._flushed = self.state
         self._pending, self._pending_bytes = AppliedBatch(), 0
         self._below = self._store.snapshot()
+        self._document_below = self._below.get_document
 
     def close(self) -> None:
         """Give up what was not flushed."""
@@ -75,7 +77,7 @@ class GroupedStore:
     def get_document(self, key: bytes) -> bytes | None:
         """Return a stored value of the newest state."""
         pending = self._pending.documents
-        return pending[key] if key in pending else self._below.get_document(key)
+        return pending[key] if key in pending else self._document_below(key)
 
     def get_entry(self, key: bytes) -> bytes | None:
         """Return an index entry's value of the newest state."""
@@ -91,9 +93,8 @@ class GroupedStore:
 def _size_of(changes: AppliedBatch) -> int:
     return sum(
         [
-            len(key) + (0 if value is None else len(value))
+            sum(map(len, part)) + sum(map(len, filter(None, part.values())))
             for part in (changes.documents, changes.entries)
-            for key, value in part.items()
         ]
     )
 

@@ -208,12 +208,14 @@ class Segment:
         size: Its bytes on disk.
         end: Offset behind its last durable record; None for a segment that was found at the
             start, where the next one's base number says which record is its last.
+        began_us: Log time when it was begun; see `retention`.
     """
 
     path: Path
     base_number: int
     size: int
     end: int | None = None
+    began_us: int = 0
 
 
 class LogCursor:

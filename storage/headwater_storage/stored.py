@@ -34,6 +34,11 @@ def pack_stored(shape: int, document: bytes, key: bytes) -> bytes:
     return _pack_number(crc32(document, crc32(key, crc32(field)))) + field + document
 
 
+def document_in(value: bytes) -> bytes:
+    """Return the encoded document of a stored value whose bytes were verified otherwise: a log record's."""
+    return value[STORED_HEADER_BYTES:]
+
+
 def unpack_stored(value: bytes, key: bytes) -> tuple[int, bytes]:
     """Return shape number and encoded document of a stored value.
 

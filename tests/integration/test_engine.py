@@ -20,6 +20,7 @@ from headwater_protocol.errors import (
 from headwater_storage import deployment
 from headwater_storage.catalog import REQUESTS, TABLES
 from headwater_storage.check import check, digest, reaches_back
+from headwater_storage.checkpoint import Checkpointer, CheckpointOptions, PendingCheckpoint
 from headwater_storage.committer import CommitterOptions, PublishedBatch
 from headwater_storage.engine import Engine, EngineOptions
 from headwater_storage.environment import Environment, real_environment
@@ -29,6 +30,7 @@ from headwater_storage.log import AppendOutcome, Conflict, Unknown
 from headwater_storage.proposal import Proposal
 from headwater_storage.recovery import StorageOptions
 from support.memory_store import decode, encode, insert
+from support.storage_world import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +196,46 @@ async def test_unique_indexes_hold_under_concurrency(tmp_path: Path, environment
         refused = [outcome for outcome in outcomes if isinstance(outcome, RequestError)]
         assert len(refused) == 25
         assert {error.code for error in refused} == {"unique_violation"}
+        assert_sound(engine, tmp_path / "scratch")
+
+
+async def test_the_log_since_a_checkpoint_is_bounded_while_one_is_saved(
+    tmp_path: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_bytes = 1 << 16
+    storage = replace(OPTIONS.storage, checkpoint=CheckpointOptions(log_bytes=log_bytes, interval_s=1e9))
+    engine = Engine.open(
+        tmp_path / "data",
+        replace(
+            OPTIONS, storage=storage, checkpoint_poll_s=0.01, committer=CommitterOptions(batch_count_max=2)
+        ),
+        environment,
+    )
+    gate = Gate()
+    save = Checkpointer.save
+
+    def held(checkpointer: Checkpointer, pending: PendingCheckpoint) -> None:
+        gate.wait()
+        save(checkpointer, pending)
+
+    async with engine.running():
+        await engine.deploy([MESSAGES], "one", b"archive")
+        monkeypatch.setattr(Checkpointer, "save", held)
+        writing = [
+            asyncio.create_task(
+                engine.transact(lambda t: insert(t, "messages", channel="a", body="x" * 5_000))
+            )
+            for _ in range(100)
+        ]
+        await asyncio.to_thread(gate.reached.wait)
+        while not engine._recovered.checkpointer.is_behind():
+            await asyncio.sleep(0.01)
+        appended = engine.log.appended_bytes
+        await asyncio.sleep(0.1)
+        assert engine.log.appended_bytes <= appended + (1 << 20)  # a batch that was on its way
+        assert not all(task.done() for task in writing)
+        gate.release.set()
+        await asyncio.gather(*writing)
         assert_sound(engine, tmp_path / "scratch")
 
 

@@ -365,6 +365,43 @@ async def test_a_chain_that_is_ended_costs_nothing_any_more() -> None:
     assert chain.stands(proposal(0, "hot")), "it is told of nothing"
 
 
+class TestWaitingForACheckpoint:
+    def behind(self, **options: Any) -> tuple[World, list[bool]]:
+        world = World(wait_poll_s=0.0, batch_count_max=1, **options)
+        state = [True]
+        world.committer._is_behind = lambda: state[0]
+        return world, state
+
+    async def test_nothing_more_is_logged_until_it_is_finished(self) -> None:
+        world, behind = self.behind()
+        for name in "ab":
+            world.committer.submit(proposal(0, name), name)
+        assert await world.drain() == []
+        assert world.log.head.number == 1
+        world.committer.submit(proposal(0, reads=("a",)), "reader")
+        assert world.events.pop() == (0, ["reader"])
+        behind[0] = False
+        assert await world.drain() == [(1, ["a"]), (2, ["b"])]
+
+    async def test_what_was_logged_is_published_all_the_same(self) -> None:
+        world, behind = self.behind()
+        world.log.before_append = lambda: behind.__setitem__(0, True)
+        behind[0] = False
+        for name in "abc":
+            world.committer.submit(proposal(0, name), name)
+        assert await world.drain() == [(1, ["a"])]
+        assert world.log.head.number == 2
+
+    async def test_a_full_disk_and_a_stop_do_not_wait(self) -> None:
+        world, _ = self.behind(free_bytes_min=1 << 62)
+        world.committer.submit(proposal(0, "a"), "a")
+        assert await world.drain() == [("a", "disk_full")]
+        world, _ = self.behind()
+        world.committer.submit(proposal(0, "a"), "a")
+        world.committer.close()
+        assert await world.drain() == [(1, ["a"])]
+
+
 async def test_after_closing_nothing_is_taken() -> None:
     world = World()
     world.committer.submit(proposal(0, "a"), "a")
