@@ -9,7 +9,7 @@ import pytest
 from headwater_protocol.errors import StorageError
 from headwater_storage.lmdb_store import LOCK_FILE, READERS_MAX, LmdbStore
 from headwater_storage.proposal import CommitTs
-from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
+from headwater_storage.store import AppliedBatch, State
 from headwater_storage.stored import STORED_HEADER_BYTES, pack_stored, unpack_stored
 
 if TYPE_CHECKING:
@@ -29,62 +29,6 @@ def store(tmp_path: Path) -> LmdbStore:
 
 def keys(*numbers: int) -> list[bytes]:
     return [b"%02d" % number for number in numbers]
-
-
-def test_a_batch_is_applied_whole_with_its_state(store: LmdbStore) -> None:
-    with store.snapshot() as before:
-        store.apply(AppliedBatch({b"b": b"2", b"a": b"1"}, {b"e": b""}), state(1))
-        store.apply(
-            AppliedBatch({b"b": None, b"missing": None, b"c": b"3"}, {b"e": None, b"f": b"rest"}), state(2)
-        )
-        assert before.state == EMPTY_STATE
-        assert list(before.documents(*ALL)) == []
-        assert before.get_document(b"a") is None
-    with store.snapshot() as after:
-        assert after.state == state(2)
-        assert after.ts == 20
-        assert list(after.documents(*ALL)) == [(b"a", b"1"), (b"c", b"3")]
-        assert list(after.entries(*ALL)) == [(b"f", b"rest")]
-        assert after.get_document(b"b") is None
-        assert after.get_document(b"c") == b"3"
-        assert (after.get_entry(b"f"), after.get_entry(b"e")) == (b"rest", None)
-    store.close()
-
-
-def test_a_batch_that_fails_leaves_nothing(store: LmdbStore) -> None:
-    store.apply(AppliedBatch({b"a": b"1"}), state(1))
-    with pytest.raises(lmdb.BadValsizeError):
-        store.apply(AppliedBatch({b"b": b"2"}, {b"k" * 600: b""}), state(2))
-    with store.snapshot() as snapshot:
-        assert (snapshot.state, list(snapshot.documents(*ALL))) == (state(1), [(b"a", b"1")])
-    store.close()
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_ranges_are_half_open_and_read_both_ways(store: LmdbStore, reverse: bool) -> None:
-    present = range(1, 20, 2)
-    store.apply(
-        AppliedBatch({key: key for key in keys(*present)}, dict.fromkeys(keys(*present), b"")), state(1)
-    )
-    with store.snapshot() as snapshot:
-        for lo in range(22):
-            for hi in range(22):
-                wanted = keys(*(number for number in present if lo <= number < hi))
-                if reverse:
-                    wanted.reverse()
-                bounds = (b"%02d" % lo, b"%02d" % hi)
-                assert [key for key, _ in snapshot.documents(*bounds, reverse)] == wanted
-                assert [key for key, _ in snapshot.entries(*bounds, reverse=reverse)] == wanted
-    store.close()
-
-
-def test_ranges_are_read_lazily_and_side_by_side(store: LmdbStore) -> None:
-    store.apply(AppliedBatch({key: key for key in keys(*range(10))}), state(1))
-    with store.snapshot() as snapshot:
-        forward, backward = snapshot.documents(*ALL), snapshot.documents(*ALL, reverse=True)
-        seen = [(next(forward)[0], next(backward)[0]) for _ in range(3)]
-        assert seen == list(zip(keys(0, 1, 2), keys(9, 8, 7), strict=True))
-    store.close()
 
 
 def test_another_process_reads_snapshots_of_its_own(store: LmdbStore) -> None:
@@ -141,15 +85,6 @@ def test_the_table_of_readers_has_all_of_its_space_from_the_start(store: LmdbSto
     status = (store.path / LOCK_FILE).stat()
     assert status.st_blocks * 512 >= status.st_size
     assert store._environment.info()["max_readers"] == READERS_MAX
-
-
-def test_used_bytes_grow_with_the_file(store: LmdbStore) -> None:
-    before = store.used_bytes()
-    store.apply(AppliedBatch({b"a": bytes(1_000_000)}), state(1))
-    assert store.used_bytes() - before >= 1_000_000
-    store.sync()
-    assert (store.path / "data.mdb").stat().st_size >= store.used_bytes()
-    store.close()
 
 
 def test_a_stored_document_comes_back_with_its_shape() -> None:
