@@ -53,9 +53,10 @@ imports: setup
 docs: setup
 	@$(BIN)/python -m tools.check_docs
 
-# make sim SEED=17 replays one seed; without it, new seeds are searched until one fails.
+# make sim SEED=17 replays one seed of both simulations; without it, new seeds are searched until one fails
+# or MINUTES (2 by default) are over.
 sim: setup
-	@$(PYTEST) -n 0 tests/sim $(if $(SEED),--seed=$(SEED) -k random_histories)
+	@$(PYTEST) -n 0 -s --timeout=0 --minutes=$(or $(MINUTES),2) tests/sim $(if $(SEED),--seed=$(SEED) -k "random_histories and not at_length")
 
 # make torture MINUTES=10 runs every long form for about ten minutes each and keeps the figures;
 # ONLY=kills chooses by name, SEED=17 repeats one seed.

@@ -19,7 +19,6 @@ from zlib import crc32
 
 import lmdb
 import msgspec
-from headwater_protocol.errors import StorageError
 from headwater_storage.lmdb_store import DATA_FILE
 from headwater_storage.store import EMPTY_STATE, State
 
@@ -154,8 +153,8 @@ class PagedStore:
     ) -> PagedStore:
         try:
             return cls(files, path, create=create, sync_each_batch=sync_each_batch)
-        except (lmdb.Error, FileNotFoundError) as error:
-            raise StorageError(f"{path}: the store cannot be opened: {error}", code="damaged") from error
+        except OSError as error:
+            raise _as_lmdb(error) from error
 
     # ------------------------------------------------------------------------------------ from the file
 
@@ -260,7 +259,7 @@ class PagedStore:
         try:
             self._files.fdatasync(self._descriptor)
         except OSError as error:
-            raise _as_lmdb(error) from error
+            raise lmdb.PanicError(str(error)) from error
 
     # ------------------------------------------------------------------------------------------ readers
 

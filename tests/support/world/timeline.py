@@ -7,6 +7,7 @@ again is a process that was killed: none of its handlers runs, no matter what th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections import deque
 from concurrent.futures import Future
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _TRACE_KEPT = 120
 _SAME_TIME_MAX = 100_000
+_BURIAL_TURNS = 20
+TICK_S = 1e-9
+"""What keeps apart what follows one another on one way: timers of the same time come in any order."""
 
 
 class Stuck(Exception):  # noqa: N818
@@ -88,6 +92,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     Attributes:
         dead: Its process has ended: it stops in the middle of whatever it does.
         errors: What handlers raised.
+        signals: What is called when a signal comes.
     """
 
     def __init__(self, timeline: Timeline, name: str) -> None:
@@ -96,6 +101,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.name = name
         self.dead = False
         self.errors: list[dict[str, Any]] = []
+        self.signals: dict[int, Callable[..., object]] = {}
         self._timeline = timeline
         self.set_exception_handler(lambda _, context: self.errors.append(context))
 
@@ -104,6 +110,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody waits in another thread."""
+
+    def add_signal_handler(self, number: int, action: Callable[..., object], *_: object) -> None:
+        self.signals[number] = action
 
     def next_time(self) -> float | None:
         """When it has something to do; None if it waits for others."""
@@ -123,16 +132,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle = heapq.heappop(scheduled)
             handle._scheduled = False
             ready.append(handle)
+        self._run_ready(lambda: self.dead)
+
+    def _run_ready(self, stopped: Callable[[], bool]) -> None:
+        ready = self._ready
+        before = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
             for _ in range(len(ready)):
-                if self.dead:
+                if stopped():
                     return
                 handle = ready.popleft()
                 if not handle._cancelled:
                     handle._run()
         finally:
-            asyncio._set_running_loop(None)
+            asyncio._set_running_loop(before)
 
     def at(self, when: float, action: Callable[..., object], *arguments: Any) -> None:
         """Do something here at a time; called from any loop."""
@@ -140,17 +154,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.call_at(max(when, self._timeline.now), action, *arguments)
 
     def bury(self) -> None:
-        """End what a dead process left, so that Python has nothing to say about it."""
-        self.dead = False
-        for task in asyncio.all_tasks(self):
-            task.cancel()
-        for _ in range(100):
-            if not self._ready:
-                break
-            self.step()
-        for task in asyncio.all_tasks(self):
-            task._log_destroy_pending = False
+        """End the tasks of a dead process, which reach nobody any more, so that Python has nothing to say."""
         self.dead = True
+        self._ready.clear()
+        self._scheduled.clear()
+        tasks = asyncio.all_tasks(self)
+        for _ in range(_BURIAL_TURNS):
+            for task in tasks:
+                task.cancel()
+            while self._ready:
+                self._run_ready(lambda: False)
+            self._scheduled.clear()
+            tasks = {task for task in tasks if not task.done()}
+            if not tasks:
+                break
+        for task in tasks:
+            task._log_destroy_pending = False
+            with contextlib.suppress(RuntimeError):  # it may want to wait once more
+                task.get_coro().close()
         self.close()
 
 
@@ -175,10 +196,17 @@ class _Work(Future):
             self.set_result(result)
 
     def result(self, timeout: float | None = None) -> Any:
+        self._finish()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._finish()
+        return super().exception(timeout)
+
+    def _finish(self) -> None:
         self.run()
         if not self.done():
             raise Crashed
-        return super().result(timeout)
 
 
 class SeededExecutor:
