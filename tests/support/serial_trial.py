@@ -109,7 +109,7 @@ class NotingClient(Client):
 
 @dataclass
 class Kills:
-    """What was killed, and how long each start took that was waited for."""
+    """How often what was killed."""
 
     daemons: int = 0
     workers: int = 0
