@@ -29,6 +29,7 @@ from headwater_storage.log_format import Tail
 from headwater_storage.page_store import PageSnapshot
 from headwater_storage.page_store import opened as opened_pages
 from headwater_storage.pages import Pages, metas_of
+from headwater_storage.repair import repair
 from support.damage import DATA_FILE, PAGE, Damage, Original, damaged
 from support.full_read import DAMAGED, differences, expected, read_all
 from support.prepared_stores import Recipe, Truth, options_of, prepare, prepared_environment
@@ -109,6 +110,32 @@ def opened(path: Path, truth: Truth, check_bytes: int) -> Outcome:
     return Outcome(wrong=wrong, false=false, damaged=list(found.values()).count(DAMAGED))
 
 
+def repaired(path: Path, truth: Truth, scratch: Path) -> Outcome:
+    """Repair a directory, and if nothing is lost open it and ask everything."""
+    before = tree(path)
+    environment = prepared_environment(9)
+    try:
+        report = repair(path, environment)
+        if report.lost:
+            same = {name: data for name, data in tree(path).items() if "lock" not in name} == before
+            report = repair(path, environment, accept_loss=True)
+        findings = examine(path, environment, scratch)
+    except HeadwaterError as error:
+        return Outcome(refused=(error.code, error.message))
+    if findings and not report.lost:
+        return Outcome(refused=("findings", str(findings[0])))
+    if report.lost:
+        outcome = opened(path, truth, CHECK_BYTES)
+        return Outcome(
+            refused=("lost", "") if same and outcome.refused is None else ("changed", str(outcome))
+        )
+    return opened(path, truth, CHECK_BYTES)
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
 @dataclass
 class Campaign:
     """Damages one directory again and again.
@@ -118,6 +145,9 @@ class Campaign:
         truth: What it must give.
         scratch: A folder for doctor.
         tally: What copies came to.
+        check_bytes: How much of the pages is checked at a start.
+        log_is_whole: The log reaches back to its first record: every damage to the store is repaired from it.
+        repair_each: Every so manieth copy is repaired after it was opened; 0: none.
         violations: What must not have happened.
     """
 
@@ -125,9 +155,12 @@ class Campaign:
     truth: Truth
     scratch: Path
     check_bytes: int = CHECK_BYTES
+    log_is_whole: bool = False
+    repair_each: int = 0
 
     def __post_init__(self) -> None:
         self.tally = Counter[str]()
+        self.repairs = Counter[str]()
         self.violations: list[str] = []
 
     def run(self, random: Random, count: int, only: str = "") -> None:
@@ -140,7 +173,25 @@ class Campaign:
         self.original.restore()
         self.original.apply(damage)
         self._judge(damage, in_child(lambda: opened(self.original.path, self.truth, self.check_bytes)))
+        if self.repair_each and self.tally.total() % self.repair_each == 0:
+            self.original.restore()
+            self.original.apply(damage)
+            self._judge_repair(
+                damage, in_child(lambda: repaired(self.original.path, self.truth, self.scratch))
+            )
         self.original.restore()
+
+    def _judge_repair(self, damage: Damage, outcome: Outcome) -> None:
+        if outcome.died or outcome.wrong or outcome.damaged:
+            self._violated(damage, f"repaired to {outcome}")
+        elif outcome.refused is None:
+            self.repairs["without loss"] += 1
+        elif outcome.refused[0] == "lost" and not (self.log_is_whole and damage.file == DATA_FILE):
+            self.repairs["refused, something is lost"] += 1
+        elif "restore the directory from a copy" in outcome.refused[1] and not self.log_is_whole:
+            self.repairs["refused, nothing to build from"] += 1
+        else:
+            self._violated(damage, f"not repaired: {outcome.refused}")
 
     def _judge(self, damage: Damage, outcome: Outcome) -> None:
         place = "store" if damage.file == DATA_FILE else "log or side file"
@@ -179,7 +230,7 @@ class Campaign:
 def campaign(folder: Path, recipe: Recipe, seed: int) -> Campaign:
     path = folder / "data"
     truth = prepare(path, Recipe(**{**vars_of(recipe), "seed": seed}))
-    return Campaign(Original.of(path), truth, folder / "scratch")
+    return Campaign(Original.of(path), truth, folder / "scratch", log_is_whole=recipe.keep_bytes > 0)
 
 
 def vars_of(recipe: Recipe) -> dict[str, Any]:
@@ -189,9 +240,11 @@ def vars_of(recipe: Recipe) -> dict[str, Any]:
 @pytest.mark.parametrize("number", range(len(RECIPES)))
 def test_damage_is_found_and_never_served(tmp_path: Path, number: int) -> None:
     trial = campaign(tmp_path, RECIPES[number], 100 + number)
-    trial.run(Random(number), 40)
+    trial.repair_each = 4
+    trial.run(Random(number), 20)
     assert not trial.violations, trial.violations
-    assert trial.tally.total() == 40
+    assert trial.tally.total() == 20
+    assert trial.repairs.total() == 5
 
 
 @pytest.mark.slow
@@ -199,10 +252,14 @@ def test_many_damaged_copies(tmp_path: Path, long_run: LongRun) -> None:
     for seed in long_run.seeds():
         random = Random(seed)
         trial = campaign(tmp_path / str(seed), random.choice(RECIPES), seed)
+        trial.repair_each = 5
         trial.run(random, 250)
         assert not trial.violations, (seed, trial.violations)
         figures = {name.replace(": ", "_").replace(" ", "_"): count for name, count in trial.tally.items()}
-        long_run.record("damage", seed, copies=trial.tally.total(), **figures)
+        repairs = {
+            "repaired_" + name.replace(", ", "_").replace(" ", "_"): n for name, n in trial.repairs.items()
+        }
+        long_run.record("damage", seed, copies=trial.tally.total(), **figures, **repairs)
 
 
 def test_the_trial_sees_documents_without_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,8 @@ class Original:
 
     def restore(self) -> None:
         """Put everything back as it was, the store's file in place."""
+        for aside in self.path.glob(f"damaged-*/{DATA_FILE}"):
+            os.replace(aside, self.path / DATA_FILE)
         for file in sorted(self.path.rglob("*"), reverse=True):
             name = str(file.relative_to(self.path))
             if file.is_file() and name not in self.files:
