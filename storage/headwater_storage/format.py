@@ -87,7 +87,7 @@ def read_format(files: FileSystem, path: Path) -> FormatFile | None:
                 code="format_too_new",
             )
         found = msgspec.json.decode(data, type=FormatFile)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"{path}, offset 0: the format file is damaged: {error}", code="damaged") from None
     if not found.is_sound():
         raise StorageError(f"{path}, offset 0: the format file is damaged", code="damaged")
