@@ -3,7 +3,7 @@
 `python -m benchmarks.mutators PORT CLIENTS IN_FLIGHT FIRST ACCOUNTS SEED` opens the clients
 and then answers each line `SECONDS EXPONENT` on standard input: mutations are kept in flight
 for so long, then the answers to the rest are awaited, and one JSON line tells how many were
-answered in how many seconds, the errors among them, the latencies in ms of those that were
+answered in how many seconds and how many with the rest, the errors among them, the latencies in ms of those that were
 answered in time (median and 99th percentile, from sending to the answer), and this process'
 CPU seconds. The accounts are those from `FIRST` on, drawn with Zipf's law of that exponent;
 0 draws them all alike.
@@ -89,9 +89,10 @@ class Mutators:
                 raise TimeoutError("answers are missing")
             self._poll(refill=running)
         answers, spent = counted or (self.answers, time.perf_counter() - start)
-        latencies = sorted(self._latencies_ms[:answers])
+        latencies = sorted(self._latencies_ms[: max(answers, 1)])
         return {
             "answers": answers,
+            "all_answers": self.answers,
             "seconds": spent,
             "errors": self.errors,
             "p50_ms": latencies[len(latencies) // 2],

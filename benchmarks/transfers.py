@@ -20,6 +20,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ CLIENTS = 64
 IN_FLIGHT = 40
 BATCH = 64
 BYSTANDER_ACCOUNTS = 64
+HOT_SLICE_S = 2.0
+COUNTERS = ("commits", "batches", "conflicts", "lane_chains", "lane_members", "lane_reruns", "gate_waits")
 
 
 async def run_load(load: Child, seconds: float, exponent: float = 0.0) -> dict[str, float]:
@@ -135,6 +138,8 @@ async def measure_hot(exponent: float, count: int) -> tuple[slices.Paired, dict[
     """Measure hot and uniform slices in turns, and a bystander in both."""
     result = slices.Paired([], [], more_is_better=True)
     waits: dict[float, list[dict[str, float]]] = {exponent: [], 0.0: []}
+    cpu: dict[float, list[tuple[float, float]]] = {exponent: [], 0.0: []}
+    counters: dict[float, Counter[str]] = {exponent: Counter(), 0.0: Counter()}
     errors = 0.0
     async with running() as daemon:
         await open_accounts(daemon, ACCOUNTS + BYSTANDER_ACCOUNTS)
@@ -143,35 +148,43 @@ async def measure_hot(exponent: float, count: int) -> tuple[slices.Paired, dict[
             "benchmarks.mutators", daemon.port, 1, 1, ACCOUNTS, BYSTANDER_ACCOUNTS, 2
         )
         for each in (exponent, 0.0):
-            await run_load(load, slices.SLICE_S, each)
+            await run_load(load, HOT_SLICE_S, each)
         for _ in range(count):
             for each, rates in ((exponent, result.ours), (0.0, result.limit)):
+                before, counted = (cpu_s(daemon.pid), tree_cpu_s(daemon.pid)), await lane_counters(daemon)
                 slice_, waited = await asyncio.gather(
-                    run_load(load, slices.SLICE_S * 2, each), run_load(bystander, slices.SLICE_S * 2)
+                    run_load(load, HOT_SLICE_S, each), run_load(bystander, HOT_SLICE_S)
                 )
+                daemon_s = cpu_s(daemon.pid) - before[0]
+                calls = slice_["all_answers"] + waited["all_answers"]
+                workers_s = tree_cpu_s(daemon.pid) - before[1] - daemon_s
+                cpu[each].append((daemon_s / calls * 1e6, workers_s / calls * 1e6))
                 rates.append(slice_["answers"] / slice_["seconds"])
+                for name, value in (await lane_counters(daemon)).items():
+                    counters[each][name] += value - counted[name]
                 waits[each].append(waited)
                 errors += slice_["errors"] + waited["errors"]
         await load.close()
         await bystander.close()
         await check_money(daemon, ACCOUNTS + BYSTANDER_ACCOUNTS)
-        counters = await lane_counters(daemon)
-    further: dict[str, object] = {"exponent": exponent, "errors": int(errors), **counters}
+    further: dict[str, object] = {"exponent": exponent, "errors": int(errors)}
     for name, key in (("hot", exponent), ("uniform", 0.0)):
+        further[f"{name}_counters"] = dict(counters[key])
         for figure in ("p50_ms", "p99_ms"):
             median = statistics.median(slice_[figure] for slice_ in waits[key])
             further[f"bystander_{name}_{figure}"] = round(median, 2)
+        further[f"{name}_daemon_cpu_us"] = round(statistics.median(daemon_us for daemon_us, _ in cpu[key]), 1)
+        further[f"{name}_workers_cpu_us"] = round(statistics.median(workers for _, workers in cpu[key]), 1)
     return result, further
 
 
 async def lane_counters(daemon: Daemon) -> dict[str, int]:
-    """Return what the daemon counted of conflicts and of the lane, in all slices."""
+    """Return what the daemon has counted of commits, conflicts and the lane."""
     async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{daemon.port}/metrics") as answer:
         text = await answer.text()
-    names = ("conflicts", "lane_chains", "lane_members", "lane_reruns", "gate_waits", "commits", "batches")
     found: dict[str, int] = {}
     for line in text.splitlines():
-        for name in names:
+        for name in COUNTERS:
             if line.startswith(f"headwater_{name}_total "):
                 found[name] = int(float(line.split()[1]))
     return found

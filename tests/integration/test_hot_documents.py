@@ -134,13 +134,13 @@ def test_a_client_on_documents_of_its_own_gets_on_beside_a_hot_one(
                 own.append(await bystander.mutation("f:add", key="own"))
         return len(own)
 
-    with running(tmp_path / "daemon", "--workers", "2") as daemon:
+    with running(tmp_path / "daemon", "--workers", "1") as daemon:
         daemon.must_deploy(bundles[0])
         mine = asyncio.run(play(daemon))
         assert own == [*range(1, mine + 1)]
         assert sorted(hot) == [*range(1, CLIENTS * EACH + 1)]
-        # One of thirteen clients, of which it alone has to wait for nobody: a fair share is EACH / CLIENTS and more.
-        assert mine >= EACH / CLIENTS
+        print(f"{mine} beside {len(hot)}")
+        assert mine >= EACH / CLIENTS, "the lane kept it out of the only worker"
         assert daemon.metric("headwater_lane_members_total") > 0
 
 

@@ -35,15 +35,18 @@ class LaneLimits:
 
     Attributes:
         ahead_ms: Estimated work that is sent to the worker ahead of time. It has to bridge a
-            turn of the daemon's loop; more would hold up the calls of others in that worker,
-            and be lost when the chain fails. A call that costs more is sent alone.
+            turn of the daemon's loop, on a busy machine too; more would hold up the calls of
+            others in that worker, and be lost when the chain fails. A call that costs more is
+            sent alone.
+        ahead_max: Members that are sent ahead at most, however short they are.
         members_max: Members that are not decided. They run again if the chain fails.
         bytes_max: What members wrote that are not decided; the worker keeps it in memory.
         patience: Runs after which the others of the lane wait also for a call that runs for
             long, and those outside wait at the gate.
     """
 
-    ahead_ms: float = 2.0
+    ahead_ms: float = 8.0
+    ahead_max: int = 64
     members_max: int = 256
     bytes_max: int = 4 << 20
     patience: int = 4
@@ -252,6 +255,7 @@ class Lane:
         limits, call = self._limits, self._queue[0][1]
         if (
             (chain.sent and chain.sent_ms + self._runner.estimate_ms(call.name) > limits.ahead_ms)
+            or len(chain.sent) >= limits.ahead_max
             or len(chain.sent) + len(chain.submitted) >= limits.members_max
             or chain.submitted_bytes > limits.bytes_max
         ):

@@ -332,6 +332,8 @@ class WorkerPool:
             return
         work, estimate_ms = sent
         worker.backlog_ms -= estimate_ms
+        if work is not None and work.chained:
+            worker.chained_ms -= estimate_ms
         worker.stuck = False
         if work is not None:
             if isinstance(message, WrongBundle):
@@ -427,7 +429,7 @@ class WorkerPool:
             return best
         options = self._options
         if (
-            best.backlog_ms + estimate_ms > options.prefetch_ms
+            best.backlog_ms - best.chained_ms + estimate_ms > options.prefetch_ms
             or len(best.in_flight) >= options.prefetch_calls_max
         ):
             return None
@@ -450,6 +452,8 @@ class WorkerPool:
         estimate_ms = self.estimate_ms(work.name)
         worker.in_flight[number] = (work, estimate_ms)
         worker.backlog_ms += estimate_ms
+        if work.chained:
+            worker.chained_ms += estimate_ms
         worker.link.send(work.message(number, self._next_us()))
         if self._timer is None:
             self._watch()
@@ -550,6 +554,8 @@ class WorkerPool:
                 slow = work
             elif number > running and work is not None and work.movable:
                 worker.in_flight[number] = (None, estimate_ms)
+                if work.chained:
+                    worker.chained_ms -= estimate_ms
                 moved.append(work)
         if slow is not None:
             slow.stuck()

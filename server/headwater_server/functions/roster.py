@@ -148,6 +148,7 @@ class Worker:
         in_flight: What was sent to it and not answered, in order; None stands for a call
             that was sent elsewhere meanwhile.
         backlog_ms: Estimated cost of all that.
+        chained_ms: The part of it that is members of chains.
         stuck: Its running call has already taken much longer than calls that are sent ahead should.
     """
 
@@ -166,6 +167,7 @@ class Worker:
     ending_call: int = 0
     in_flight: dict[int, tuple[Work | None, float]] = field(default_factory=dict)
     backlog_ms: float = 0.0
+    chained_ms: float = 0.0
     stuck: bool = False
 
 

@@ -63,6 +63,10 @@ class Work(ABC):
     movable = True
     """Whether any worker may run it."""
 
+    chained = False
+    """Whether it is a member of a chain: those do not count when others are sent ahead, or the lane
+    would keep all others out of a daemon's only worker."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.reruns = 0
@@ -150,6 +154,8 @@ class ChainWork(MutationWork):
     """
 
     __slots__ = ("chain", "published_ts", "settled", "settled_ts")
+
+    chained = True
 
     def __init__(
         self,

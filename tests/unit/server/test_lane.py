@@ -110,7 +110,7 @@ class World:
             self,
             ErrorReporter(production=True, random_bytes=bytes),
             self.metrics,
-            MutationLimits(lane=LaneLimits(**limits)),
+            MutationLimits(lane=LaneLimits(**({"ahead_ms": 2.0} | limits))),
             lambda: 0.0,
             lambda pause_s, action: self.timers.append((pause_s, action)),
             lambda call, failure: PROPOSAL,
@@ -294,6 +294,11 @@ def test_a_call_that_costs_more_than_is_sent_ahead_is_sent_alone() -> None:
     assert world.members() == [1]
 
 
+def test_members_sent_ahead_are_bounded_however_short_they_are() -> None:
+    world, _ = contended(6, ahead_max=2)
+    assert world.members() == [0, 1]
+
+
 def test_members_and_bytes_that_are_not_decided_are_bounded() -> None:
     world, calls = contended(4, members_max=2)
     assert world.members() == [0, 1]
@@ -363,7 +368,7 @@ def test_calls_that_mostly_meet_others_start_in_the_lane_until_they_meet_nobody(
     assert not world.workers.alone
     assert len(world.workers.chained)
     world.committer.touched = False
-    for _ in range(10):
+    for _ in range(20):
         call = world.workers.chained[-1][3]
         world.ran(call)
         world.commit(call)
@@ -378,10 +383,10 @@ def test_calls_that_mostly_meet_others_start_in_the_lane_until_they_meet_nobody(
 
 def test_a_function_is_forgotten_when_its_contention_has_ended_and_names_are_bounded() -> None:
     contention = Contention()
-    for _ in range(20):
+    for _ in range(40):
         contention.note("hot", met=True)
     assert contention.expects("hot")
-    for _ in range(20):
+    for _ in range(40):
         contention.note("hot", met=False)
     assert not contention.expects("hot")
     for number in range(10_000):
@@ -392,9 +397,9 @@ def test_a_function_is_forgotten_when_its_contention_has_ended_and_names_are_bou
 def test_a_session_is_taken_to_be_like_others_until_it_shows_otherwise() -> None:
     session = SessionContention()
     assert session.expected()
-    for _ in range(3):
+    for _ in range(8):
         session.note(met=False)
     assert not session.expected()
-    for _ in range(3):
+    for _ in range(8):
         session.note(met=True)
     assert session.expected()
