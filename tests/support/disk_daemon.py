@@ -22,7 +22,7 @@ from headwater.packing import pack
 from headwater_protocol.errors import HeadwaterError
 
 from support.daemon import BUNDLES, Answer, RunningDaemon
-from support.disk_faults import PLANS, Faults, Tally
+from support.disk_faults import PLANS, Faults, Plan, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -140,14 +140,17 @@ class Trial:
         """Fill the disk at the next call of a kind, look what works, give room, and see that all of it goes on."""
         plans = [plan for plan in PLANS if plan.is_full]
         plan = plans[count % len(plans)]
+        self.faults.arm(plan, self._next[plan])
+        # What is in the log already is not answered before there is room.
+        rare = asyncio.create_task(self._provoke(count))
+        await self._meet_full_disk(client, plan)
+        (outcome,) = await asyncio.gather(rare, return_exceptions=True)
+        if isinstance(outcome, BaseException) and not self.faults.hit_meta:  # else the daemon was just ending
+            raise outcome
+
+    async def _meet_full_disk(self, client: Client, plan: Plan) -> None:
         process = self.daemon.process
         assert process is not None
-        self.faults.arm(plan, self._next[plan])
-        try:
-            await self._provoke(count)
-        except (OSError, AssertionError, http.client.HTTPException):
-            if not self.faults.hit_meta:  # it is just ending
-                raise
         if not await self._fired(FIRE_WAIT_S):
             self.faults.disarm()
             return
@@ -210,6 +213,7 @@ class Trial:
         at = self.chance.randrange(1, 25 if at_start else 12)
         if at_start:
             await asyncio.to_thread(self.daemon.kill)
+            self._new_key = ""
             self.faults.arm(plan, at)
             self.daemon.launch()
             await self._started_or_ended()
@@ -230,6 +234,7 @@ class Trial:
         """Start on a disk that is full from one call on: it says so, or serves; with room it starts again."""
         plan = [plan for plan in PLANS if plan.is_full][count % 4]
         await asyncio.to_thread(self.daemon.kill)
+        self._new_key = ""
         self.faults.arm(plan, 1 + self.chance.randrange(16))
         self.daemon.launch()
         await self._started_or_ended()
@@ -247,7 +252,7 @@ class Trial:
             last = self.daemon.log_text().strip().splitlines()[-1]
             assert "disk_full" in last, f"{where}: it said {last!r}"
         self.faults.disarm()
-        await asyncio.to_thread(self.daemon.start)
+        await self._start_again()
 
     async def _rare_or_ended(self, count: int) -> None:
         with contextlib.suppress(OSError, AssertionError, http.client.HTTPException):
@@ -264,6 +269,10 @@ class Trial:
         code = await asyncio.to_thread(self.daemon.wait_end)
         self.faults.disarm()
         assert code in codes, f"{where}: it ended with {code}\n{self.daemon.log_text()[-3000:]}"
+        await self._start_again()
+
+    async def _start_again(self) -> None:
+        self._new_key = ""  # a start puts the valid key into its file
         await asyncio.to_thread(self.daemon.start)
 
     async def _comes_back_if_it_ended(self, where: str) -> None:
