@@ -128,7 +128,7 @@ class RawWriter:
                 await deed()
                 self.deeds[deed.__name__] += 1
             except ConnectionEndedError:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
 
     def fresh(self, count: int) -> list[Mutation]:
         """Make mutations that were never sent before."""
@@ -172,9 +172,10 @@ class RawWriter:
 
     async def ask_for_all(self) -> None:
         """Send again what has no answer, as every client does."""
-        await self.again(
-            [n for n in self.raw.sent if n not in self.raw.outcomes and n >= self.raw.forget_below]
-        )
+        below = self.raw.forget_below
+        numbers = [n for n in self.raw.sent if n not in self.raw.outcomes and n >= below]
+        for first in range(0, len(numbers), 500):
+            await self.again(numbers[first : first + 500])
 
     async def send_again(self) -> None:
         """Send old requests again, however old, answered or not."""
@@ -230,12 +231,13 @@ class RawWriter:
 
     async def out_of_order(self) -> None:
         """Send a later number first, on a connection of its own: the earlier ones are never run."""
-        mutations = self.fresh(5)
-        for batch in (mutations[3:], mutations[:3]):
+        mutations: list[Mutation] = []
+        for batch in (slice(3, None), slice(3)):
             connection = await self.raw.open()
+            mutations = mutations or self.fresh(5)
             try:
-                connection.send(*batch)
-                self.raw.note(await connection.answers(mutation.request for mutation in batch))
+                connection.send(*mutations[batch])
+                self.raw.note(await connection.answers(mutation.request for mutation in mutations[batch]))
             finally:
                 connection.end()
 

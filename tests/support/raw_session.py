@@ -28,8 +28,8 @@ class ConnectionEndedError(Exception):
         code: The error code the server gave; "" if it gave none.
     """
 
-    def __init__(self, code: str = "") -> None:
-        super().__init__(code)
+    def __init__(self, code: str = "", message: str = "") -> None:
+        super().__init__(code, message)
         self.code = code
 
 
@@ -102,7 +102,7 @@ class RawConnection:
         message = self._received.pop(0)
         match message:
             case FatalError(error):
-                raise ConnectionEndedError(error.code)
+                raise ConnectionEndedError(error.code, error.message)
             case Welcome():
                 self.told_ts = max(self.told_ts, message.ts)
             case Transition():
