@@ -215,6 +215,16 @@ class Settings(BaseSettings):
             le=65_536,
         ),
     ] = 4096
+    document_limit_fields: Annotated[
+        int,
+        about(
+            "Fields of one document, not counting those inside them",
+            why="Lower it to find documents that are used as tables.",
+            unit="fields",
+            ge=8,
+            le=1_000_000,
+        ),
+    ] = 1_024
     document_limit_bytes: Annotated[
         int,
         about(

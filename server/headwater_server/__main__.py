@@ -19,6 +19,7 @@ from headwater_protocol.errors import HeadwaterError
 from headwater_storage.doctor import examine
 from headwater_storage.environment import real_environment
 from headwater_storage.findings import Finding
+from headwater_storage.repair import repair
 
 from headwater_server.app import Daemon, open_engine
 from headwater_server.functions.zygote_process import worker_environment, zygote_starter
@@ -43,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "config":
             return _config(loaded, as_json=chosen.json)
         case "doctor":
-            return _doctor(loaded, as_json=chosen.json)
+            if chosen.accept_loss and not chosen.repair:
+                sys.stderr.write("headwater: --accept-loss needs --repair\n")
+                return ExitCode.USAGE
+            repaired = _repair(loaded, accept_loss=chosen.accept_loss) if chosen.repair else True
+            return _doctor(loaded, as_json=chosen.json) if repaired else ExitCode.CANNOT_START
     raise AssertionError(chosen.command)
 
 
@@ -62,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name != "serve":
             command.add_argument("--json", action="store_true", help="print JSON")
+        if name == "doctor":
+            command.add_argument("--repair", action="store_true", help="build a damaged store anew")
+            command.add_argument(
+                "--accept-loss", action="store_true", help="repair although something cannot be restored"
+            )
         add_flags(command)
     return parser
 
@@ -104,6 +114,24 @@ def _config(loaded: Loaded, *, as_json: bool) -> int:
     for name, row in rows.items():
         sys.stdout.write(f"{name:<{width}}  {row['value']!s:<24}  {row['origin']}\n")
     return ExitCode.STOPPED
+
+
+def _repair(loaded: Loaded, *, accept_loss: bool) -> bool:
+    """Repair the data directory and say on stderr what came of it; False if nothing was done."""
+    environment = real_environment()
+    try:
+        report = repair(loaded.settings.data, environment, accept_loss=accept_loss)
+    except HeadwaterError as error:
+        sys.stderr.write(f"headwater: {error.code}: {error.message}\n")
+        return False
+    finally:
+        environment.executor.close()
+    sys.stderr.write("".join(f"headwater: lost: {text}\n" for text in report.lost))
+    if report.aside is None:
+        sys.stderr.write("headwater: nothing was changed; --accept-loss goes on without what is lost\n")
+        return False
+    sys.stderr.write(f"headwater: built anew from {report.source}; the old files are in {report.aside}\n")
+    return True
 
 
 def _doctor(loaded: Loaded, *, as_json: bool) -> int:

@@ -283,6 +283,7 @@ def _pool_options(settings: Settings) -> PoolOptions:
         documents_written_max=settings.call_write_limit_documents,
         bytes_written_max=settings.call_write_limit_bytes,
         document_bytes_max=settings.document_limit_bytes,
+        document_fields_max=settings.document_limit_fields,
         ranges_max=settings.call_limit_ranges,
     )
     return PoolOptions(

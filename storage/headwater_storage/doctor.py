@@ -76,6 +76,7 @@ class Examination:
         self.log_id: bytes | None = None
         self.snapshot: PageSnapshot | None = None
         self.known_number = 0  # newest record that must be in the log
+        self.is_of_one_moment = False  # the side file belongs to the pages
         self._directory = directory
         self._files = environment.files
         self._resources = resources
@@ -114,6 +115,9 @@ class Examination:
             return True
         if found is None:
             self.findings.append(Finding(str(path), None, "the format file is missing"))
+        elif found.repairing:
+            self.findings.append(Finding(str(path), None, "a repair was cut short; run it again"))
+            return False
         elif found.creating:
             return False  # a start that was cut short: nothing was ever in it
         else:
@@ -136,7 +140,8 @@ class Examination:
         side = self.side
         if side is not None:
             self.known_number = max(side.state.record_number, newest_shown(self._files, path))
-            if side.inode != self._files.inode(path) and not side.clean:
+            self.is_of_one_moment = side.clean or side.inode == self._files.inode(path)
+            if not self.is_of_one_moment:
                 self.findings.append(
                     Finding(str(path), None, "it was copied or moved while a daemon used it")
                 )

@@ -38,7 +38,7 @@ class _VersionOnly(msgspec.Struct):
     format: int
 
 
-class FormatFile(msgspec.Struct, frozen=True):
+class FormatFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """The format file, as JSON for whoever looks.
 
     Attributes:
@@ -46,16 +46,19 @@ class FormatFile(msgspec.Struct, frozen=True):
         log_id: Names the log, as hex.
         creating: The directory was never complete.
         checksum: CRC-32 of the others as hex; "" in format 1.
+        repairing: A repair has begun to put new files in the place of old ones and must be gone on with.
     """
 
     format: int
     log_id: str
     creating: bool
     checksum: str = ""
+    repairing: bool = False
 
     def expected_checksum(self) -> str:
         """Return what `checksum` must be."""
-        return f"{crc32(repr((self.format, self.log_id, self.creating)).encode()):08x}"
+        covered = f"{(self.format, self.log_id, self.creating)!r}{' repairing' * self.repairing}"
+        return f"{crc32(covered.encode()):08x}"
 
     def is_sound(self) -> bool:
         """Tell whether this is what some version wrote."""
@@ -84,15 +87,17 @@ def read_format(files: FileSystem, path: Path) -> FormatFile | None:
                 code="format_too_new",
             )
         found = msgspec.json.decode(data, type=FormatFile)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"{path}, offset 0: the format file is damaged: {error}", code="damaged") from None
     if not found.is_sound():
         raise StorageError(f"{path}, offset 0: the format file is damaged", code="damaged")
     return found
 
 
-def write_format(files: FileSystem, path: Path, *, log_id: bytes, creating: bool) -> None:
+def write_format(
+    files: FileSystem, path: Path, *, log_id: bytes, creating: bool, repairing: bool = False
+) -> None:
     """Write the format file; durable on return."""
-    content = FormatFile(FORMAT_VERSION, log_id.hex(), creating)
+    content = FormatFile(FORMAT_VERSION, log_id.hex(), creating, repairing=repairing)
     content = msgspec.structs.replace(content, checksum=content.expected_checksum())
     write_file_durably(files, path, msgspec.json.encode(content) + b"\n")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from headwater_protocol.errors import RequestError
 
+_MAP_16, _MAP_32, _SHORT_MAP_COUNT = 0xDE, 0xDF, 0x0F
+
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
@@ -21,6 +23,7 @@ class CallLimits:
         documents_written_max: Documents inserted, replaced or deleted, each time counted.
         bytes_written_max: Their encoded bytes together.
         document_bytes_max: One encoded document.
+        document_fields_max: Fields of one document, not counting those inside them.
         ranges_max: Ranges of the read set before neighbours are merged.
     """
 
@@ -29,6 +32,7 @@ class CallLimits:
     documents_written_max: int = 16_384
     bytes_written_max: int = 15 << 20
     document_bytes_max: int = 1 << 20
+    document_fields_max: int = 1_024
     ranges_max: int = 4_096
 
 
@@ -65,6 +69,15 @@ class CallUsage:
                 f"the call read more than {self._limits.bytes_read_max} bytes", code="too_many_bytes"
             )
 
+    def write_document(self, document: bytes) -> None:
+        """Count one encoded document written."""
+        if (fields := field_count(document)) > self._limits.document_fields_max:
+            raise RequestError(
+                f"the document has {fields} fields, the limit is {self._limits.document_fields_max}",
+                code="document_too_large",
+            )
+        self.write(len(document))
+
     def write(self, size: int) -> None:
         """Count one document written; `size` is 0 for a delete."""
         limits = self._limits
@@ -84,3 +97,13 @@ class CallUsage:
             )
         self.documents_written += 1
         self.bytes_written += size
+
+
+def field_count(document: bytes) -> int:
+    """Return how many fields an encoded document has: what the head of its msgpack map says."""
+    head = document[0]
+    if head == _MAP_16:
+        return int.from_bytes(document[1:3], "big")
+    if head == _MAP_32:
+        return int.from_bytes(document[1:5], "big")
+    return head & _SHORT_MAP_COUNT

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import lmdb
 import msgspec
-from headwater_protocol.errors import StorageError
+from headwater_protocol.errors import StorageError, TransientError
 
 from headwater_storage.store import EMPTY_STATE, State
 
@@ -164,8 +164,12 @@ class LmdbStore:
             raise
 
     def snapshot(self) -> LmdbSnapshot:
-        """Return the newest state, to be closed by the caller."""
-        transaction = self._environment.begin()
+        """Return the newest state, to be closed by the caller.
+
+        Raises:
+            TransientError: `overloaded`: as many snapshots are open as there may be.
+        """
+        transaction = self._begin()
         try:
             return LmdbSnapshot(transaction, self._documents, self._entries, self._meta)
         except msgspec.DecodeError as error:
@@ -176,6 +180,18 @@ class LmdbStore:
         except BaseException:
             transaction.abort()
             raise
+
+    def _begin(self) -> Any:
+        """Begin a read transaction; slots of readers that died count as free."""
+        try:
+            return self._environment.begin()
+        except lmdb.ReadersFullError:
+            self._environment.reader_check()
+        try:
+            return self._environment.begin()
+        except lmdb.ReadersFullError:
+            message = f"{self.path}: as many snapshots are open as there may be, by processes that live"
+            raise TransientError(message, code="overloaded") from None
 
     def apply(self, changes: AppliedBatch, state: State) -> None:
         """Apply one record in one write transaction: all of it, or nothing if it raises.

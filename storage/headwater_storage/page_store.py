@@ -129,6 +129,32 @@ class PageSnapshot:
         """Iterate entry keys and values of `[lo, hi)`, lazily."""
         return self._scan(self.entry_tree, lo, hi, reverse)
 
+    def salvage(self, tree: Tree, unreadable: list[str]) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate all of a tree that can be read, noting what cannot."""
+        if tree.root != NO_PAGE:
+            yield from self._salvage_page(tree.root, unreadable, set())
+
+    def _salvage_page(
+        self, number: int, unreadable: list[str], seen: set[int]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            if number in seen or len(seen) > self.pages.meta.last_page:
+                raise self.pages.bad(number, 0, f"page {number} is used twice")
+            seen.add(number)
+            node = self.pages.node(number)
+        except BadPageError as error:
+            unreadable.append(f"{self._path}, offset {error.offset}: {error.text}")
+            return
+        for child in node.children:
+            yield from self._salvage_page(child, unreadable, seen)
+        for index in range(len(node.values)):
+            try:
+                value = self.pages.value(node, index)
+            except BadPageError as error:
+                unreadable.append(f"{self._path}, offset {error.offset}: {error.text}")
+            else:
+                yield node.keys[index], value
+
     def close(self) -> None:
         """Do nothing: whoever opened the file closes it."""
 

@@ -268,6 +268,12 @@ class _Recovery:
             self._check_nothing_there()
         if found is None or found.creating:
             return self._create(), FORMAT_VERSION
+        if found.repairing:
+            raise StorageError(
+                f"{self._directory.format_file}, offset 0: a repair was cut short; run `headwater doctor --repair`"
+                " again",
+                code="damaged",
+            )
         return bytes.fromhex(found.log_id), found.format
 
     def _check_nothing_there(self) -> None:

@@ -237,7 +237,7 @@ class Transaction:
         for position in handle.unique_positions:
             if entries[position] not in change.entries or entries[position] in overflow:
                 self._check_unique(handle, position, document, key[4:])
-        self.usage.write(len(document))
+        self.usage.write_document(document)
         self._changes[key] = change
         overlay = self._overlay
         for entry in change.entries:

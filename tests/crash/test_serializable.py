@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from support.runs import LongRun
 
-# Small segments, frequent checkpoints: kills then also meet rotations and half-made checkpoints.
+# Small segments, frequent checkpoints: kills then also meet rotations and half-made checkpoints. All of
+# the log is kept: it tells the order of commits.
 OPTIONS = (
-    *("--workers", "3", "--log-segment-bytes", "1048576"),
+    *("--workers", "3", "--log-segment-bytes", "1048576", "--log-keep-bytes", "1073741824"),
     *("--checkpoint-interval-s", "0.3", "--checkpoint-log-bytes", "1048576"),
 )
 NO_CHECKPOINTS = ("--checkpoint-interval-s", "3600", "--checkpoint-log-bytes", "1073741824", "--workers", "3")

@@ -143,6 +143,17 @@ def test_a_format_of_the_future_is_refused_untouched(tmp_path: Path) -> None:
     assert tree(path) == before == tree(DIRECTORIES / FUTURE / "data")
 
 
+def test_every_flipped_bit_of_the_format_file_is_found(tmp_path: Path) -> None:
+    """A flip in the log's id once escaped as an error of decoding text."""
+    path = tmp_path / "format"
+    whole = (DIRECTORIES / f"format-{FORMAT_VERSION}-clean" / "data" / "format").read_bytes().rstrip()
+    for place in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            with pytest.raises(StorageError, match="format"):
+                read_format(RealFileSystem(), path)
+
+
 def write_golden(name: str) -> None:
     """Make the directories of a format with the version that is running."""
     for kind, recipe in RECIPES.items():

@@ -19,6 +19,7 @@ from headwater_protocol.frames import FrameDecoder, frame
 from headwater_protocol.messages import Connect, FatalError, Mutation, MutationAnswer, Transition, Welcome
 from headwater_protocol.values import pack_value, unpack_value
 from support.daemon import RunningDaemon, run_server, running, wait_until
+from support.damage import Original
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,16 +197,50 @@ def run_version(folder: Path) -> str:
     return run_server("--version", folder=folder).stdout.strip()
 
 
-def test_doctor_finds_damage(tmp_path: Path) -> None:
+def test_damage_is_refused_found_and_repaired(tmp_path: Path) -> None:
+    with running(tmp_path, deploy="probe") as daemon:
+        for number in range(30):
+            daemon.call("mutation", "probe:keep", text=f"note {number} " * 60)
+        notes = daemon.call("query", "probe:notes")
+        assert len(notes) == 30
+        assert daemon.terminate() == 0
+        store = daemon.data / "store" / "data.mdb"
+        data = bytearray(store.read_bytes())
+        pages = Original.of(daemon.data).used_pages
+        page = next(
+            page * 4096 for page in pages if data[page * 4096 :].startswith(page.to_bytes(8, "little"))
+        )
+        data[page : page + 16] = bytes(16)
+        store.write_bytes(data)
+        refused = run_server("serve", "--data", str(daemon.data), "--port", "0", folder=tmp_path)
+        assert refused.returncode == 1
+        assert f"damaged: {store}, offset " in refused.stderr
+        assert any("offset" in finding or str(store) in finding for finding in daemon.doctor())
+        repaired = run_server("doctor", "--repair", "--data", str(daemon.data), folder=tmp_path)
+        assert (repaired.returncode, repaired.stdout) == (0, "no findings\n"), repaired
+        assert (daemon.data / "damaged-1" / "store" / "data.mdb").read_bytes() == data
+        daemon.start()
+        assert daemon.call("query", "probe:notes") == notes
+
+
+def test_a_damaged_document_is_an_error_of_its_readers_alone(tmp_path: Path) -> None:
     with running(tmp_path, deploy="probe") as daemon:
         daemon.call("mutation", "probe:keep", text="x" * 2000)
         assert daemon.terminate() == 0
-        (segment,) = (daemon.data / "log").glob("segment-*")
-        data = bytearray(segment.read_bytes())
-        place = data.index(b"x" * 400)
-        data[place + 200] ^= 1
-        segment.write_bytes(data)
-        assert daemon.doctor()
+        store = daemon.data / "store" / "data.mdb"
+        data = store.read_bytes()
+        store.write_bytes(data.replace(b"x" * 1000, b"x" * 999 + b"y"))
+        daemon.start()
+        for _ in range(3):
+            answer = daemon.post("/api/query", {"path": "probe:notes", "args": {}})
+            assert answer.json.get("code", answer.json.get("errorCode")) == "damaged", answer.text
+        daemon.call("mutation", "probe:keep", text="sound")
+        assert (
+            daemon.call("query", "probe:find", note=daemon.call("mutation", "probe:keep", text="z"))["text"]
+            == "z"
+        )
+        assert daemon.terminate() == 0
+        assert any("document" in finding for finding in daemon.doctor())
 
 
 # ---------------------------------------------------------------------------------------------- functions

@@ -6,7 +6,7 @@ from zlib import crc32
 
 import lmdb
 import pytest
-from headwater_protocol.errors import StorageError
+from headwater_protocol.errors import StorageError, TransientError
 from headwater_storage.lmdb_store import LOCK_FILE, READERS_MAX, LmdbStore
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import AppliedBatch, State
@@ -64,6 +64,35 @@ def test_another_process_reads_snapshots_of_its_own(store: LmdbStore) -> None:
     writer.close()
     for descriptor in (to_child, from_parent, from_child, to_parent):
         os.close(descriptor)
+
+
+def test_a_full_table_of_readers_is_a_clear_error_and_dead_ones_never_fill_it(tmp_path: Path) -> None:
+    """Far more readers die than the table has slots; each takes some without giving them up."""
+    (tmp_path / "few").mkdir()
+    store = LmdbStore.open(tmp_path / "few", map_size=1 << 24, create=True, readers_max=8)
+    store.apply(AppliedBatch({b"a": b"1"}), state(1))
+    path = store.path
+    store.close()
+    for _ in range(6):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                reader = LmdbStore.open(path, map_size=1 << 24, readonly=True, readers_max=8)
+                held = [reader.snapshot() for _ in range(5)]
+                code = 0 if len(held) == 5 else 2
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+    store = LmdbStore.open(path, map_size=1 << 24, readers_max=8)
+    snapshots = []
+    with pytest.raises(TransientError) as full:
+        snapshots.extend(store.snapshot() for _ in range(9))
+    assert full.value.code == "overloaded"
+    while snapshots:
+        snapshots.pop().close()  # a slot is free again when nothing refers to its snapshot any more
+    store.snapshot().close()
+    store.close()
 
 
 def test_a_reader_cannot_write_and_makes_no_store(store: LmdbStore, tmp_path: Path) -> None:

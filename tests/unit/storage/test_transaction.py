@@ -309,6 +309,7 @@ class TestLimits:
             (CallLimits(documents_written_max=3), "too_many_documents"),
             (CallLimits(bytes_written_max=100), "too_many_bytes"),
             (CallLimits(document_bytes_max=70), "document_too_large"),
+            (CallLimits(document_fields_max=3), "document_too_large"),
         ):
             writer = store.transaction(limits=limits)
             with pytest.raises(RequestError) as failure:
