@@ -171,6 +171,9 @@ class Trial:
                 while await anext(updates) != self.prober.acknowledged - 1:
                     pass
         except (TimeoutError, AssertionError, HeadwaterError) as error:
+            if self.faults.hit_meta:
+                await self._ends_and_comes_back(where, {FAILED})
+                return
             raise AssertionError(f"{where}: {error!r}\n{self.daemon.log_text()[-3000:]}") from error
         assert self.daemon.process is process, where
         assert process.poll() is None, f"{where}: it ended with {process.poll()}"

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-META_BYTES = 8192
-"""The first two pages of LMDB's file; a failed write there is the end of an environment."""
-
 
 class Kind(IntEnum):
     """What becomes of the chosen call.
@@ -68,7 +65,7 @@ PLANS = (
 class _Control(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_uint32) for name in ("kind", "number", "at", "tell_free")),
-        *((name, ctypes.c_uint32) for name in ("count", "fired", "room", "refused")),
+        *((name, ctypes.c_uint32) for name in ("count", "fired", "room", "meta")),
         ("offset", ctypes.c_uint64),
         ("call", ctypes.c_char * 32),
         ("file", ctypes.c_char * 216),
@@ -104,7 +101,7 @@ class Faults:
         control = self._control
         control.kind = Kind.OFF
         control.number, control.at, control.tell_free = plan.number, at, plan.tell_free
-        control.count = control.fired = control.room = control.refused = 0
+        control.count = control.fired = control.room = control.meta = 0
         control.call = control.file = b""
         control.kind = plan.kind
 
@@ -141,8 +138,8 @@ class Faults:
 
     @property
     def hit_meta(self) -> bool:
-        """Whether it was LMDB's write of a meta page, after which LMDB takes nothing any more."""
-        return self.place == "pwrite store/data.mdb" and self._control.offset < META_BYTES
+        """Whether LMDB's write of a meta page was among what failed: LMDB takes nothing any more after that."""
+        return bool(self._control.meta)
 
 
 class Tally:

@@ -148,6 +148,7 @@ class Life:
                 await work
             engine.close(clean=False)
             if isinstance(running.exception(), StorageError):
+                sys.stderr.write(f"failed: {running.exception()}\n")
                 return FAILED
             if self._faults.full and isinstance(running.exception(), TransientError):
                 return STOPPED  # what is durable waits for the next start

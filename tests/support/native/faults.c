@@ -20,11 +20,12 @@
 #include <unistd.h>
 
 enum { OFF, NO_ROOM, SHORT, FAIL, FAIL_SYNC };          /* control.kind */
+enum { META_BYTES = 8192 };                             /* the first two pages of LMDB's file */
 enum { WRITES = 1, GROWS = 2, SYNCS = 4, FREES = 8 };   /* what a call is */
 
 struct control {
     uint32_t kind, number, at, tell_free;   /* number: errno; at: which matching call, from 1; tell_free: statvfs tells */
-    uint32_t count, fired, room, refused;   /* fired: it has; room: 0 while the disk is full; refused: calls without room */
+    uint32_t count, fired, room, meta;      /* fired: it has; room: 0 while the disk is full; meta: LMDB's meta page was met */
     uint64_t offset;                        /* of the call that fired, where it has one */
     char call[32], file[216];
 };
@@ -58,6 +59,12 @@ static const char *path_of(int fd, char *buffer, size_t size) {
     return inside(buffer) ? buffer : NULL;
 }
 
+/* One thread may be in the middle of LMDB's commit when another meets the full disk. */
+static void note_meta(const char *name, const char *path, uint64_t offset) {
+    const char *file = strrchr(path, '/');
+    if (strcmp(name, "pwrite") == 0 && offset < META_BYTES && strcmp(file, "/data.mdb") == 0) control->meta = 1;
+}
+
 /* Decide what becomes of a call: 0 it is made, -1 it fails with errno set, 1 only half of it is written. */
 static int decide(int what, const char *name, const char *path, uint64_t offset) {
     if (control == NULL || control->kind == OFF || path == NULL || !inside(path)) return 0;
@@ -65,7 +72,7 @@ static int decide(int what, const char *name, const char *path, uint64_t offset)
     int needs_room = what & (WRITES | GROWS);
     if (control->fired && (kind == NO_ROOM || kind == SHORT)) {
         if (!needs_room || control->room) return 0;
-        __atomic_fetch_add(&control->refused, 1, __ATOMIC_SEQ_CST);
+        note_meta(name, path, offset);
         errno = (int)control->number;
         return -1;
     }
@@ -74,6 +81,7 @@ static int decide(int what, const char *name, const char *path, uint64_t offset)
     snprintf(control->call, sizeof control->call, "%s", name);
     snprintf(control->file, sizeof control->file, "%s", path + folder_bytes);
     control->offset = offset;
+    note_meta(name, path, offset);
     __atomic_store_n(&control->fired, 1, __ATOMIC_SEQ_CST);
     errno = (int)control->number;
     return kind == SHORT ? 1 : -1;
