@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from headwater_server.functions.limits import PoolOptions
-from headwater_server.worker.messages import Failure
+from headwater_server.worker.messages import Failure, Request
 from support.worker_pool import PoolWorld, encode, requests_row, until
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ async def test_errors_that_are_no_utf_8_are_escaped(world: PoolWorld) -> None:
 
 
 async def test_an_answer_that_cannot_be_encoded_is_an_internal_error(world: PoolWorld) -> None:
-    done = await world.mutate("calls:unencodable", b"session+1", b"print")
+    done = await world.mutate("calls:unencodable", Request(b"session", 1, b"print"))
     assert done.failure.code == "internal_error"
     assert "UnicodeEncodeError" in done.failure.message
     assert (done.outcome, done.logs) == (None, [])
