@@ -455,7 +455,7 @@ class Committer:
 
     def _refuse(self, owners: list[Any], losers: list[Any], error: HeadwaterError) -> None:
         """Reject a batch and whom it beat; the next one tries anew."""
-        _log.warning("batch refused", extra={"code": error.code, "transactions": len(owners)})
+        _log.warning("batch refused", extra={"fields": {"code": error.code, "transactions": len(owners)}})
         for owner in owners:
             self.listener.rejected(owner, error)
         self._reject_losers(losers)
@@ -493,12 +493,12 @@ class Committer:
                 self._refuse_while(failure)
             await asyncio.sleep(self._options.retry_s)
         if self._full is not None:
-            _log.warning("store has room again", extra={"commit_ts": state.ts})
+            _log.warning("store has room again", extra={"fields": {"commit_ts": state.ts}})
             self._full = None
 
     def _refuse_while(self, full: TransientError) -> None:
         """Refuse whatever is not in the log yet, and from now on all that comes."""
-        _log.error("store is full", extra={"reason": full.message})
+        _log.error("store is full", extra={"fields": {"reason": full.message}})
         self._full = full
         batch = self._open
         refused = [*batch.commits, *self._waiting]

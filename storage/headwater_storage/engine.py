@@ -363,7 +363,9 @@ class Engine:
             try:
                 await checkpointer.run()
             except TransientError as error:
-                _log.warning("checkpoint put off", extra={"code": error.code, "reason": error.message})
+                _log.warning(
+                    "checkpoint put off", extra={"fields": {"code": error.code, "reason": error.message}}
+                )
 
     async def _stopped_within(self, seconds: float) -> bool:
         try:
@@ -381,7 +383,9 @@ class Engine:
             try:
                 await self._deployment.sweep()
             except TransientError as error:
-                _log.warning("index sweep put off", extra={"code": error.code, "reason": error.message})
+                _log.warning(
+                    "index sweep put off", extra={"fields": {"code": error.code, "reason": error.message}}
+                )
                 if await self._stopped_within(self._options.sweep_retry_s):
                     return
                 self._sweep_due.set()

@@ -143,7 +143,9 @@ class Recovered:
             if clean:
                 self.checkpointer.run_now(clean=True)
         except TransientError as error:  # everything is in the log, from which the next start replays it
-            _log.warning("last checkpoint left out", extra={"code": error.code, "reason": error.message})
+            _log.warning(
+                "last checkpoint left out", extra={"fields": {"code": error.code, "reason": error.message}}
+            )
         finally:
             self._resources.close()
 

@@ -116,6 +116,23 @@ def test_clocks_chance_and_environment_come_from_outside() -> None:
     assert not found, told(found)
 
 
+LOG_CALLS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def test_fields_of_log_lines_stand_where_they_are_printed() -> None:
+    """Of `extra`, only what is in `fields` reaches the output."""
+    found = [
+        f"{module.path}:{keyword.value.lineno}"
+        for module in modules()
+        for call in ast.walk(module.tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in LOG_CALLS
+        for keyword in call.keywords
+        if keyword.arg == "extra" and isinstance(keyword.value, ast.Dict)
+        if [key.value for key in keyword.value.keys if isinstance(key, ast.Constant)] != ["fields"]
+    ]
+    assert not found, told(found)
+
+
 def test_accepted_clocks_are_still_needed() -> None:
     used = {(module.path, name) for module in modules() for _, name in banned_uses(module.tree)}
     assert [entry for entry in OWN_CLOCKS if entry not in used] == []
