@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from headwater_config.settings import descriptions
+from headwater_config.descriptions import descriptions
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

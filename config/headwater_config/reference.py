@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from headwater_config.settings import Description, descriptions
+from headwater_config.descriptions import Description, descriptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 

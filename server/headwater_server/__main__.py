@@ -120,7 +120,12 @@ def _repair(loaded: Loaded, *, accept_loss: bool) -> bool:
     """Repair the data directory and say on stderr what came of it; False if nothing was done."""
     environment = real_environment()
     try:
-        report = repair(loaded.settings.data, environment, accept_loss=accept_loss)
+        report = repair(
+            loaded.settings.data,
+            environment,
+            accept_loss=accept_loss,
+            map_size_bytes=loaded.settings.store_limit_bytes,
+        )
     except HeadwaterError as error:
         sys.stderr.write(f"headwater: {error.code}: {error.message}\n")
         return False
@@ -138,7 +143,12 @@ def _doctor(loaded: Loaded, *, as_json: bool) -> int:
     environment = real_environment()
     try:
         with tempfile.TemporaryDirectory(prefix="headwater-doctor-") as scratch:
-            findings = examine(loaded.settings.data, environment, Path(scratch))
+            findings = examine(
+                loaded.settings.data,
+                environment,
+                Path(scratch),
+                map_size_bytes=loaded.settings.store_limit_bytes,
+            )
     except HeadwaterError as error:
         findings = [Finding(None, None, f"{error.code}: {error.message}")]
     finally:

@@ -256,6 +256,7 @@ def open_engine(settings: Settings, environment: Environment) -> Engine:
                 growth_bytes=settings.checkpoint_growth_bytes,
                 interval_s=settings.checkpoint_interval_s,
             ),
+            map_size_bytes=settings.store_limit_bytes,
             check_bytes=settings.start_check_limit_bytes,
         ),
         committer=CommitterOptions(
@@ -295,6 +296,7 @@ def _pool_options(settings: Settings) -> PoolOptions:
             result_limit_bytes=settings.call_result_limit_bytes,
             log_lines_max=settings.call_log_limit_lines,
             log_bytes_max=settings.call_log_limit_bytes,
+            map_size_bytes=settings.store_limit_bytes,
             calls=calls,
         ),
     )

@@ -28,7 +28,7 @@ from headwater_protocol.errors import StorageError, TransientError
 
 from headwater_storage.disk_errors import disk_error
 from headwater_storage.environment import outcome_of, read_file, write_file_durably
-from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE
+from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE, META_PAGES
 from headwater_storage.store import State  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from headwater_storage.store import Store, StoreSnapshot
 
 CHECKPOINT_FORMAT = 1
-META_PAGES = 2
 _MAGIC = b"HWckpt01"
 _CHECKSUM_BYTES = 4
 

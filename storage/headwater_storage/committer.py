@@ -35,7 +35,7 @@ from headwater_protocol.errors import HeadwaterError, RequestError, StorageError
 
 from headwater_storage.apply import backfill_entries, changes_of
 from headwater_storage.catalog import CatalogCache
-from headwater_storage.disk_errors import no_room, store_error
+from headwater_storage.disk_errors import no_room, no_room_in_store, store_error
 from headwater_storage.log import Appended, Conflict, LoggedTransaction, Unknown
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import State
@@ -66,8 +66,8 @@ class CommitterOptions:
         transaction_bytes_max: Logged bytes of one transaction; between this and
             `batch_bytes_max` it is a batch of its own.
         waiting_max: Proposals that may wait behind a full batch; more are refused.
-        free_bytes_min: Space that has to be left on the disk after an append: the store needs
-            some to apply what is in the log.
+        free_bytes_min: Space that has to be left after an append, on the disk and below the store's
+            largest size: the store needs some to apply what is in the log.
         wait_poll_s: Pause before it is asked again whether commits must wait for a checkpoint.
         retry_s: Pause before a durable batch is applied again after the store had no room.
     """
@@ -373,18 +373,25 @@ class Committer:
         return self._is_behind() and not self._refused_for_room()
 
     def _refused_for_room(self) -> bool:
-        """Refuse the open batch if the disk has no room for it."""
+        """Refuse the open batch if the disk has no room for it, or the store below its largest size."""
         batch = self._open
-        free, kept = self._environment.files.free_bytes(self._store.path), self._options.free_bytes_min
-        if free >= kept + batch.size:
+        error = self._no_room(batch.size)
+        if error is None:
             return False
         for submitted in batch.commits:
             if submitted.chain is not None:
                 submitted.chain.break_off()
         self._open_next()
-        error = no_room(self._store.path, f"writes: {free} bytes are left, {kept} are kept in reserve")
         self._refuse([submitted.owner for submitted in batch.commits], batch.losers, error)
         return True
+
+    def _no_room(self, size: int) -> TransientError | None:
+        """Return why a batch of this size cannot be taken, None if it can."""
+        store, kept = self._store, self._options.free_bytes_min
+        free = self._environment.files.free_bytes(store.path)
+        if free < kept + size:
+            return no_room(store.path, f"writes: {free} bytes are left, {kept} are kept in reserve")
+        return None if store.has_room(kept + size) else no_room_in_store(store.path)
 
     def _seal(self) -> _SealedBatch | None:
         """Close the open batch and begin to append it; None if it was refused for want of space."""

@@ -49,6 +49,15 @@ def no_room(path: Path, purpose: str) -> TransientError:
     )
 
 
+def no_room_in_store(folder: Path) -> TransientError:
+    """Return what those are told for whom there was no room below the store's largest size."""
+    return TransientError(
+        f"the store in {folder} has reached its largest size: raise the setting `store_limit_bytes` and start the"
+        " daemon again; writes are refused until then, reads go on meanwhile",
+        code="disk_full",
+    )
+
+
 def disk_error(error: OSError, path: Path, purpose: str) -> TransientError | StorageError:
     """Return what an error of the system means for what was done at a path."""
     if is_no_room(error):
@@ -69,7 +78,15 @@ def store_error(error: lmdb.Error, folder: Path, files: FileSystem) -> Transient
         the process has to end.
     """
     number = getattr(error, "code", 0)
-    if isinstance(error, (lmdb.DiskError, lmdb.MapFullError, lmdb.MemoryError)) or number in NO_ROOM_NUMBERS:
+    if isinstance(error, lmdb.MapFullError):
+        return no_room_in_store(folder)
+    if isinstance(error, lmdb.MemoryError):
+        return TransientError(
+            f"there is no memory for the store in {folder}, or less address space than the setting"
+            f" `store_limit_bytes` asks for ({error})",
+            code="disk_full",
+        )
+    if isinstance(error, lmdb.DiskError) or number in NO_ROOM_NUMBERS:
         return no_room(folder, f"the store ({error})")
     if number == errno.EIO and not _has_room(files, folder):
         return no_room(folder, "the store (a write was cut short)")

@@ -7,9 +7,10 @@ log behind the checkpoint applied in memory: LMDB never sees what may be damaged
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+import lmdb
 from headwater_protocol.errors import StorageError
 
 from headwater_storage.apply import apply_record
@@ -17,9 +18,10 @@ from headwater_storage.catalog import CatalogCache
 from headwater_storage.check import check_snapshot, digest
 from headwater_storage.checkpoint import read_side_file
 from headwater_storage.directory import DataDirectory, DirectoryLock, wait_for_workers
+from headwater_storage.disk_errors import store_error
 from headwater_storage.findings import Finding
 from headwater_storage.format import read_format
-from headwater_storage.lmdb_store import DATA_FILE, LmdbStore
+from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, LmdbStore
 from headwater_storage.log_format import digest_of
 from headwater_storage.log_survey import LogSurvey
 from headwater_storage.page_check import PageCheck
@@ -38,7 +40,12 @@ _DELETED = digest_of(b"")
 
 
 def examine(
-    path: Path, environment: Environment, scratch: Path, *, worker_wait_s: float = 10.0
+    path: Path,
+    environment: Environment,
+    scratch: Path,
+    *,
+    worker_wait_s: float = 10.0,
+    map_size_bytes: int = MAP_SIZE_BYTES,
 ) -> list[Finding]:
     """Return everything that is wrong with a data directory that no daemon uses.
 
@@ -47,9 +54,11 @@ def examine(
         environment: Files and clock.
         scratch: A folder for a store that is replayed from the log, if that reaches back to its beginning.
         worker_wait_s: How long to wait for workers of an earlier daemon.
+        map_size_bytes: Address space for that store.
 
     Raises:
         StorageError: `directory_in_use`, `format_too_new`.
+        TransientError: `disk_full`: there is no room for that store.
     """
     directory, files = DataDirectory(path), environment.files
     with ExitStack() as resources:
@@ -57,7 +66,7 @@ def examine(
             resources.callback(DirectoryLock(files, directory).close)
         if files.exists(directory.workers_lock_file):
             wait_for_workers(files, directory, environment.clock, worker_wait_s)
-        return Examination(directory, environment, resources).run(scratch)
+        return Examination(directory, environment, resources, map_size_bytes).run(scratch)
 
 
 class Examination:
@@ -70,7 +79,13 @@ class Examination:
         snapshot: The checkpoint, None if its upper pages are damaged.
     """
 
-    def __init__(self, directory: DataDirectory, environment: Environment, resources: ExitStack) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        environment: Environment,
+        resources: ExitStack,
+        map_size_bytes: int = MAP_SIZE_BYTES,
+    ) -> None:
         self.findings: list[Finding] = []
         self.side: SideFile | None = None
         self.log_id: bytes | None = None
@@ -80,6 +95,7 @@ class Examination:
         self._directory = directory
         self._files = environment.files
         self._resources = resources
+        self._map_size_bytes = map_size_bytes
 
     def run(self, scratch: Path) -> list[Finding]:
         """Look at everything."""
@@ -228,12 +244,13 @@ class Examination:
         if first is None or first.number != 1:
             return
         scratch.mkdir(parents=True, exist_ok=True)
-        replayed, catalogs = LmdbStore.open(scratch, create=True), CatalogCache()
+        catalogs = CatalogCache()
         try:
-            apply_record(replayed, first, catalogs)
-            for record in records:
-                apply_record(replayed, record, catalogs)
-            if digest(replayed) != digest(store):
-                self.findings.append(Finding(None, None, "replaying the log gives another database"))
-        finally:
-            replayed.close()
+            with closing(LmdbStore.open(scratch, map_size=self._map_size_bytes, create=True)) as replayed:
+                apply_record(replayed, first, catalogs)
+                for record in records:
+                    apply_record(replayed, record, catalogs)
+                if digest(replayed) != digest(store):
+                    self.findings.append(Finding(None, None, "replaying the log gives another database"))
+        except lmdb.Error as error:
+            raise store_error(error, scratch, self._files) from error

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"
-MAP_SIZE_BYTES = 1 << 40
+MAP_SIZE_BYTES = 1 << 44
+"""The largest file that ext4 holds: address space costs nothing, and a disk may grow while the daemon runs."""
+
 READERS_MAX = 512
+META_PAGES = 2
 _LOCK_HEADER_BYTES, _READER_BYTES = 128, 64
 """Of LMDB's lock file, whose size decides how many readers there can be."""
 
@@ -229,6 +232,29 @@ class LmdbStore:
         """Return how far the file is in use, free pages inside it included."""
         pages: int = self._environment.info()["last_pgno"] + 1
         return pages * self.page_bytes
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether so many bytes fit below the store's largest size, free pages in the file included.
+
+        Cheap while the file is far from it.
+        """
+        info = self._environment.info()
+        largest: int = info["map_size"] // self.page_bytes
+        reached: int = info["last_pgno"] + 1
+        wanted = -(-size // self.page_bytes)
+        return largest - reached >= wanted or largest - self._pages_in_use() >= wanted
+
+    def _pages_in_use(self) -> int:
+        """Return how many pages hold the newest state; the others are free, or will be once no snapshot needs them."""
+        transaction = self._environment.begin(write=True)  # which takes no reader's slot
+        try:
+            trees = [transaction.stat(tree) for tree in (self._documents, self._entries, self._meta)]
+        finally:
+            transaction.abort()
+        trees.append(self._environment.stat())
+        kinds = ("branch_pages", "leaf_pages", "overflow_pages")
+        pages: int = sum(tree[kind] for tree in trees for kind in kinds)
+        return META_PAGES + pages
 
     def reader_check(self) -> int:
         """Free the slots of readers whose process is dead; return how many."""

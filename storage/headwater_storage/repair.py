@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import lmdb
 from headwater_protocol.errors import StorageError
 
 from headwater_storage.apply import record_applier
@@ -20,11 +21,12 @@ from headwater_storage.catalog import FIRST_USER_TABLE, Catalog
 from headwater_storage.check import check_snapshot
 from headwater_storage.checkpoint import CHECKPOINT_FORMAT, SideFile, copy_metas, write_side_file
 from headwater_storage.directory import DataDirectory, DirectoryLock, wait_for_workers
+from headwater_storage.disk_errors import store_error
 from headwater_storage.doctor import Examination
 from headwater_storage.environment import read_file, write_file_durably
 from headwater_storage.format import read_format, write_format
 from headwater_storage.keys import document_parts
-from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE, LmdbStore
+from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE, MAP_SIZE_BYTES, LmdbStore
 from headwater_storage.log_format import decode_segment_header, encode_segment_header
 from headwater_storage.log_survey import LogSurvey
 from headwater_storage.replay import Replay
@@ -62,7 +64,12 @@ class Report:
 
 
 def repair(
-    path: Path, environment: Environment, *, accept_loss: bool = False, worker_wait_s: float = 10.0
+    path: Path,
+    environment: Environment,
+    *,
+    accept_loss: bool = False,
+    worker_wait_s: float = 10.0,
+    map_size_bytes: int = MAP_SIZE_BYTES,
 ) -> Report:
     """Build a directory's store anew. Nothing is changed if something is lost and that is not accepted.
 
@@ -71,15 +78,17 @@ def repair(
         environment: Files and clock.
         accept_loss: Go on where documents or commits are lost.
         worker_wait_s: How long to wait for workers of an earlier daemon.
+        map_size_bytes: Largest size of the new store.
 
     Raises:
         StorageError: `damaged`: there is nothing to build from; `directory_in_use`, `format_too_new`.
+        TransientError: `disk_full`: there is no room for the new store.
     """
     directory, files = DataDirectory(path), environment.files
     with ExitStack() as resources:
         resources.callback(DirectoryLock(files, directory).close)
         wait_for_workers(files, directory, environment.clock, worker_wait_s)
-        return _Repair(directory, environment, resources).run(accept_loss=accept_loss)
+        return _Repair(directory, environment, resources, map_size_bytes).run(accept_loss=accept_loss)
 
 
 @dataclass
@@ -93,13 +102,20 @@ class _Run:
 class _Repair:
     """One repair; `resources` closes what it opens."""
 
-    def __init__(self, directory: DataDirectory, environment: Environment, resources: ExitStack) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        environment: Environment,
+        resources: ExitStack,
+        map_size_bytes: int,
+    ) -> None:
         self._directory = directory
         self._files: FileSystem = environment.files
         self._look = Examination(directory, environment, resources)
         self._resources = resources
         self._new = DataDirectory(directory.path / "repair")
         self._lost: list[str] = []
+        self._map_size_bytes = map_size_bytes
 
     def run(self, *, accept_loss: bool) -> Report:
         """See `repair`."""
@@ -120,6 +136,8 @@ class _Repair:
             )
             report.aside = self._take_its_place()
             return report
+        except lmdb.Error as error:
+            raise store_error(error, self._new.store_folder, self._files) from error
         finally:
             if not self._was_cut_short():
                 self._clear()
@@ -173,7 +191,7 @@ class _Repair:
         behind = None if state is None else _end_of(runs, state)
         self._files.make_folder(self._new.store_folder)
         self._files.make_folder(self._new.log_folder)
-        store = LmdbStore.open(self._new.store_folder, create=True)
+        store = LmdbStore.open(self._new.store_folder, map_size=self._map_size_bytes, create=True)
         try:
             if whole and (behind is None or whole.head.number >= behind.number):
                 source, first, end = "the log", 1, whole.head

@@ -138,6 +138,10 @@ class Store(AppliedStore, Protocol):
         """Return how far the file is in use, free pages inside it included."""
         ...
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether so many bytes fit below the store's largest size, free pages in the file included."""
+        ...
+
     def reader_check(self) -> int:
         """Free the slots of readers whose process is dead; return how many."""
         ...

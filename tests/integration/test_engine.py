@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,26 +31,13 @@ from headwater_storage.proposal import Proposal
 from headwater_storage.recovery import StorageOptions
 from support.memory_store import decode, encode, insert
 from support.storage_world import Gate
+from support.tables import IndexOf, TableOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from headwater_storage.transaction import Transaction
-
-
-@dataclass
-class IndexOf:
-    name: str
-    fields: list[str]
-    unique: bool = False
-
-
-@dataclass
-class TableOf:
-    name: str
-    indexes: list[IndexOf] = field(default_factory=list)
-    shape: str = "{}"
 
 
 MESSAGES = TableOf("messages", [IndexOf("by_channel", ["channel"])])

@@ -21,6 +21,7 @@ from headwater_storage.recovery import StorageOptions
 
 from support.memory_store import encode
 from support.storage_world import FakeClock, SeededRandom
+from support.tables import IndexOf, TableOf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,24 +30,6 @@ if TYPE_CHECKING:
 
 BUNDLE = "prepared"
 ARCHIVE = b"archive" * 40
-
-
-@dataclass
-class IndexOf:
-    """An index as a manifest declares it."""
-
-    name: str
-    fields: list[str]
-    unique: bool = False
-
-
-@dataclass
-class TableOf:
-    """A table as a manifest declares it."""
-
-    name: str
-    indexes: list[IndexOf] = field(default_factory=list)
-    shape: str = "{}"
 
 
 TABLES = [

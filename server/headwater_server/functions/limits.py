@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from headwater_storage.limits import CallLimits
+from headwater_storage.lmdb_store import MAP_SIZE_BYTES
 
 MIB = 1024 * 1024
 
@@ -19,6 +20,7 @@ class WorkerLimits:
         log_lines_max: Lines that one call may print.
         log_bytes_max: Bytes that one call may print.
         calls: Documents and bytes that one call may read and write.
+        map_size_bytes: Address space for the store: not less than what the daemon reserves.
     """
 
     memory_limit_bytes: int = 512 * MIB
@@ -26,6 +28,7 @@ class WorkerLimits:
     log_lines_max: int = 256
     log_bytes_max: int = 64 * 1024
     calls: CallLimits = field(default_factory=CallLimits)
+    map_size_bytes: int = MAP_SIZE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
     output.take()
     guard = Guard()
     guard.install()
-    store = LmdbStore.open(directory.store_folder, readonly=True)
+    store = LmdbStore.open(directory.store_folder, map_size=assignment.limits.map_size_bytes, readonly=True)
     server = Server(
         end,
         store,

@@ -133,8 +133,11 @@ class PagedStore:
 
     page_bytes = PAGE_BYTES
 
-    def __init__(self, files: FileSystem, path: Path, *, create: bool, sync_each_batch: bool) -> None:
+    def __init__(
+        self, files: FileSystem, path: Path, *, map_size: int, create: bool, sync_each_batch: bool
+    ) -> None:
         self.path = path
+        self._map_size = map_size
         self.readers: dict[int, tuple[int, str]] = {}
         self.dead: set[str] = set()
         self._files = files
@@ -149,10 +152,17 @@ class PagedStore:
 
     @classmethod
     def open(
-        cls, files: FileSystem, path: Path, *, create: bool = False, sync_each_batch: bool = False, **_: int
+        cls,
+        files: FileSystem,
+        path: Path,
+        *,
+        map_size: int = 1 << 40,
+        create: bool = False,
+        sync_each_batch: bool = False,
+        **_: int,
     ) -> PagedStore:
         try:
-            return cls(files, path, create=create, sync_each_batch=sync_each_batch)
+            return cls(files, path, map_size=map_size, create=create, sync_each_batch=sync_each_batch)
         except OSError as error:
             raise _as_lmdb(error) from error
 
@@ -279,6 +289,9 @@ class PagedStore:
 
     def used_bytes(self) -> int:
         return self._next_page * PAGE_BYTES
+
+    def has_room(self, size: int) -> bool:
+        return self.used_bytes() + size <= self._map_size
 
     def close(self) -> None:
         self._files.close(self._descriptor)

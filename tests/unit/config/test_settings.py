@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from headwater_config.settings import Settings, descriptions
+from headwater_config.descriptions import descriptions
+from headwater_config.settings import Settings
 from pydantic import ValidationError
 
 

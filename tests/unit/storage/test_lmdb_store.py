@@ -109,6 +109,60 @@ def test_a_reader_cannot_write_and_makes_no_store(store: LmdbStore, tmp_path: Pa
             LmdbStore.open(empty, readonly=readonly)
 
 
+def test_room_is_what_lies_below_the_largest_size_and_what_is_free(tmp_path: Path) -> None:
+    store = LmdbStore.open(tmp_path, map_size=1 << 20, create=True)
+    assert store.has_room(1 << 19)
+    assert not store.has_room(1 << 20)
+    store.apply(AppliedBatch({b"a": bytes(700_000)}), state(1))
+    assert not store.has_room(1 << 19)
+    with pytest.raises(lmdb.MapFullError):
+        store.apply(AppliedBatch({b"b": bytes(700_000)}), state(2))
+    with store.snapshot() as snapshot:
+        assert (snapshot.state, snapshot.get_document(b"b")) == (state(1), None)
+    store.apply(AppliedBatch({b"a": None}), state(2))
+    assert store.used_bytes() > 700_000, "the file keeps its size"
+    assert store.has_room(1 << 19)
+    store.close()
+
+
+def test_a_worker_maps_as_much_as_the_daemon(tmp_path: Path) -> None:
+    """One that reserves less cannot read once the store has grown beyond that."""
+    store = LmdbStore.open(tmp_path, map_size=1 << 24, create=True)
+    store.apply(AppliedBatch({b"a": b"1"}), state(1))
+    store.close()
+    to_child, from_parent = os.pipe()
+    from_child, to_parent = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            reader = LmdbStore.open(tmp_path, map_size=1 << 24, readonly=True)
+            os.write(to_parent, b"!")
+            os.read(to_child, 1)
+            with reader.snapshot() as snapshot:
+                assert len(snapshot.get_document(b"a") or b"") == 1 << 22
+            reader.close()
+            reader = LmdbStore.open(tmp_path, map_size=1 << 20, readonly=True)
+            os.write(to_parent, b"?")
+            os.read(to_child, 1)
+            with pytest.raises(lmdb.MapResizedError):
+                reader.snapshot()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.read(from_child, 1) == b"!"
+    writer = LmdbStore.open(tmp_path, map_size=1 << 24)
+    writer.apply(AppliedBatch({b"a": bytes(1 << 22)}), state(2))
+    os.write(from_parent, b"!")
+    assert os.read(from_child, 1) == b"?"
+    writer.apply(AppliedBatch({b"b": bytes(1 << 22)}), state(3))
+    os.write(from_parent, b"!")
+    assert os.waitpid(child, 0)[1] == 0
+    writer.close()
+    for descriptor in (to_child, from_parent, from_child, to_parent):
+        os.close(descriptor)
+
+
 def test_the_table_of_readers_has_all_of_its_space_from_the_start(store: LmdbStore) -> None:
     """LMDB writes to it through its map: where the file has a hole and the disk is full, that is a SIGBUS."""
     status = (store.path / LOCK_FILE).stat()
