@@ -12,6 +12,7 @@ format. Each step may be run again after a crash in the middle; the file is rewr
     2   checksums of stored documents cover the key as well, for values written from then on (the
         log keeps its after-images as they are, and replay must give the same store, so older
         values stay as they were); the format file has a checksum
+    3   digests of log records are SHA-256, from the claim on with which it is opened
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from headwater_storage.environment import FileSystem
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _CHECKED_SINCE = 2
 
 

@@ -6,6 +6,9 @@ written: this is what tells a torn tail from damage. The record's header lies in
 sector and has a checksum of its own; it carries the digest of the body, and its own digest
 is the record's. Each record names the digest of the one before.
 
+Digests are SHA-256, cut to 16 bytes: processors have instructions for it. Records of format 1 have
+BLAKE2b; a log may begin with such records, and the format in a record's header tells.
+
     segment header   magic, format, log id, base number, previous digest, checksum
     record header    magic, format, kind, log id, incarnation, number, previous digest,
                      first ts, wall µs, body length, body digest, checksum
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from struct import Struct
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -38,7 +41,8 @@ from headwater_storage.proposal import CommitTs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LOG_FORMAT = 1
+LOG_FORMAT = 2
+_SHA256_SINCE = 2
 SECTOR_BYTES = 512
 BODY_BYTES_MAX = 64 << 20
 """Far above the largest batch: a length beyond it is damage, not a record."""
@@ -59,9 +63,11 @@ _encode_body = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(list[LoggedTransaction]).decode
 
 
-def digest_of(data: bytes | memoryview) -> bytes:
-    """Return the digest that chains records."""
-    return blake2b(data, digest_size=DIGEST_BYTES).digest()
+def digest_of(data: bytes | bytearray | memoryview, version: int = LOG_FORMAT) -> bytes:
+    """Return the digest that chains records, as a log format has it."""
+    if version < _SHA256_SINCE:
+        return blake2b(data, digest_size=DIGEST_BYTES).digest()
+    return sha256(data).digest()[:DIGEST_BYTES]
 
 
 def encode_record(
@@ -158,6 +164,7 @@ def decode_segment_header(data: bytes, file: str) -> SegmentHeader:
 @dataclass(frozen=True, slots=True)
 class _RecordHeader:
     digest: bytes
+    version: int
     kind: int
     log_id: bytes
     incarnation: bytes
@@ -185,7 +192,7 @@ def _header_at(data: bytes, offset: int) -> _RecordHeader | None:
     _, version, *fields = _RECORD.unpack(raw)
     if version > LOG_FORMAT:
         raise StorageError(f"the log has a record of format {version}", code="format_too_new")
-    return _RecordHeader(digest_of(raw), *fields)
+    return _RecordHeader(digest_of(raw, version), version, *fields)
 
 
 def first_wall_us(start: bytes) -> int:
@@ -239,14 +246,13 @@ def _body_at(data: bytes, offset: int, end: int, header: _RecordHeader) -> bytes
         return None
     if data[offset:end:SECTOR_BYTES] != _MARKER * (header.size // SECTOR_BYTES):
         return None
-    payload = b"".join(
-        [data[i : i + _SECTOR_PAYLOAD] for i in range(offset + len(_MARKER), end, SECTOR_BYTES)]
-    )
+    payload = bytearray(data[offset:end])
+    del payload[::SECTOR_BYTES]
     body_end = _RECORD_HEADER_BYTES + header.body_bytes
     if payload[body_end:].strip(b"\x00"):
         return None
-    body = payload[_RECORD_HEADER_BYTES:body_end]
-    return body if digest_of(body) == header.body_digest else None
+    body = bytes(payload[_RECORD_HEADER_BYTES:body_end])
+    return body if digest_of(body, header.version) == header.body_digest else None
 
 
 class Tail(Enum):

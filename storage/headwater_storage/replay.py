@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from headwater_storage.proposal import CommitTs
     from headwater_storage.store import StoreSnapshot
 
-GROUP_BYTES = 8 << 20
-"""Enough that a write transaction costs little beside its puts; several times as much in memory."""
+GROUP_BYTES = 32 << 20
+"""Enough that a write transaction costs little beside its puts: replaying 1 GB of log takes two thirds
+of the time that it takes in groups of 8 MiB. About three times as much is in memory meanwhile."""
 
 
 ApplyRecord = Callable[[AppliedStore, "Record"], None]
