@@ -28,9 +28,10 @@ class ExitCode(IntEnum):
 
     Attributes:
         STOPPED: It was asked to.
-        CANNOT_START: Standard error says why; a full disk is one reason.
+        CANNOT_START: Standard error says why; a disk that is full, whatever finds no room, is one reason.
         USAGE: Wrong flags or settings.
-        STORAGE_FAILED: The disk failed, at the start, while serving or at the last checkpoint. Nothing
+        STORAGE_FAILED: The disk failed, at the start, while serving or at the last checkpoint, or was full
+            while serving and had no room for the one page that the store cannot do without. Nothing
             acknowledged is lost: start it again once the disk is in order.
         LOG_TAKEN: Another process has taken over the log or the directory. Nothing acknowledged is
             lost: find out which of the two is meant to have it.
@@ -63,9 +64,12 @@ async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
             await daemon.start()
             await daemon.listen()
         except HeadwaterError:
-            if daemon.failure is None:
+            failure = daemon.failure  # what waited for a commit only says that it is unknown
+            if failure is None:
                 raise
-            return _storage_failed(daemon.failure)  # what waited for a commit only says that it is unknown
+            if isinstance(failure, HeadwaterError) and failure.code == "disk_full":
+                raise failure from None
+            return _storage_failed(failure)
         stopping = asyncio.create_task(stop.wait())
         failed = asyncio.create_task(daemon.failed())
         tasks += [stopping, failed, *timers(daemon)]

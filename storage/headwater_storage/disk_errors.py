@@ -7,6 +7,9 @@ So a failed sync is a failure whatever its number says, and no failure is tried 
 
 LMDB reports a write that was cut short as EIO, like a disk that fails. Which of them it was
 is found out with a write of our own, whose error is exact.
+
+A meta page without room is between the two: the process has to end, as LMDB takes nothing any
+more, but there is nothing wrong with the disk, and that is what a start says.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import lmdb
 from headwater_protocol.errors import StorageError, TransientError
 
 from headwater_storage.environment import SyncFailedError
+from headwater_storage.lmdb_store import MetaPageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,9 +78,18 @@ def store_error(error: lmdb.Error, folder: Path, files: FileSystem) -> Transient
         files: For a look at whether there is room.
 
     Returns:
-        `disk_full`: nothing was applied, and it may work later. `disk_failed` or `damaged`:
-        the process has to end.
+        A `TransientError` (`disk_full`): nothing was applied, and it may work later. A `StorageError`
+        (`disk_failed`, `damaged`, or `disk_full` at a meta page): the process has to end.
     """
+    cause = error.__cause__
+    if isinstance(error, MetaPageError) and isinstance(cause, lmdb.Error):
+        why = store_error(cause, folder, files)
+        if isinstance(why, TransientError):
+            return StorageError(
+                f"the disk of {folder} is full: there was no room for a meta page of the store ({cause}), which"
+                " takes nothing any more. Free some space there or raise the quota, and start the daemon again",
+                code="disk_full",
+            )
     number = getattr(error, "code", 0)
     if isinstance(error, lmdb.MapFullError):
         return no_room_in_store(folder)

@@ -40,6 +40,10 @@ _encode_state = msgspec.msgpack.Encoder().encode
 decode_state = msgspec.msgpack.Decoder(State).decode
 
 
+class MetaPageError(lmdb.PanicError):
+    """A meta page could not be written, for the reason that is the cause of this; LMDB takes nothing any more."""
+
+
 class LmdbSnapshot:
     """A read transaction; see `StoreSnapshot`."""
 
@@ -201,17 +205,20 @@ class LmdbStore:
 
         Raises:
             lmdb.Error: The disk or the map is full, or the disk failed: `disk_errors.store_error` says which.
-                `PanicError`: the store cannot be used any more.
+                `MetaPageError`: the store cannot be used any more.
         """
         try:
             with self._environment.begin(write=True) as transaction:
                 _write(transaction, self._documents, changes.documents)
                 _write(transaction, self._entries, changes.entries)
                 transaction.put(STATE_KEY, _encode_state(state), db=self._meta)
-        except lmdb.Error:
+        except lmdb.Error as error:
             # Where a meta page could not be written, LMDB gives the error of the disk, and refuses
             # everything from then on.
-            self._environment.begin().abort()
+            try:
+                self._environment.begin().abort()
+            except lmdb.PanicError:
+                raise MetaPageError(f"a meta page could not be written: {error}") from error
             raise
         if self._sync_each_batch:
             self.sync()

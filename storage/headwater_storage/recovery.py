@@ -162,8 +162,8 @@ def recover(
         apply_record: Applies one record that is replayed.
 
     Raises:
-        StorageError: `directory_in_use`, `format_too_new`, `directory_copied`, `damaged` or
-            `disk_failed`. Nothing in the directory is lost by any of them.
+        StorageError: `directory_in_use`, `format_too_new`, `directory_copied`, `damaged`, `disk_failed`
+            or `disk_full`. Nothing in the directory is lost by any of them.
         TransientError: `disk_full`.
     """
     resources = ExitStack()

@@ -110,7 +110,7 @@ class AppliedStore(StoreReader, Protocol):
 
         Raises:
             lmdb.Error: The disk or the map is full, or the disk failed: `disk_errors.store_error` says which.
-                `PanicError`: the store cannot be used any more.
+                A `PanicError` among them: the store cannot be used any more.
         """
 
 

@@ -26,14 +26,13 @@ LIVES_LIMIT_S = 900.0
 POINTS_MAX = 400
 
 
-def engine_lives(folder: Path, seed: int, mode: str, count: int, mutant: str = "") -> dict[str, Any]:
-    """Run lives of the engine in a process of its own; return what it met and what was wrong."""
+def with_faults(module: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of ours in a process whose calls on a data directory can be made to fail."""
     folder.mkdir(parents=True, exist_ok=True)
     data, control = folder / "data", folder / "control"
     environment = {**os.environ, **Faults(data, control).environment}
-    words = [str(data), str(control), str(seed), mode, str(count), *([mutant] if mutant else [])]
     done = subprocess.run(
-        [sys.executable, "-m", "support.disk_lives", *words],
+        [sys.executable, "-m", module, str(data), str(control), *words],
         cwd=TESTS,
         env=environment,
         capture_output=True,
@@ -42,6 +41,13 @@ def engine_lives(folder: Path, seed: int, mode: str, count: int, mutant: str = "
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def engine_lives(folder: Path, seed: int, mode: str, count: int, mutant: str = "") -> dict[str, Any]:
+    """Run lives of the engine in a process of its own; return what it met and what was wrong."""
+    words = [str(seed), mode, str(count), *([mutant] if mutant else [])]
+    done = with_faults("support.disk_lives", folder, *words)
     found: dict[str, Any] = json.loads(done.stdout)
     print(f"seed {seed}\n{found['text']}")
     if found["wrong"]:
@@ -64,6 +70,17 @@ def test_the_engine_on_a_failing_disk(tmp_path: Path, request: pytest.FixtureReq
 @pytest.mark.parametrize("mutant", list(disk_lives.MUTANTS))
 def test_the_trial_fails_when_the_engine(tmp_path: Path, mutant: str) -> None:
     assert engine_lives(tmp_path, 3, "sample", 200, mutant)["wrong"]
+
+
+def test_a_start_says_whether_the_disk_is_full_or_fails_whatever_call_met_it(tmp_path: Path) -> None:
+    """Also where LMDB's meta page is what found no room: LMDB then speaks of a fatal error."""
+    for found in json.loads(with_faults("support.disk_starts", tmp_path).stdout):
+        starts = found["starts"]
+        # Nothing depends on a segment that is being made ahead; the next append would tell.
+        failed = [start for start in starts if start["place"] != "rename log/next.prepared"]
+        expected = "disk_full" if found["is_full"] else "disk_failed"
+        assert {start["code"] for start in failed} == {expected}, failed
+        assert any("meta page" in start["said"] for start in failed), failed
 
 
 @pytest.mark.timeout(300)

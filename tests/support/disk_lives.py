@@ -116,6 +116,8 @@ class Life:
             try:
                 engine = Engine.open(self._data, options(self._data), environment)
             except (TransientError, StorageError) as error:
+                if self._plan.is_full and error.code != "disk_full":
+                    raise Wrong(f"on a full disk a start said {error.code}: {error.message}") from error
                 return {"disk_full": CANNOT_START, "disk_failed": FAILED}[error.code]
             return asyncio.run(self._serve(engine))
         finally:
@@ -282,7 +284,8 @@ class Lives:
         if not faults.fired:
             allowed = {STOPPED}
         elif plan.is_full:
-            # At the start it may say that it cannot, and at LMDB's meta page it cannot go on.
+            # At the start it may say that it cannot, whatever found no room, and when it serves it cannot go
+            # on at LMDB's meta page.
             allowed = {STOPPED, CANNOT_START, FAILED} if faults.hit_meta else {STOPPED, CANNOT_START}
             if faults.has_room:
                 allowed -= {CANNOT_START}

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import lmdb
 import pytest
+from headwater_protocol.errors import StorageError
 from headwater_storage.disk_errors import PROBE_NAME, disk_error, is_no_room, store_error
 from headwater_storage.environment import RealFileSystem, SyncFailedError
+from headwater_storage.lmdb_store import MetaPageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +72,36 @@ def test_errors_of_the_system(tmp_path: Path) -> None:
 def test_errors_of_lmdb(tmp_path: Path, error: lmdb.Error, code: str) -> None:
     assert store_error(error, tmp_path, Files()).code == code
     assert list(tmp_path.iterdir()) == []
+
+
+def at_meta_page(cause: lmdb.Error) -> lmdb.Error:
+    error = MetaPageError()
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "number", "code"),
+    [
+        (of_lmdb(lmdb.DiskError, errno.ENOSPC), 0, "disk_full"),
+        (of_lmdb(lmdb.Error, errno.EDQUOT), 0, "disk_full"),
+        (of_lmdb(lmdb.Error, errno.EIO), errno.ENOSPC, "disk_full"),
+        (of_lmdb(lmdb.Error, errno.EIO), 0, "disk_failed"),
+        (of_lmdb(lmdb.Error, errno.EROFS), 0, "disk_failed"),
+    ],
+)
+def test_a_meta_page_that_was_refused_ends_the_process_and_says_why(
+    tmp_path: Path, cause: lmdb.Error, number: int, code: str
+) -> None:
+    ours = store_error(at_meta_page(cause), tmp_path, Files(number))
+    assert isinstance(ours, StorageError)  # a `TransientError` would be tried again
+    assert ours.code == code
+
+
+def test_a_failed_sync_is_a_failure_whatever_its_cause_says(tmp_path: Path) -> None:
+    error = lmdb.PanicError("a sync failed")
+    error.__cause__ = of_lmdb(lmdb.DiskError, errno.ENOSPC)
+    assert store_error(error, tmp_path, Files()).code == "disk_failed"
 
 
 def test_a_write_cut_short_is_told_from_a_failed_one_by_a_write_of_our_own(tmp_path: Path) -> None:
