@@ -214,13 +214,22 @@ class Settings(BaseSettings):
     document_limit_fields: Annotated[
         int,
         about(
-            "Fields of one document, not counting those inside them",
+            "Fields of one document, its id and creation time included, not counting those inside them",
             why="Lower it to find documents that are used as tables.",
             unit="fields",
             ge=8,
             le=1_000_000,
         ),
     ] = 1_024
+    document_limit_depth: Annotated[
+        int,
+        about(
+            "Lists and objects inside one another in one document, which is the first itself",
+            why="Lower it to keep trees out of documents. A result holds 64, its own around documents included.",
+            ge=1,
+            le=64,
+        ),
+    ] = 32
     document_limit_bytes: Annotated[
         int,
         about(

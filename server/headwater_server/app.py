@@ -285,6 +285,7 @@ def _pool_options(settings: Settings) -> PoolOptions:
         bytes_written_max=settings.call_write_limit_bytes,
         document_bytes_max=settings.document_limit_bytes,
         document_fields_max=settings.document_limit_fields,
+        document_depth_max=settings.document_limit_depth,
         ranges_max=settings.call_limit_ranges,
     )
     return PoolOptions(

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 from headwater_protocol.errors import RequestError
 
 _MAP_16, _MAP_32, _SHORT_MAP_COUNT = 0xDE, 0xDF, 0x0F
+_NO_HEADS = bytes({*range(256)} - {*range(0x80, 0xA0), *range(0xDC, 0xE0)})
+"""All bytes but those with which an encoded list or map begins."""
+
+_decode = msgspec.msgpack.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,8 @@ class CallLimits:
         documents_written_max: Documents inserted, replaced or deleted, each time counted.
         bytes_written_max: Their encoded bytes together.
         document_bytes_max: One encoded document.
-        document_fields_max: Fields of one document, not counting those inside them.
+        document_fields_max: Fields of one document, the system's included, not counting those inside them.
+        document_depth_max: Lists and maps inside one another in one document, which is the first itself.
         ranges_max: Ranges of the read set before neighbours are merged.
     """
 
@@ -33,6 +39,7 @@ class CallLimits:
     bytes_written_max: int = 15 << 20
     document_bytes_max: int = 1 << 20
     document_fields_max: int = 1_024
+    document_depth_max: int = 32
     ranges_max: int = 4_096
 
 
@@ -76,6 +83,11 @@ class CallUsage:
                 f"the document has {fields} fields, the limit is {self._limits.document_fields_max}",
                 code="document_too_large",
             )
+        if is_deeper(document, self._limits.document_depth_max):
+            raise RequestError(
+                f"the document has more than {self._limits.document_depth_max} lists and objects inside one another",
+                code="document_too_large",
+            )
         self.write(len(document))
 
     def write(self, size: int) -> None:
@@ -107,3 +119,26 @@ def field_count(document: bytes) -> int:
     if head == _MAP_32:
         return int.from_bytes(document[1:5], "big")
     return head & _SHORT_MAP_COUNT
+
+
+def is_deeper(document: bytes, depth_max: int) -> bool:
+    """Tell whether more lists and maps than so many are inside one another in an encoded document.
+
+    Few documents are decoded for it: most have not even as many bytes that could begin a list or map.
+    """
+    if len(document.translate(None, _NO_HEADS)) <= depth_max:
+        return False
+    try:
+        level = [_decode(document)]
+    except RecursionError:
+        return True
+    for _ in range(depth_max):
+        level = [
+            item
+            for holder in level
+            for item in (holder.values() if type(holder) is dict else holder)
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return False
+    return True

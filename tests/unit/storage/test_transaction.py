@@ -6,7 +6,6 @@ import pytest
 from headwater_protocol.errors import RequestError, StorageError
 from headwater_storage.catalog import REQUESTS, TABLES_RANGE
 from headwater_storage.keys import document_key, index_range, table_range
-from headwater_storage.limits import CallLimits
 from support.memory_store import MemoryStore, decode, encode, insert, table
 
 if TYPE_CHECKING:
@@ -281,41 +280,6 @@ def test_creation_time_bounds_are_exact(store: MemoryStore) -> None:
         assert read(reader, index, *equal, upper=Bound(None, True)) == []
         assert read(reader, index, *equal, upper=Bound(float("inf"), True)) == list("0123")
         assert read(reader, index, *equal, lower=Bound(float("nan"), True)) == []
-
-
-def insert_four(transaction: Transaction) -> None:
-    for i in range(4):
-        insert(transaction, "messages", channel="a", body="x" * i)
-
-
-class TestLimits:
-    def test_reads(self, store: MemoryStore) -> None:
-        writer = store.transaction()
-        for i in range(5):
-            insert(writer, "messages", channel="a", body=str(i))
-        store.commit(writer.proposal())
-        for limits, code in (
-            (CallLimits(documents_read_max=3), "too_many_documents"),
-            (CallLimits(bytes_read_max=100), "too_many_bytes"),
-        ):
-            reader = store.transaction(limits=limits)
-            with pytest.raises(RequestError) as failure:
-                read(reader, "by_channel", "a")
-            assert failure.value.code == code
-            assert reader.ranges
-
-    def test_writes(self, store: MemoryStore) -> None:
-        for limits, code in (
-            (CallLimits(documents_written_max=3), "too_many_documents"),
-            (CallLimits(bytes_written_max=100), "too_many_bytes"),
-            (CallLimits(document_bytes_max=70), "document_too_large"),
-            (CallLimits(document_fields_max=3), "document_too_large"),
-        ):
-            writer = store.transaction(limits=limits)
-            with pytest.raises(RequestError) as failure:
-                insert_four(writer)
-            assert failure.value.code == code
-            assert len(writer.proposal().writes) == writer.usage.documents_written
 
 
 def test_a_query_cannot_write(store: MemoryStore) -> None:
