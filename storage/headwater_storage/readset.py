@@ -25,7 +25,7 @@ class Scan:
         lo: Lower end of the whole range, inclusive.
         hi: Upper end, exclusive.
         descending: Whether it is read from the end.
-        last: The key farthest in reading order that was consumed; None: none yet.
+        last: The key, or place for one, farthest in reading order that was consumed; None: none yet.
         dry: Whether it ran to its end.
     """
 

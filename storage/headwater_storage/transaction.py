@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from headwater_storage.proposal import Backfill, CommitTs, Range
     from headwater_storage.store import StoreSnapshot
 
+_ABOVE_SUFFIXES = b"\xff"
 _PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 
 
@@ -444,9 +445,11 @@ class Transaction:
     ) -> Iterator[StoredDocument]:
         """Yield the documents of entries that were cut at the same place, in their real order.
 
-        All of the group counts as read once one of it is: keys do not tell its members apart.
+        Every place in the group counts as read once one of it is: keys do not tell which come first, so what
+        comes in behind the last of these keys may stand before all of them.
         """
-        scan.last = group[-1][0]
+        cut_at = group[0][0][:CUT]
+        scan.last = cut_at if scan.descending else cut_at + _ABOVE_SUFFIXES
         ordered = sorted(
             (
                 (whole_key(key, value.overflow if isinstance(value, Own) else value), key, value)

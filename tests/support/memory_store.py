@@ -1,4 +1,4 @@
-"""A store in memory with the reading side of the real one, and documents to put into it.
+"""A store in memory with the reading side of the real one, and documents to put into it or into the real one.
 
 It has no faults of its own: a failure is always the product's.
 """
@@ -22,6 +22,8 @@ from headwater_storage.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from headwater_storage.store import AppliedStore, StoreSnapshot
 
 
 class MemorySnapshot:
@@ -62,7 +64,52 @@ def _scan(items: dict[bytes, bytes], lo: bytes, hi: bytes, reverse: bool) -> Ite
     yield from sorted((item for item in items.items() if lo <= item[0] < hi), reverse=reverse)
 
 
-class MemoryStore:
+class Tables:
+    """Makes tables and transactions in a store, and commits them without log or validation."""
+
+    state: State
+
+    def snapshot(self) -> Any:
+        raise NotImplementedError
+
+    def apply(self, changes: AppliedBatch, state: State) -> None:
+        raise NotImplementedError
+
+    def commit(self, *proposals: Proposal) -> Changes:
+        """Apply proposals as one record, without validation."""
+        first = self.state.ts + 1
+        commits = [(CommitTs(ts), proposal.writes) for ts, proposal in enumerate(proposals, first)]
+        changes = changes_of(commits)
+        last = CommitTs(self.state.ts + len(proposals))
+        self.apply(
+            changes,
+            State(last, self.state.record_number + 1, b"", changes.catalog_ts or self.state.catalog_ts),
+        )
+        return changes
+
+    def add_table(self, definition: TableDefinition) -> TableHandle:
+        key = document_key(TABLES, definition.row_suffix)
+        row = pack_stored(0, encode_table(definition), key)
+        self.apply(AppliedBatch(documents={key: row}), self.state)
+        return TableHandle(definition)
+
+    def transaction(
+        self, *, now_us: int = 1_700_000_000_000_000, writable: bool = True, limits: CallLimits | None = None
+    ) -> Transaction:
+        """Return one over a snapshot of its own, which is closed with the transaction's `snapshot`."""
+        snapshot = self.snapshot()
+        noise = iter(range(self.state.ts << 20, 1 << 60))
+        return Transaction(
+            snapshot,
+            Catalog.load(snapshot),
+            limits or CallLimits(),
+            now_us=now_us,
+            random_bytes=lambda count: next(noise).to_bytes(count, "big"),
+            writable=writable,
+        )
+
+
+class MemoryStore(Tables):
     """Documents, entries and state as dicts."""
 
     path = Path("/")
@@ -90,37 +137,20 @@ class MemoryStore:
                     target[key] = value
         self.state = state
 
-    def commit(self, *proposals: Proposal) -> Changes:
-        """Apply proposals as one record, without validation."""
-        first = self.state.ts + 1
-        commits = [(CommitTs(ts), proposal.writes) for ts, proposal in enumerate(proposals, first)]
-        changes = changes_of(commits)
-        last = CommitTs(self.state.ts + len(proposals))
-        self.apply(
-            changes,
-            State(last, self.state.record_number + 1, b"", changes.catalog_ts or self.state.catalog_ts),
-        )
-        return changes
 
-    def add_table(self, definition: TableDefinition) -> TableHandle:
-        handle = TableHandle(definition)
-        key = document_key(TABLES, definition.row_suffix)
-        self.document_values[key] = pack_stored(0, encode_table(definition), key)
-        return handle
+class StoredTables(Tables):
+    """Tables in a real store."""
 
-    def transaction(
-        self, *, now_us: int = 1_700_000_000_000_000, writable: bool = True, limits: CallLimits | None = None
-    ) -> Transaction:
-        snapshot = self.snapshot()
-        noise = iter(range(self.state.ts << 20, 1 << 60))
-        return Transaction(
-            snapshot,  # type: ignore[arg-type]
-            Catalog.load(snapshot),
-            limits or CallLimits(),
-            now_us=now_us,
-            random_bytes=lambda count: next(noise).to_bytes(count, "big"),
-            writable=writable,
-        )
+    def __init__(self, store: AppliedStore) -> None:
+        self._store = store
+        self.state = EMPTY_STATE
+
+    def snapshot(self) -> StoreSnapshot:
+        return self._store.snapshot()
+
+    def apply(self, changes: AppliedBatch, state: State) -> None:
+        self._store.apply(changes, state)
+        self.state = state
 
 
 def table(number: int, name: str, *indexes: tuple[str, list[str], bool], shape: int = 1) -> TableDefinition:

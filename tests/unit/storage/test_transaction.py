@@ -282,6 +282,27 @@ def test_creation_time_bounds_are_exact(store: MemoryStore) -> None:
         assert read(reader, index, *equal, lower=Bound(float("nan"), True)) == []
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_what_comes_in_first_among_texts_that_keys_do_not_tell_apart_conflicts(
+    store: MemoryStore, descending: bool
+) -> None:
+    """A later document had its key behind those that were read, though its text stood before theirs: it was missed."""
+    writer = store.transaction()
+    earlier = insert(writer, "messages", channel="another", body="earlier")
+    insert(writer, "messages", channel=LONG + "m", body="read")
+    store.commit(writer.proposal())
+    reader, writer = store.transaction(), store.transaction(now_us=1_700_000_000_000_001)
+    reading = reader.read_range("messages", "by_channel", [], None, None, descending=descending)
+    taken = [decode(next(reading).document)["body"] for _ in range(1 if descending else 2)]
+    assert taken[-1] == "read"
+    if descending:
+        writer.put(earlier, encode(earlier, 1.0, channel=LONG + "z", body="earlier"))
+    else:
+        insert(writer, "messages", channel=LONG + "a", body="later")
+    keys = writer.proposal().conflict_keys()
+    assert any(lo <= key < hi for key in keys for lo, hi in reader.ranges)
+
+
 def test_a_query_cannot_write(store: MemoryStore) -> None:
     transaction = store.transaction(writable=False)
     with pytest.raises(RequestError) as failure:
