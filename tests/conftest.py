@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.runs import RUNS_FILE, LongRun
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(
     0, str(ROOT)
 )  # `tools`, `benchmarks` and `examples` are packages of the checkout, not of the wheel
+
+# What a test says may not depend on how fast the machine is at the moment.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -52,10 +52,11 @@ class Scan:
 class ReadSet:
     """Collects the points and ranges of one transaction."""
 
-    __slots__ = ("_ranges", "_ranges_max", "_scans", "points")
+    __slots__ = ("_fold_at", "_ranges", "_ranges_max", "_scans", "points")
 
     def __init__(self, ranges_max: int) -> None:
         self._ranges_max = ranges_max
+        self._fold_at = ranges_max  # so many scans; raised by those that cannot be folded
         self._ranges: list[Range] = []
         self._scans: list[Scan] = []
         self.points: set[bytes] = set()
@@ -68,7 +69,7 @@ class ReadSet:
         """Note that `[lo, hi)` is being read; the reader keeps the returned scan up to date."""
         scan = Scan(lo, hi, descending=descending)
         self._scans.append(scan)
-        if len(self._scans) > self._ranges_max:
+        if len(self._scans) > self._fold_at:
             self._fold()
         return scan
 
@@ -79,10 +80,15 @@ class ReadSet:
         return widened(ranges, self._ranges_max)
 
     def _fold(self) -> None:
-        """Turn finished scans into ranges, so that memory stays bounded in a call with many reads."""
+        """Turn finished scans into ranges, so that memory stays bounded in a call with many reads.
+
+        Those that were left off before their end stay, as nobody says that they are. Each has read a
+        document, so their number is bounded too; they are looked through each time it has doubled.
+        """
         self._ranges.extend((scan.lo, scan.hi) for scan in self._scans if scan.dry)
-        self._ranges = merged(self._ranges)
+        self._ranges = widened(merged(self._ranges), self._ranges_max)
         self._scans = [scan for scan in self._scans if not scan.dry]
+        self._fold_at = max(self._ranges_max, 2 * len(self._scans))
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:

@@ -83,7 +83,7 @@ def everything(snapshot: Any, ids: list[str], lo: bytes, hi: bytes) -> list[Any]
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_chain_reads_as_if_its_members_were_committed(data: st.DataObject) -> None:
     store, ids = make_store(), list[str]()
     for seed in range(3):

@@ -66,7 +66,7 @@ def sign(x: bytes, y: bytes) -> int:
     return (x > y) - (x < y)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.lists(fields, min_size=1, max_size=3), st.lists(fields, min_size=1, max_size=3))
 @example([2**53 + 1], [float(2**53)])
 @example([-(2**53) - 1], [float(-(2**53))])
@@ -80,13 +80,13 @@ def test_byte_order_of_tuples_is_the_order_of_their_values(a: list[Any], b: list
     assert sign(encode_fields(a), encode_fields(b)) == compare(a, b)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(numbers, numbers)
 def test_numbers_compare_by_exact_value_whatever_their_type(a: float, b: float) -> None:
     assert sign(encode_fields([a]), encode_fields([b])) == compare(a, b)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(fields, max_size=3), st.lists(fields, max_size=2), fields)
 def test_a_prefix_range_has_exactly_the_tuples_that_begin_with_the_prefix(
     head: list[Any], rest: list[Any], other: Any

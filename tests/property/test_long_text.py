@@ -203,7 +203,7 @@ def the_trial(data: st.DataObject) -> None:
             reader.snapshot.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_long_text_sorts_compares_pages_and_collides_like_any_other(data: st.DataObject) -> None:
     the_trial(data)
@@ -242,7 +242,7 @@ def the_beginning(data: st.DataObject) -> None:
         writer.snapshot.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_what_changes_a_beginning_that_was_read_conflicts_with_it(data: st.DataObject) -> None:
     """Also where entries that keys do not tell apart change places, or come in before the last that was taken."""
@@ -251,7 +251,7 @@ def test_what_changes_a_beginning_that_was_read_conflicts_with_it(data: st.DataO
 
 def fails(trial: Callable[[st.DataObject], None]) -> bool:
     """Tell whether a trial finds something, without looking for the smallest example of it."""
-    search = settings(max_examples=2_000, deadline=None, database=None, phases=[Phase.generate])
+    search = settings(max_examples=2_000, database=None, phases=[Phase.generate])
     try:
         given(st.data())(search(trial))()
     except AssertionError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater.results import PageOptions
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import World, decode, encode, small_world
 from support.memory_store import MemoryStore, table
@@ -107,7 +107,7 @@ queries = st.sampled_from(["scan", "rank", "bounded", "city"])
 orders = st.sampled_from(["asc", "desc"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(batches=st.lists(items, min_size=1, max_size=3), by=queries, order=orders, size=st.integers(1, 6))
 def test_pages_are_the_query_cut_in_pieces(
     bundle: World, batches: list[list[dict[str, Any]]], by: str, order: str, size: int
@@ -120,7 +120,7 @@ def test_pages_are_the_query_cut_in_pieces(
     assert all(len(page) == size for page in pages[:-1])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(before=items, after=items, by=queries, order=orders, size=st.integers(1, 4))
 def test_pages_shown_live_have_no_gap_and_no_overlap(
     bundle: World, before: list[dict[str, Any]], after: list[dict[str, Any]], by: str, order: str, size: int
@@ -141,7 +141,7 @@ def test_pages_shown_live_have_no_gap_and_no_overlap(
     assert seen == world.read("f:everything", by=by, order=order)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(documents=items, position=st.binary(max_size=60), order=orders)
 def test_forged_positions_show_nothing_outside_the_range(
     bundle: World, documents: list[dict[str, Any]], position: bytes, order: str

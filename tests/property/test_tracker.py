@@ -81,7 +81,7 @@ class TrackerAgainstScan(RuleBasedStateMachine):
 
 
 TestTrackerAgainstScan = TrackerAgainstScan.TestCase
-TestTrackerAgainstScan.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestTrackerAgainstScan.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 @given(ranges, keys)

@@ -167,7 +167,7 @@ def a_read(draw: Any, transaction: Transaction, model: Model) -> None:
     assert found == [document_id for document_id in whole[cut[0] : cut[1]] if document_id in expected]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_reads_equal_a_dict(data: st.DataObject) -> None:
     store, model = make_store(), Model()
