@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from headwater_storage.proposal import Backfill, CommitTs, Range
     from headwater_storage.store import StoreSnapshot
 
+_SHOWN_MAX = 200
 _ABOVE_SUFFIXES = b"\xff"
 _PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 
@@ -385,11 +386,13 @@ class Transaction:
                 continue
             overflow = value.overflow if isinstance(value, Own) else value
             if bounds.exact is None or bounds.exact[0] <= whole_key(key, overflow) < bounds.exact[1]:
+                # Each value cut by itself, so that a long one does not push out those behind it.
                 shown = ", ".join(
-                    f"{name}={value!r}" for name, value in zip(index.fields, values, strict=True)
+                    f"{name}={repr(value)[:_SHOWN_MAX]}"
+                    for name, value in zip(index.fields, values, strict=True)
                 )
                 raise RequestError(
-                    f"table {handle.definition.name!r} already has a document with {shown[:500]}"
+                    f"table {handle.definition.name!r} already has a document with {shown}"
                     f" (unique index {index.name!r})",
                     code="unique_violation",
                 )
