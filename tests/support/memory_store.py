@@ -5,6 +5,7 @@ It has no faults of its own: a failure is always the product's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,16 +65,18 @@ def _scan(items: dict[bytes, bytes], lo: bytes, hi: bytes, reverse: bool) -> Ite
     yield from sorted((item for item in items.items() if lo <= item[0] < hi), reverse=reverse)
 
 
-class Tables:
+class Tables(ABC):
     """Makes tables and transactions in a store, and commits them without log or validation."""
 
     state: State
 
+    @abstractmethod
     def snapshot(self) -> Any:
-        raise NotImplementedError
+        """Return the newest state."""
 
+    @abstractmethod
     def apply(self, changes: AppliedBatch, state: State) -> None:
-        raise NotImplementedError
+        """Apply one record."""
 
     def commit(self, *proposals: Proposal) -> Changes:
         """Apply proposals as one record, without validation."""
