@@ -477,10 +477,22 @@ class Settings(BaseSettings):
             why="The default is beyond most disks, so that a disk that grows needs no restart. Lower it for less"
             " than the disk, or where address space is short; at it, writes are refused until it is raised.",
             unit="bytes",
-            ge=64 * MIB,
+            ge=16 * MIB,
             le=64 * 1024 * 1024 * MIB,
         ),
     ] = 16 * 1024 * 1024 * MIB
+    snapshot_limit_s: Annotated[
+        float,
+        about(
+            "Time that a worker may keep a snapshot which commits have left behind, or a call which it does not begin,"
+            " before it is ended; at least twice `call_time_limit_s`",
+            why="While it is kept, the store's file grows by all that is written. Raise it for sessions whose live"
+            " queries take long together.",
+            unit="s",
+            ge=0.1,
+            le=3600,
+        ),
+    ] = 10.0
     start_check_limit_bytes: Annotated[
         int,
         about(

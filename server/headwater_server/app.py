@@ -108,6 +108,7 @@ class Daemon:
         self.switchboard.mutations = self.mutations
         engine.listener = self.switchboard
         engine.watch_oldest(self.switchboard.oldest_ts)
+        engine.end_reader = self.pool.end_reader
         self.hub = Hub(
             core,
             self.mutations,
@@ -266,8 +267,14 @@ def open_engine(settings: Settings, environment: Environment) -> Engine:
             free_bytes_min=settings.disk_reserve_bytes,
         ),
         window_bytes_max=settings.window_limit_bytes,
+        snapshot_limit_s=_snapshot_limit_s(settings),
     )
     return Engine.open(settings.data, options, environment)
+
+
+def _snapshot_limit_s(settings: Settings) -> float:
+    """Return how long a worker may keep a snapshot: a call within its own limit is never ended for it."""
+    return max(settings.snapshot_limit_s, 2 * settings.call_time_limit_s)
 
 
 def _reactive_core(
@@ -291,6 +298,7 @@ def _pool_options(settings: Settings) -> PoolOptions:
     return PoolOptions(
         workers=settings.workers,
         time_limit_s=settings.call_time_limit_s,
+        silence_limit_s=_snapshot_limit_s(settings),
         waiting_max=settings.mutation_queue_limit,
         worker=WorkerLimits(
             memory_limit_bytes=settings.call_memory_limit_bytes,

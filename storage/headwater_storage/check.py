@@ -23,7 +23,7 @@ from headwater_storage.catalog import (
     Catalog,
     Numbers,
 )
-from headwater_storage.deployment import check_unique
+from headwater_storage.deployment import UniqueCheck
 from headwater_storage.keys import document_key, document_parts, entry_parts
 from headwater_storage.lmdb_store import LmdbStore
 from headwater_storage.replay import Replay
@@ -143,7 +143,9 @@ def _findings(snapshot: StoreSnapshot) -> Iterator[str]:
             )
         if index.unique:
             try:
-                check_unique(snapshot, catalog, index)
+                unique = UniqueCheck(index)
+                while not unique.advance(snapshot, catalog):
+                    pass
             except RequestError as error:
                 yield error.message
 

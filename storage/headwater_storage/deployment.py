@@ -56,6 +56,9 @@ BUNDLE_BYTES_MAX = 15 << 20
 
 _CHUNK_ITEMS = 256
 _CHUNK_BYTES = 1 << 20
+_CHECK_ITEMS = 4096
+"""Entries that are looked at over one snapshot: some milliseconds."""
+
 _SWITCH_ATTEMPTS = 8
 
 _T = TypeVar("_T")
@@ -118,9 +121,9 @@ class Deployment:
                 while not await self._step(index):
                     pass
                 if index.unique:
-                    await self._database.read_blocking(
-                        lambda snapshot, catalog, index=index: check_unique(snapshot, catalog, index)  # type: ignore[misc]
-                    )
+                    check = UniqueCheck(index)
+                    while not await self._database.read_blocking(check.advance):
+                        pass
             try:
                 _, ts = await self._database.transact(
                     lambda transaction: _switch(transaction, tables, bundle, archive)
@@ -163,33 +166,56 @@ class _Facts:
         return row is not None and row.done
 
 
-def check_unique(snapshot: StoreSnapshot, catalog: Catalog, index: IndexDefinition) -> None:
-    """Check that no two documents have the same fields in a unique index.
+class UniqueCheck:
+    """A look through a built unique index for documents that have the same fields.
 
-    Once it is built and this holds, it holds for good: from then on every writer sees all
-    of its entries, and who began before conflicts with the building.
-
-    Raises:
-        RequestError: `unique_violation`, naming table, index and value.
+    In parts, each over a snapshot of its own, since an open snapshot keeps every page that is
+    freed meanwhile. What is written between them cannot hide anything: once the index is built,
+    every writer sees all of its entries, and who began before conflicts with the building. So
+    no two documents come to have the same fields any more; those that have them stay where they
+    are until one of them changes, and are met one after the other. That both are still there is
+    looked up in the snapshot in which the second one is met.
     """
-    cut_fields = b""
-    seen: set[bytes] = set()
-    for key, overflow in snapshot.entries(*index_range(index.number)):
-        fields = key[:-SUFFIX_LENGTH]
-        if fields != cut_fields:
-            cut_fields = fields
-            seen = {overflow}
-        elif overflow not in seen:
-            seen.add(overflow)
-        else:
-            values = decode_fields(fields[4:] + overflow)
-            if not any(value is None or value is MISSING for value in values):
-                table = catalog.by_number[index.table].definition.name
-                raise RequestError(
-                    f"table {table!r} has two documents with {', '.join(index.fields)} = {values!r:.500},"
-                    f" so the index {index.name!r} cannot be unique",
-                    code="unique_violation",
-                )
+
+    def __init__(self, index: IndexDefinition) -> None:
+        self._index = index
+        self._next, self._end = index_range(index.number)
+        self._fields = b""
+        self._seen: dict[
+            bytes, bytes
+        ] = {}  # of the entries with these cut fields: the rest of them, and the key
+
+    def advance(self, snapshot: StoreSnapshot, catalog: Catalog) -> bool:
+        """Look at the next part; return whether it was the last one.
+
+        Raises:
+            RequestError: `unique_violation`, naming table, index and value.
+        """
+        for count, (key, overflow) in enumerate(snapshot.entries(self._next, self._end), 1):
+            fields = key[:-SUFFIX_LENGTH]
+            if fields != self._fields:
+                self._fields, self._seen = fields, {}
+            earlier = self._seen.get(overflow)
+            if earlier is not None and snapshot.get_entry(earlier) == overflow:
+                self._refuse(fields + overflow, catalog)
+            self._seen[overflow] = key
+            self._next = key + b"\x00"
+            if count >= _CHECK_ITEMS:
+                return False
+        return True
+
+    def _refuse(self, fields: bytes, catalog: Catalog) -> None:
+        """Refuse fields that two documents have, unless one of them is null or missing."""
+        values = decode_fields(fields[4:])
+        if any(value is None or value is MISSING for value in values):
+            return
+        index = self._index
+        table = catalog.by_number[index.table].definition.name
+        raise RequestError(
+            f"table {table!r} has two documents with {', '.join(index.fields)} = {values!r:.500},"
+            f" so the index {index.name!r} cannot be unique",
+            code="unique_violation",
+        )
 
 
 def _begin_building(transaction: Transaction, tables: Sequence[TableSpec]) -> None:

@@ -20,6 +20,7 @@ from headwater_storage.catalog import BUNDLES, CatalogCache, active_bundle
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
 from headwater_storage.deployment import Deployment
 from headwater_storage.limits import CallLimits
+from headwater_storage.readers import OldReader, ReaderAges
 from headwater_storage.recovery import StorageOptions, recover
 from headwater_storage.timeline import Timeline
 from headwater_storage.transaction import Transaction
@@ -58,6 +59,8 @@ class EngineOptions:
         transact_attempts: How often `transact` runs a function that meets conflicts.
         checkpoint_poll_s: How often it is asked whether a checkpoint is due.
         sweep_retry_s: Pause after a sweep of old index entries that could not write.
+        snapshot_limit_s: How long another process may keep a snapshot that is not the newest.
+        reader_poll_s: How often it is asked who does.
     """
 
     storage: StorageOptions = field(default_factory=StorageOptions)
@@ -67,6 +70,8 @@ class EngineOptions:
     transact_attempts: int = 50
     checkpoint_poll_s: float = 0.25
     sweep_retry_s: float = 5.0
+    snapshot_limit_s: float = 10.0
+    reader_poll_s: float = 0.25
 
 
 class _NobodyListens:
@@ -94,10 +99,12 @@ class Engine:
     Attributes:
         listener: Hears of what `submit` was given, and of every batch.
         window: Conflict keys of recent commits.
+        end_reader: Told of a process that keeps a snapshot for too long, and of how long; whether it will end.
     """
 
     def __init__(self, recovered: Recovered, options: EngineOptions, environment: Environment) -> None:
         self.listener: Listener = _NobodyListens()
+        self.end_reader: Callable[[int, float], bool] = lambda process, age_s: False
         with recovered.store.snapshot() as snapshot:
             self.window = CommitWindow(snapshot.state.ts, bytes_max=options.window_bytes_max)
             self._timeline = Timeline(environment.clock, snapshot.state.wall_us)
@@ -173,6 +180,7 @@ class Engine:
             asyncio.create_task(self._committer.run(), name="committer"),
             asyncio.create_task(self._checkpoint_loop(), name="checkpoints"),
             asyncio.create_task(self._sweep_loop(), name="index sweep"),
+            asyncio.create_task(self._reader_loop(), name="old readers"),
         ]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
@@ -284,7 +292,7 @@ class Engine:
         return self._catalogs.get(snapshot, snapshot.state.catalog_ts)
 
     async def read_blocking(self, function: Callable[[StoreSnapshot, Catalog], _T]) -> _T:
-        """Run a long reading function over the newest state in a thread."""
+        """Run a reading function over the newest state in a thread; what takes long belongs into several."""
 
         def work() -> _T:
             with self.snapshot() as snapshot:
@@ -366,6 +374,22 @@ class Engine:
                 _log.warning(
                     "checkpoint put off", extra={"fields": {"code": error.code, "reason": error.message}}
                 )
+
+    async def _reader_loop(self) -> None:
+        """Have everybody ended who keeps a snapshot for too long: the store's file grows meanwhile."""
+        options = self._options
+        ages, told = ReaderAges(2 * options.reader_poll_s), set[OldReader]()
+        while not await self._stopped_within(options.reader_poll_s):
+            found = ages.look(self.store.old_readers(), self._environment.clock.mono_s())
+            told &= found.keys()
+            for reader, age_s in found.items():
+                if age_s < options.snapshot_limit_s or reader in told:
+                    continue
+                told.add(reader)
+                if not self.end_reader(reader.process, age_s):
+                    fields = {"process": reader.process, "age_s": age_s}
+                    text = "a strange process keeps an old snapshot: the store's file grows by all that is written"
+                    _log.warning(text, extra={"fields": fields})
 
     async def _stopped_within(self, seconds: float) -> bool:
         try:

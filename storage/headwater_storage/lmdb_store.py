@@ -14,6 +14,7 @@ import lmdb
 import msgspec
 from headwater_protocol.errors import StorageError, TransientError
 
+from headwater_storage.readers import OldReader
 from headwater_storage.store import EMPTY_STATE, State
 
 if TYPE_CHECKING:
@@ -267,6 +268,20 @@ class LmdbStore:
         """Free the slots of readers whose process is dead; return how many."""
         freed: int = self._environment.reader_check()
         return freed
+
+    def old_readers(self) -> list[OldReader]:
+        """Return the snapshots of other processes that are not the newest any more; those of dead ones are freed."""
+        newest: int = self._environment.info()["last_txnid"]
+        found = self._others_before(newest)
+        if found and self.reader_check():
+            found = self._others_before(newest)
+        return found
+
+    def _others_before(self, newest: int) -> list[OldReader]:
+        own = os.getpid()
+        rows = [line.split() for line in self._environment.readers().splitlines()[1:]]  # below the headings
+        readers = [OldReader(int(process), int(shown)) for process, _, shown in rows if shown != "-"]
+        return [reader for reader in readers if reader.transaction < newest and reader.process != own]
 
     def readers_text(self) -> str:
         """Return LMDB's list of readers, for display."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from headwater_storage.readers import OldReader
+
 
 class State(NamedTuple):
     """What the last applied record left.
@@ -140,6 +142,10 @@ class Store(AppliedStore, Protocol):
 
     def has_room(self, size: int) -> bool:
         """Tell whether so many bytes fit below the store's largest size, free pages in the file included."""
+        ...
+
+    def old_readers(self) -> list[OldReader]:
+        """Return the snapshots of other processes that are not the newest any more."""
         ...
 
     def reader_check(self) -> int:

@@ -38,6 +38,7 @@ class PoolOptions:
     Attributes:
         workers: Processes that serve the active bundle.
         time_limit_s: Wall time of one query or mutation, from its start in the worker.
+        silence_limit_s: Time that a worker may take to begin a call while it runs none.
         start_limit_s: Time that a worker may take to import its bundle.
         prefetch_ms: Estimated work that is sent to a worker ahead of time; more would wait
             behind a slow call while another worker is idle.
@@ -53,6 +54,7 @@ class PoolOptions:
 
     workers: int = 2
     time_limit_s: float = 1.0
+    silence_limit_s: float = 10.0
     start_limit_s: float = 20.0
     prefetch_ms: float = 3.0
     prefetch_calls_max: int = 256

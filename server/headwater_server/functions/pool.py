@@ -150,6 +150,14 @@ class WorkerPool:
         """Process ids of the zygote and all workers, for metrics and tests."""
         return [self._roster.zygote_pid, *(worker.pid for worker in self._roster.workers.values())]
 
+    def end_reader(self, process: int, age_s: float) -> bool:
+        """End the worker that has kept a snapshot for so long, whatever it does; False if the process is none."""
+        for worker in self._roster.workers.values():
+            if worker.pid == process:
+                self._roster.kill_overdue(worker, f"the worker kept a snapshot for {age_s:.1f} s")
+                return True
+        return False
+
     # ------------------------------------------------------------------ bundles
 
     async def describe(self, bundle: bytes) -> bytes:
@@ -287,7 +295,9 @@ class WorkerPool:
         """Have a worker open a round's transaction; `round_opened` follows, or `worker_gone`."""
         found = self._roster.workers.get(worker)
         if found is not None:
+            found.opening += 1
             found.link.send(OpenRound(round_number))
+            self._watch()
 
     def run_round_query(
         self,
@@ -321,7 +331,9 @@ class WorkerPool:
 
     def worker_message(self, worker: Worker, message: WorkerMessage) -> None:
         """Hand an answer on."""
+        worker.silent_looks = 0
         if isinstance(message, RoundOpened):
+            worker.opening -= 1
             if worker.announced and self._listener is not None:
                 self._listener.round_opened(worker.number, message)
             return
@@ -375,7 +387,8 @@ class WorkerPool:
         """
         running = worker.ending_call or worker.progress.running()[0]
         if running:
-            return worker.in_flight.get(running, (None, 0.0))[0]
+            work = worker.in_flight.get(running, (None, 0.0))[0]
+            return None if worker.overdue and work is not None and work.movable else work
         if worker.ending is not None or not worker.announced:
             return None
         return next((work for work, _ in worker.in_flight.values() if work and not work.movable), None)
@@ -519,7 +532,7 @@ class WorkerPool:
                 if now_s - worker.started_mono_s > self._options.start_limit_s:
                     limit = f"the bundle did not import within {self._options.start_limit_s:g} s"
                     self._roster.kill(worker, Failure("invalid_bundle", limit))
-            elif worker.in_flight:
+            elif worker.in_flight or worker.opening:
                 busy = True
                 self._look_at_call(worker, now_s)
                 if look_at_memory:
@@ -531,7 +544,11 @@ class WorkerPool:
     def _look_at_call(self, worker: Worker, now_s: float) -> None:
         call, started_ns = worker.progress.running()
         if call not in worker.in_flight:
+            worker.silent_looks += 1  # and not the time: the daemon itself may have stood still
+            if worker.silent_looks * _WATCH_S > self._options.silence_limit_s:
+                self._roster.kill_overdue(worker, "the worker did not begin what it was sent")
             return
+        worker.silent_looks = 0
         elapsed_s = now_s - started_ns / 1e9
         limit_s = self._options.time_limit_s
         if elapsed_s > limit_s:

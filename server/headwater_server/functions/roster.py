@@ -150,6 +150,9 @@ class Worker:
         backlog_ms: Estimated cost of all that.
         chained_ms: The part of it that is members of chains.
         stuck: Its running call has already taken much longer than calls that are sent ahead should.
+        opening: Rounds that it was told to open and has not opened.
+        silent_looks: How often in a row it was seen with something to do and doing nothing.
+        overdue: It is ended for what no single call did: one that may run elsewhere does.
     """
 
     number: int
@@ -169,6 +172,9 @@ class Worker:
     backlog_ms: float = 0.0
     chained_ms: float = 0.0
     stuck: bool = False
+    opening: int = 0
+    silent_looks: int = 0
+    overdue: bool = False
 
 
 class RosterEvents(Protocol):
@@ -294,6 +300,13 @@ class Roster:
             worker.ending = why
             worker.ending_call = call
             self._zygote.kill(worker.number)
+
+    def kill_overdue(self, worker: Worker, why: str) -> None:
+        """End a worker at once that hangs, or keeps a snapshot for too long; no call that can run elsewhere is blamed."""
+        if not worker.doomed:
+            logger.warning("worker_overdue", extra={"fields": {"worker": worker.number, "reason": why}})
+            worker.overdue = True
+            self.kill(worker, Failure("worker_died", why))
 
     # ------------------------------------------------------------------ from the zygote
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headwater_storage.environment import FileSystem
+    from headwater_storage.readers import OldReader
     from headwater_storage.store import AppliedBatch
 
 PAGE_BYTES = 512
@@ -286,6 +287,10 @@ class PagedStore:
         for slot in stale:
             del self.readers[slot]
         return len(stale)
+
+    def old_readers(self) -> list[OldReader]:
+        """Return nothing: no worker of the simulation hangs."""
+        return []
 
     def used_bytes(self) -> int:
         return self._next_page * PAGE_BYTES

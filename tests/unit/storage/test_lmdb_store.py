@@ -109,6 +109,46 @@ def test_a_reader_cannot_write_and_makes_no_store(store: LmdbStore, tmp_path: Pa
             LmdbStore.open(empty, readonly=readonly)
 
 
+def test_old_readers_are_snapshots_of_others_that_commits_have_left_behind(tmp_path: Path) -> None:
+    store = LmdbStore.open(tmp_path, map_size=1 << 24, create=True)
+    store.apply(AppliedBatch({b"a": b"1"}), state(1))
+    store.close()
+    to_child, from_parent = os.pipe()
+    from_child, to_parent = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            reader = LmdbStore.open(tmp_path, map_size=1 << 24, readonly=True)
+            held = [reader.snapshot() for _ in range(2)]
+            os.write(to_parent, b"!")
+            os.read(to_child, 1)
+            held.pop().close()
+            os.write(to_parent, b"?")
+            os.read(to_child, 1)
+        finally:
+            os._exit(0)
+    assert os.read(from_child, 1) == b"!"
+    writer = LmdbStore.open(tmp_path, map_size=1 << 24)
+    own = writer.snapshot()
+    assert writer.old_readers() == [], "they have the newest"
+    writer.apply(AppliedBatch({b"a": b"2"}), state(2))
+    old = writer.old_readers()
+    assert [reader.process for reader in old] == [child] * 2
+    assert len(set(old)) == 1
+    writer.apply(AppliedBatch({b"a": b"3"}), state(3))
+    assert writer.old_readers() == old
+    os.write(from_parent, b"!")
+    assert os.read(from_child, 1) == b"?"
+    assert writer.old_readers() == old[:1]
+    os.write(from_parent, b"!")
+    os.waitpid(child, 0)
+    assert writer.old_readers() == [], "it ended without closing"
+    own.close()
+    writer.close()
+    for descriptor in (to_child, from_parent, from_child, to_parent):
+        os.close(descriptor)
+
+
 def test_room_is_what_lies_below_the_largest_size_and_what_is_free(tmp_path: Path) -> None:
     store = LmdbStore.open(tmp_path, map_size=1 << 20, create=True)
     assert store.has_room(1 << 19)
