@@ -112,7 +112,7 @@ class Generation:
     Attributes:
         bundle: Its hash.
         size: How many workers it is to have; 0 once it is let go.
-        workers: Those that live.
+        workers: Those that live, oldest first: what happens to all of them happens in one order.
         manifest: What the bundle declares; resolved when the first worker is ready, failed
             when the first one could not load it.
         complete: Resolved when as many are ready as there are to be.
@@ -121,7 +121,7 @@ class Generation:
 
     bundle: str
     size: int
-    workers: set[Worker]
+    workers: list[Worker]
     manifest: asyncio.Future[bytes]
     complete: asyncio.Future[None]
     pause_s: float
@@ -267,7 +267,7 @@ class Roster:
         generation = Generation(
             self._files.write(bundle),
             size,
-            set(),
+            [],
             loop.create_future(),
             loop.create_future(),
             self._options.restart_pause_s,
@@ -325,7 +325,7 @@ class Roster:
         del self.workers[number]
         worker.link.close()
         generation = worker.generation
-        generation.workers.discard(worker)
+        generation.workers.remove(worker)
         reason = describe_end(status)
         planned = status == 0 and not worker.in_flight and (worker.leaving or self._closing)
         if not planned:
@@ -378,7 +378,7 @@ class Roster:
         )
         worker = Worker(number, generation, link, progress, self._mono_s())
         self.workers[number] = worker
-        generation.workers.add(worker)
+        generation.workers.append(worker)
         link.send(Describe())
 
     def _lost(self, worker: Worker) -> None:

@@ -166,7 +166,7 @@ class World:
             or self.outside.errors
             or any(client.wrong for client in self.clients)
             or any(task.done() and not task.cancelled() and task.exception() for task in self._tasks)
-            or (life is not None and life.failure() is not None)
+            or (life is not None and life.ended != KILLED and life.failure() is not None)
         )
 
     def _raise_failures(self) -> None:
