@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from headwater.client.aio import FRAME_LIMIT_BYTES, IN_FLIGHT_MAX, Client
-from headwater.client.transport import parse_address
 from headwater_protocol.codec import encode_message
 from headwater_protocol.errors import HeadwaterError
 from headwater_protocol.frames import frame
@@ -29,11 +27,13 @@ from headwater_storage.keys import table_range
 from headwater_storage.lmdb_store import LmdbStore
 from support.cutting_proxy import CuttingProxy, Figures, Plan, Point
 from support.daemon import RunningDaemon
+from support.eager_client import EagerClient
 from support.raw_session import ConnectionEndedError, RawConnection, RawSession
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headwater.client.aio import Client
     from support.runs import LongRun
 
 CLIENTS = 20
@@ -44,13 +44,6 @@ ADD = "once:add"
 OPTIONS = ("--checkpoint-interval-s", "0.5", "--checkpoint-log-bytes", "4194304")
 # What a call comes to whose worker was killed, and what is said of one that was refused and overtaken.
 WITHOUT_EFFECT = {"worker_died", "unavailable"}
-
-
-class Eager(random.Random):
-    """Chance for a client: real for its session id, nearly no pause before its reconnects."""
-
-    def random(self) -> float:
-        return -0.96
 
 
 @dataclass
@@ -327,13 +320,7 @@ class Trial:
 
     def client(self, proxies: list[CuttingProxy], number: int) -> Client:
         url = f"ws://127.0.0.1:{proxies[0].port}" if number % 2 else f"tcp://127.0.0.1:{proxies[1].port}"
-        return Client(
-            parse_address(url),
-            Eager(self.chance.getrandbits(64)),
-            connect_timeout_s=None,
-            in_flight_max=IN_FLIGHT_MAX,
-            frame_limit_bytes=FRAME_LIMIT_BYTES,
-        )
+        return EagerClient(url, self.chance)
 
     async def until(self, reached: Any) -> None:
         """Wait while there is progress."""

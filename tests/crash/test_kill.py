@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from headwater.client.aio import FRAME_LIMIT_BYTES, IN_FLIGHT_MAX, Client
-from headwater.client.transport import parse_address
 from headwater_protocol.errors import HeadwaterError
 from support.daemon import RunningDaemon
+from support.eager_client import EagerClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from headwater.client.aio import Client
     from support.runs import LongRun
 
 TRANSFERS_AT_ONCE = 3
@@ -61,13 +61,6 @@ class Scale:
 SHORT = Scale(kills=10, writers=8, accounts=6, acknowledged=1)
 LONG = Scale(kills=60, writers=32, accounts=60, acknowledged=600)
 ONE_KILL = Scale(kills=1, writers=4, accounts=6, acknowledged=50)
-
-
-class Eager(random.Random):
-    """Chance for a client: real for its session id, always the shortest pause for its reconnects."""
-
-    def random(self) -> float:
-        return -0.96
 
 
 @dataclass
@@ -144,13 +137,7 @@ REFUSED = object()
 
 
 def make_client(daemon: RunningDaemon, chance: random.Random) -> Client:
-    return Client(
-        parse_address(daemon.url if chance.random() < 0.5 else daemon.tcp_url),
-        Eager(chance.getrandbits(64)),
-        connect_timeout_s=None,
-        in_flight_max=IN_FLIGHT_MAX,
-        frame_limit_bytes=FRAME_LIMIT_BYTES,
-    )
+    return EagerClient(daemon.url if chance.random() < 0.5 else daemon.tcp_url, chance)
 
 
 async def watch_total(client: Client, seen: list[int]) -> None:

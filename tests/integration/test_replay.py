@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +20,7 @@ from headwater_storage.lmdb_store import LmdbStore
 from headwater_storage.recovery import StorageOptions
 from headwater_storage.replay import Replay
 from support.memory_store import encode, insert
+from support.tables import IndexOf, TableOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,20 +38,6 @@ OPTIONS = EngineOptions(
 )
 IDLE_S = 60.0
 """Far above what a follower waits for; it ends because the log is closed."""
-
-
-@dataclass
-class IndexOf:
-    name: str
-    fields: list[str]
-    unique: bool = False
-
-
-@dataclass
-class TableOf:
-    name: str
-    indexes: list[IndexOf] = field(default_factory=list)
-    shape: str = "{}"
 
 
 INDEXES = [

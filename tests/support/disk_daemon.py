@@ -16,17 +16,18 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headwater.client.aio import FRAME_LIMIT_BYTES, IN_FLIGHT_MAX, Client
-from headwater.client.transport import parse_address
 from headwater.packing import pack
 from headwater_protocol.errors import HeadwaterError
 
 from support.daemon import BUNDLES, Answer, RunningDaemon
 from support.disk_faults import PLANS, Faults, Plan, Tally
+from support.eager_client import EagerClient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from headwater.client.aio import Client
 
 WRITERS = 2
 PROBER = 99
@@ -43,13 +44,6 @@ OPTIONS = (
 )  # fmt: skip
 ENDS_THE_DAEMON = ("log/", "store/", " /checkpoint", " /format")
 """Files whose failure the daemon does not outlive; without the others it can do."""
-
-
-class Eager(random.Random):
-    """Chance for a client: real for its session id, always the shortest pause for its reconnects."""
-
-    def random(self) -> float:
-        return -0.96
 
 
 @dataclass
@@ -100,13 +94,8 @@ class Trial:
     # ------------------------------------------------------------------ small things
 
     def client(self) -> Client:
-        address = self.daemon.url if self.chance.random() < 0.5 else self.daemon.tcp_url
-        return Client(
-            parse_address(address),
-            Eager(self.chance.getrandbits(64)),
-            connect_timeout_s=None,
-            in_flight_max=IN_FLIGHT_MAX,
-            frame_limit_bytes=FRAME_LIMIT_BYTES,
+        return EagerClient(
+            self.daemon.url if self.chance.random() < 0.5 else self.daemon.tcp_url, self.chance
         )
 
     def bundle(self) -> bytes:

@@ -16,7 +16,6 @@ import tempfile
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,6 +39,7 @@ from headwater_storage.recovery import StorageOptions
 
 from support.disk_faults import PLANS, Faults, Plan, Tally, some
 from support.memory_store import decode, insert
+from support.tables import IndexOf, TableOf
 
 STOPPED, CANNOT_START, FAILED = 0, 1, 4
 LIFE_LIMIT_S = 60.0
@@ -72,23 +72,9 @@ def options(data: Path) -> EngineOptions:
     )
 
 
-@dataclass
-class Index:
-    name: str
-    fields: list[str]
-    unique: bool = False
-
-
-@dataclass
-class Table:
-    name: str
-    indexes: list[Index] = field(default_factory=list)
-    shape: str = "{}"
-
-
 BUNDLES = (
-    Table("rows", [Index("by_call", ["call"])]),
-    Table("rows", [Index("by_call", ["call"]), Index("by_text", ["text"])]),
+    TableOf("rows", [IndexOf("by_call", ["call"])]),
+    TableOf("rows", [IndexOf("by_call", ["call"]), IndexOf("by_text", ["text"])]),
 )
 
 

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headwater.client.aio import FRAME_LIMIT_BYTES, IN_FLIGHT_MAX, Client
-from headwater.client.transport import parse_address
 from headwater_protocol.client_events import ValueChanged
 from headwater_protocol.errors import HeadwaterError
 from headwater_server.worker.request_row import REQUEST_NUMBER_BYTES
@@ -28,11 +25,13 @@ from support.history import Outcome, Transaction, find_anomalies
 from support.registers import Model, Script, Step, operations
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Sequence
 
     from headwater_protocol.client_events import ClientEvent
 
     from support.daemon import RunningDaemon
+from support.eager_client import EagerClient
 
 _LOOKS = 0.15
 _DECIDED_TIMEOUT_S = 120.0
@@ -63,24 +62,11 @@ class Seen:
     ts: int = 0
 
 
-class Eager(random.Random):
-    """Chance for a client: real for its session id, always the shortest pause for its reconnects."""
-
-    def random(self) -> float:
-        return -0.96
-
-
-class NotingClient(Client):
+class NotingClient(EagerClient):
     """A client that also tells under which number a mutation runs, and at which ts a query was shown."""
 
     def __init__(self, url: str, chance: random.Random) -> None:
-        super().__init__(
-            parse_address(url),
-            Eager(chance.getrandbits(64)),
-            connect_timeout_s=None,
-            in_flight_max=IN_FLIGHT_MAX,
-            frame_limit_bytes=FRAME_LIMIT_BYTES,
-        )
+        super().__init__(url, chance)
         self._shown_ts: dict[int, int] = {}
         self._last = 0
 
