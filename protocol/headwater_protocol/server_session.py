@@ -149,8 +149,11 @@ ServerEvent = (
 )
 
 
-SameTransitions = dict[tuple[object, ...], tuple[bytes, bytes]]
-"""By start, end and changes: the encoded end and the whole transition."""
+MadeTransition = tuple[Version, bytes, bytes]
+"""Its end, that encoded, and the whole transition."""
+
+SameTransitions = dict[tuple[object, ...], MadeTransition]
+"""By start, end and changes."""
 
 
 class _State(Enum):
@@ -347,23 +350,27 @@ class ServerSession:
         Raises:
             LocalProtocolError: It would go back, or names a query that is not subscribed.
         """
-        self._require_open()
-        if ts < self.version.ts:
-            raise LocalProtocolError(f"a transition from {self.version.ts} back to {ts}")
+        if self._state is not _State.OPEN:  # each of the next lines costs with each update of each client
+            self._require_open()
         for query, body in changes:
             if query not in self._queries and body != _REMOVED_BODY:
                 raise LocalProtocolError(f"a transition for query {query}, which is not subscribed")
         start = self._version_bytes
-        self.version = version = Version(self._query_set, self._identity, ts)
-        key = (start, version, *changes)
+        key = (start, self._query_set, self._identity, ts, *changes)
         made = same.get(key) if same is not None else None
         if made is None:
-            end = encode_version(version)
-            made = end, join_transition(start, end, changes)
+            made = self._transition(ts, start, changes)
             if same is not None:
                 same[key] = made
-        self._version_bytes, frame = made
+        self.version, self._version_bytes, frame = made
         return self._out(frame)
+
+    def _transition(self, ts: int, start: bytes, changes: Sequence[tuple[int, bytes]]) -> MadeTransition:
+        if ts < self.version.ts:
+            raise LocalProtocolError(f"a transition from {self.version.ts} back to {ts}")
+        version = Version(self._query_set, self._identity, ts)
+        end = encode_version(version)
+        return version, end, join_transition(start, end, changes)
 
     def mutation_answer(
         self,

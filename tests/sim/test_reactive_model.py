@@ -139,9 +139,9 @@ def test_dropping_versions_that_open_rounds_need_is_seen():
 def test_waking_only_the_rounds_own_sessions_is_seen():
     class LostWakeUp(ReactiveCore):
         def _wake(self, query, round_):
-            for session in list(query.subscribers):
-                if session.round is round_:
-                    self._advance(session)
+            for view in list(query.views):
+                if view.round is round_:
+                    self._advance_all(view)
 
     assert violations(LostWakeUp) is not None
 
@@ -239,9 +239,10 @@ def test_a_session_that_is_put_back_and_starts_no_round_is_seen():
         def unblock(self, session):
             if session.blocked and not session.closed:
                 session.blocked = False
+                self._views.join(session)
                 self._advance(session)
 
-    with pytest.raises(AssertionError, match="idle while sessions wait"):
+    with pytest.raises(AssertionError, match="idle while views wait"):
         World(1, Setup(check_every=1), Sleepers).run()
 
 

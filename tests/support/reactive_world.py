@@ -323,9 +323,10 @@ class World:
 
     def _measure(self) -> None:
         for session in [c.session for c in self.clients if c.session is not None]:
-            if session.since_ms is not None and self.now < self.setup.end:
+            view = session.view
+            if view is not None and view.since_ms is not None and self.now < self.setup.end:
                 number = session.handle.number
-                self.lags[number] = max(self.lags.get(number, 0.0), self.now - session.since_ms)
+                self.lags[number] = max(self.lags.get(number, 0.0), self.now - view.since_ms)
                 if self.lags[number] > self.setup.lag_limit:
                     raise RuleBrokenError("a session stands still")
 
@@ -572,8 +573,8 @@ class World:
         place = self.workers[worker]
         assert place.ts is not None
         opened = self.core._rounds[round]
-        for session in opened.sessions:
-            if session.round is opened and session.may_move_to(place.ts):
+        for view in opened.views:
+            if view.round is opened and any(session.may_move_to(place.ts) for session in view.sessions):
                 raise RuleBrokenError("a round ends and has not moved its session")
         place.ts = None
 

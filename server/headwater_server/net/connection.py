@@ -244,16 +244,17 @@ class Connection:
             self._fail(fault)
 
     def _deliver(self, answers: Iterable[tuple[int, Decision]], moved: Moved | None) -> None:
+        wire = self._wire
         messages = [
-            self._wire.mutation_answer(
+            wire.mutation_answer(
                 number, decision.ts, decision.value, decision.error, committed=decision.committed
             )
             for number, decision in answers
-            if self._wire.awaits(number)
+            if wire.awaits(number)
         ]
         if moved is not None:
             self._traffic.transitions += 1
-            messages.append(self._wire.transition(moved.ts, moved.changes, self._hub.frames.transitions))
+            messages.append(wire.transition(moved.ts, moved.changes, self._hub.frames.transitions))
         self._send(*messages)
 
     def _keep_back(self, answer: tuple[int, Decision]) -> None:

@@ -11,12 +11,13 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from headwater_protocol.frames import frame
+from headwater_protocol.server_session import SameTransitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aiohttp import web
-    from headwater_protocol.server_session import SameTransitions
+    from headwater_protocol.server_session import MadeTransition
 
 _BINARY_FINAL = 0x82
 _CLOSE_TIMEOUT_S = 2.0
@@ -49,15 +50,15 @@ def websocket_frame(message: bytes) -> bytes:
     return struct.pack(">BBQ", _BINARY_FINAL, 127, length) + message
 
 
-class _Transitions(dict[tuple[object, ...], tuple[bytes, bytes]]):
+class _Transitions(SameTransitions):
     """Tells the size of each entry before it goes in; looking one up costs what it costs in a dict."""
 
     def __init__(self, make_room: Callable[[int], None]) -> None:
         super().__init__()
         self._make_room = make_room
 
-    def __setitem__(self, key: tuple[object, ...], made: tuple[bytes, bytes]) -> None:
-        self._make_room(2 * len(made[1]))  # the key holds the changes that the message was joined from
+    def __setitem__(self, key: tuple[object, ...], made: MadeTransition) -> None:
+        self._make_room(2 * len(made[2]))  # the key holds the changes that the message was joined from
         super().__setitem__(key, made)
 
 

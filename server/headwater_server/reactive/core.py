@@ -4,21 +4,19 @@ Pure: no IO, no clock but the injected one, no asyncio. The caller reports what 
 (commits published, rounds opened, queries done); the core answers through `Effects`.
 
 Rules it keeps, with the reason:
-- All queries of a session hold at one ts. A round gives one: a group of sessions, one
+- All queries of a session hold at one ts. A round gives one: a group of views, one
   worker, one read transaction. What it runs is chosen after its ts is known.
 - A snapshot newer than the published ts is held; when a result is registered, the commits
   since its snapshot are looked through. So no commit falls between reading and registering.
 - A result that turns out equal is not sent again, but its new ranges are registered.
 - Versions that may be right at the ts of an open round are kept until it closes.
-- A version wakes every session that looks at its query, not only those of its round.
+- A version wakes every view that looks at its query, not only those of its round.
 - Answers of a commit enter their sessions in the step that publishes it, before any moves.
 - A killed run gives an error that is exempt from the common ts, and is tried again later.
 """
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -27,6 +25,7 @@ from headwater_storage.proposal import CommitTs
 
 from headwater_server.reactive.contents import ContentStore
 from headwater_server.reactive.deltas import ChangeBodies
+from headwater_server.reactive.held import HeldBack
 from headwater_server.reactive.killed import KilledQueries
 from headwater_server.reactive.rounds import Need, Round, Waiting
 from headwater_server.reactive.seam import Effects, ReactiveOptions, Window
@@ -41,23 +40,17 @@ from headwater_server.reactive.sessions import (
     Version,
 )
 from headwater_server.reactive.versions import LiveQueries, RunCosts
+from headwater_server.reactive.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from headwater_protocol.messages import AddQuery, ErrorBody
 
+    from headwater_server.reactive.views import View
+
 
 __all__ = ["Effects", "ReactiveCore", "ReactiveOptions", "Window"]
-
-
-@dataclass(order=True, slots=True)
-class _Held:
-    """Something about a ts that is not published yet."""
-
-    ts: int
-    order: int
-    release: Callable[[], None] = field(compare=False)
 
 
 class ReactiveCore:
@@ -86,6 +79,7 @@ class ReactiveCore:
         self._costs = RunCosts(options.cost_weight, options.new_query_ms, options.function_names)
         self._live = LiveQueries(self._contents, self._costs, options.parked_bytes)
         self._sessions: dict[Session, None] = {}
+        self._views = Views()
         self._waiting = Waiting()
         self._rounds: dict[int, Round] = {}
         self._workers: dict[int, Round | None] = {}
@@ -100,7 +94,7 @@ class ReactiveCore:
             longest_ms=options.retry_longest_ms,
             cost_ms=options.killed_cost_ms,
         )
-        self._held: list[_Held] = []
+        self._held = HeldBack()
         self._numbers = count(1)
 
     # ------------------------------------------------------------------------ sessions
@@ -111,6 +105,7 @@ class ReactiveCore:
         """Return the session of a new connection: nothing shown, nothing subscribed."""
         session = Session(handle, identity, kept_back)
         self._sessions[session] = None
+        self._views.join(session)
         return session
 
     def disconnect(self, session: Session) -> None:
@@ -140,6 +135,7 @@ class ReactiveCore:
             live = self._live.subscribe(QueryKey(query.name, query.arguments, query.journal), session)
             session.subscriptions[query.query] = Subscription(live, query.digest)
         session.due = True
+        self._review(session)
         self._advance(session)
         self._start_rounds()
 
@@ -149,6 +145,7 @@ class ReactiveCore:
             return
         self._live.change_identity(session, identity)
         session.due = True
+        self._review(session)
         self._advance(session)
         self._start_rounds()
 
@@ -179,6 +176,7 @@ class ReactiveCore:
         """Go on with a session: from what its client holds straight to the newest."""
         if session.blocked and not session.closed:
             session.blocked = False
+            self._views.join(session)
             self._advance(session)
             self._start_rounds()
 
@@ -195,17 +193,20 @@ class ReactiveCore:
             answers: Session, answer and commit ts of each mutation decided by it.
         """
         keys = set(conflict_keys)
-        touched: dict[Session, int] = {}
+        touched: dict[View, None] = {}
         for version in self._live.touch(keys, ts):
             for query in version.homes:
-                touched.update(query.subscribers)
+                touched.update(query.views)
         self.published_ts = ts
-        self._give_answers(answers, touched)
+        for session, answer, at in answers:  # before anybody moves
+            if not session.closed:
+                session.take_answer(answer, at)
         if self._options.bundle_key in keys:
             self._switch_bundle(ts)
-        while self._held and self._held[0].ts <= ts:
-            heapq.heappop(self._held).release()
-        for session in touched:
+        self._held.release(ts)
+        for view in touched:
+            self._advance_all(view)
+        for session, _, _ in answers:
             self._advance(session)
         self._start_rounds()
         self._collect()
@@ -291,92 +292,119 @@ class ReactiveCore:
     # ------------------------------------------------------------------------ moving sessions
 
     def _advance(self, session: Session) -> None:
-        """Move a session as far as its versions allow, else have it wait for a round."""
-        if session.blocked or session.closed:
-            return
-        versions = session.versions_at(self.published_ts)
-        if versions is not None:
-            self._waiting.sessions.pop(session, None)
-            session.since_ms = None
-            if session.round is not None and session.round.ts is not None:
-                session.round = None
-            if session.due or session.differs(versions):
-                self._move(session, self.published_ts, versions)
-            return
-        if session.since_ms is None:
-            session.since_ms = self._now_ms()
-        ts = session.round.ts if session.round is not None else None
-        if ts is not None and session.may_move_to(ts):
-            versions = session.versions_at(ts)
-            if versions is not None:
-                session.round = None
-                session.since_ms = self._now_ms()
-                self._move(session, ts, versions)
-                self._advance(session)  # a journal it has adopted may have brought it further
-                return
-        if session.answers and not session.blocked:
-            self._effects.deliver(session, self._take_answers(session), None)
-        if session.round is None and not session.blocked and not session.closed:
-            self._waiting.sessions[session] = None
+        """Move a session as far as the versions of its view allow; else that waits for a round."""
+        if session.view is not None:
+            self._advance_some(session.view, (session,))
+        if session.answers and session.view is not None:
+            self._effects.deliver(session, session.release_answers(), None)
 
-    def _move(self, session: Session, ts: int, versions: list[Version]) -> None:
-        """Send a session its answers and a transition to `ts`, at which its queries show `versions`."""
-        changes = [(number, ChangeBodies.REMOVED) for number in session.removed]
-        adopted = []
-        session.removed.clear()
-        for (number, subscription), version in zip(session.subscriptions.items(), versions, strict=True):
-            if subscription.differs(version):
-                content = version.content
-                if content.failure is None and content.digest in (subscription.shown, subscription.resumed):
-                    body = self._bodies.unchanged(content, version.journal)
-                else:
-                    body = self._bodies.change(subscription.shown, content, version.journal)
-                changes.append((number, body))
-                subscription.shown = content.digest
-                subscription.resumed = None
-                if version.journal != subscription.query.key.journal:
-                    adopted += self._adopt_journal(session, subscription, version)
+    def _advance_all(self, view: View) -> None:
+        """Move all sessions of a view."""
+        self._advance_some(view, view.sessions)
+
+    def _advance_some(self, view: View, sessions: Iterable[Session]) -> None:
+        """Move sessions of a view to the published ts, or all of them to the ts of its round, or have it wait."""
+        versions = view.versions_at(self.published_ts)
+        if versions is not None:
+            self._waiting.views.pop(view, None)
+            view.since_ms = None
+            if view.round is not None and view.round.ts is not None:
+                view.round = None
+            for session in list(sessions):
+                if session.view is view:
+                    self._move(session, self.published_ts, versions, owed=session.due)
+            return
+        if view.since_ms is None:
+            view.since_ms = self._now_ms()
+        ts = view.round.ts if view.round is not None else None
+        if ts is not None:
+            versions = view.versions_at(ts)
+            if versions is not None:
+                view.round = None
+                view.since_ms = self._now_ms()
+                for session in list(view.sessions):
+                    if session.view is view and session.may_move_to(ts):
+                        self._move(session, ts, versions, owed=True)
+        if view.round is None and view.sessions:
+            self._waiting.views[view] = None
+
+    def _move(self, session: Session, ts: int, versions: list[Version], *, owed: bool) -> None:
+        """Send a session its answers and a transition to `ts`, at which its queries show `versions`.
+
+        Args:
+            session: Whom to move.
+            ts: Where to.
+            versions: In the order of its queries.
+            owed: Whether a transition is due that changes nothing.
+        """
+        changes: list[tuple[int, bytes]] = []
+        adopted: list[LiveQuery] = []
+        subscriptions = session.subscriptions
+        for number, subscription, version in zip(
+            subscriptions, subscriptions.values(), versions, strict=True
+        ):
+            content, journal, shown = version.content, version.journal, subscription.shown
+            adopts = journal != subscription.query.key.journal
+            if shown == content.digest and not adopts:
+                continue
+            if content.failure is None and content.digest in (shown, subscription.resumed):
+                body = self._bodies.unchanged(content, journal)
+            else:
+                body = self._bodies.change(shown, content, journal)
+            changes.append((number, body))
+            subscription.shown = content.digest
+            subscription.resumed = None
+            if adopts:
+                adopted.append(self._adopt_journal(session, subscription, version))
+        if session.removed:
+            changes[:0] = [(number, ChangeBodies.REMOVED) for number in session.removed]
+            session.removed.clear()
+        if not changes and not owed:
+            return
         session.ts = ts
         session.due = ts < session.cover
-        self._effects.deliver(session, self._take_answers(session), Moved(ts, changes))
-        for query in adopted:
+        if adopted:
+            self._review(session)
+        answers = session.release_answers() if session.answers else []
+        self._effects.deliver(session, answers, Moved(ts, changes))
+        for query in adopted:  # others may look at it, and what it has may bring this session further
             self._wake(query, None)
 
-    def _adopt_journal(
-        self, session: Session, subscription: Subscription, version: Version
-    ) -> list[LiveQuery]:
-        """From the first delivery on, a query keeps the page ends that were delivered.
-
-        Returns:
-            The query under the journal, if it got this version just now and others look at it.
-        """
+    def _adopt_journal(self, session: Session, subscription: Subscription, version: Version) -> LiveQuery:
+        """From the first delivery on, a query keeps the page ends that were delivered: return it under these."""
         before = subscription.query
         after = subscription.query = self._live.subscribe(
             before.key._replace(journal=version.journal), session
         )
-        shared = after not in version.homes and len(after.subscribers) > 1
         if after not in version.homes:
             after.hold(version)
         self._live.unsubscribe(before, session)
-        return [after] if shared else []
-
-    def _take_answers(self, session: Session) -> list[Any]:
-        answers = list(session.answers)
-        session.answers.clear()
-        return answers
+        return after
 
     def _put_aside(self, session: Session) -> None:
-        """Take a session out of what waits and out of its round."""
-        self._waiting.sessions.pop(session, None)
-        session.round = None
-        session.since_ms = None
+        """Take a session out of what waits and out of rounds."""
+        view = self._views.leave(session)
+        if view is not None and not view.sessions:
+            self._waiting.views.pop(view, None)
+            view.round = None
 
-    def _give_answers(self, answers: Sequence[tuple[Session, Any, int]], touched: dict[Session, int]) -> None:
-        """Put the answers of a batch into their sessions, before any of them moves."""
-        for session, answer, ts in answers:
-            if not session.closed:
-                session.take_answer(answer, ts)
-                touched[session] = 1
+    def _review(self, session: Session) -> None:
+        """Find the view of a session that looks at something else now; it keeps its place among what waits."""
+        before = session.view
+        if before is None:
+            return
+        since_ms, round_ = before.since_ms, before.round
+        self._put_aside(session)
+        view = self._views.join(session)
+        if view is before:
+            return
+        if since_ms is not None:
+            view.since_ms = since_ms if view.since_ms is None else min(since_ms, view.since_ms)
+        if (
+            round_ is not None and len(view.sessions) == 1
+        ):  # others shall not wait for what this one waits for
+            view.round = round_
+            round_.views.append(view)
 
     def _answer(self, session: Session, answer: Any, ts: int) -> None:
         if not session.closed:
@@ -384,14 +412,14 @@ class ReactiveCore:
             self._advance(session)
 
     def _hold(self, ts: int, release: Callable[[], None]) -> None:
-        heapq.heappush(self._held, _Held(ts, next(self._numbers), release))
+        self._held.hold(ts, release)
 
     # ------------------------------------------------------------------------ rounds
 
     def _start_rounds(self) -> None:
-        """Give groups of waiting sessions to idle workers."""
+        """Give groups of waiting views to idle workers."""
         idle = [worker for worker, round_ in self._workers.items() if round_ is None]
-        while idle and (self._waiting.sessions or self._waiting.retries):
+        while idle and (self._waiting.views or self._waiting.retries):
             group = self._waiting.next_group(
                 self._options.rounds,
                 published_ts=self.published_ts,
@@ -403,10 +431,10 @@ class ReactiveCore:
                 return
             worker = idle.pop()
             number = next(self._numbers)
-            round_ = Round(number, worker, group.slow, self.published_ts, group.sessions, group.retry)
-            for session in group.sessions:
-                del self._waiting.sessions[session]
-                session.round = round_
+            round_ = Round(number, worker, group.slow, self.published_ts, group.views, group.retry)
+            for view in group.views:
+                del self._waiting.views[view]
+                view.round = round_
             if group.retry is not None:
                 del self._waiting.retries[group.retry]
             self._rounds[number] = self._workers[worker] = round_
@@ -420,9 +448,9 @@ class ReactiveCore:
         round_.ts = ts
         self._live.ended += round_.pinned  # what it pinned in ignorance may not be needed after all
         round_.pinned = []
-        for session in round_.sessions:
-            if session.round is round_:
-                self._advance(session)
+        for view in list(round_.views):
+            if view.round is round_:
+                self._advance_all(view)
         self._step(round_)
         self._collect()
 
@@ -492,17 +520,17 @@ class ReactiveCore:
 
     def _wake(self, query: LiveQuery, round_: Round | None) -> None:
         """Advance all who look at a query, those outside of the round as well."""
-        for session in list(query.subscribers):
-            self._advance(session)
+        for view in list(query.views):
+            self._advance_all(view)
 
     def _end(self, round_: Round) -> None:
         """Take a round down, whatever has become of it; who is still in it waits for another."""
         del self._rounds[round_.number]
         self._live.ended += round_.pinned
-        for session in round_.sessions:
-            if session.round is round_:
-                session.round = None
-                self._advance(session)
+        for view in list(round_.views):
+            if view.round is round_:
+                view.round = None
+                self._advance_all(view)
         if round_.retry is not None:
             self._killed.requeue(round_.retry)
         self._collect()
@@ -543,8 +571,7 @@ class ReactiveCore:
     def check(self) -> None:
         """Verify what must hold between two steps. For tests: it looks at everything."""
         self._live.check()
-        for session in self._sessions:
-            self._check_session(session)
+        self._views.check(self._sessions, self._waiting, self.published_ts)
         self._killed.check({round_.retry for round_ in self._rounds.values()})
         for number, round_ in self._rounds.items():
             assert round_.number == number
@@ -558,9 +585,9 @@ class ReactiveCore:
         for query in self._live.by_key.values():
             for version in query.versions():
                 assert version.until == FOREVER or version in pinned, "an ended version is kept for nothing"
-        assert all(held.ts > self.published_ts for held in self._held), "something is held too long"
+        self._held.check(self.published_ts)
         idle = None in self._workers.values()
-        if idle and (self._waiting.sessions or self._waiting.retries):
+        if idle and (self._waiting.views or self._waiting.retries):
             group = self._waiting.next_group(
                 self._options.rounds,
                 published_ts=self.published_ts,
@@ -568,24 +595,4 @@ class ReactiveCore:
                 workers=len(self._workers),
                 slow_rounds=sum(round_.slow for round_ in self._rounds.values()),
             )
-            assert group is None, "a worker is idle while sessions wait"
-
-    def _check_session(self, session: Session) -> None:
-        """Verify that a session is up to date, or waits, or is in a round; in one of these only."""
-        waits = session in self._waiting.sessions
-        assert not session.closed
-        for subscription in session.subscriptions.values():
-            assert session in subscription.query.subscribers, "a subscription is lost"
-        if session.blocked:
-            assert not waits, "a blocked session waits"
-            assert session.round is None, "a blocked session is in a round"
-            return
-        assert not session.answers, "answers are kept from a client that could take them"
-        versions = session.versions_at(self.published_ts)
-        if versions is None:
-            assert waits != (session.round is not None), "a stale session sleeps"
-            assert session.since_ms is not None
-        else:
-            assert not waits, "an up-to-date session waits"
-            assert not session.due, "an answer or modification is not covered"
-            assert not session.differs(versions), "a client was not told of a change"
+            assert group is None, "a worker is idle while views wait"

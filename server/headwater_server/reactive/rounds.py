@@ -1,6 +1,6 @@
-"""Rounds: a group of sessions, one worker, one read transaction; and which group comes next.
+"""Rounds: a group of views, one worker, one read transaction; and which group comes next.
 
-Pure. What a round has to run is chosen only when the ts of its snapshot is known. Sessions
+Pure. What a round has to run is chosen only when the ts of its snapshot is known. Views
 are taken in the order in which they became stale; those that wait for slow queries have
 rounds of their own, which leave a worker free for the others.
 """
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from headwater_server.reactive.sessions import LiveQuery, Session, Version
+    from headwater_server.reactive.sessions import LiveQuery, Version
+    from headwater_server.reactive.views import View
 
 
 class Need(NamedTuple):
@@ -30,7 +31,7 @@ class RoundLimits:
 
     Attributes:
         slow_ms: A query that takes longer than this is slow.
-        fast_round_ms: Estimated cost at which a group of fast sessions is full.
+        fast_round_ms: Estimated cost at which a group of fast views is full.
         slow_round_ms: The same for slow ones.
         prefetch_calls: Calls sent ahead to the worker of a round, the running one included.
         prefetch_ms: Estimated cost at which no more is sent ahead.
@@ -50,8 +51,8 @@ class Round:
     Attributes:
         opened_at: Published ts when it was ordered; its snapshot is not older.
         ts: Its snapshot; None until the worker has told it (and it is published).
-        sessions: Its members; one that has left has another `round` or none.
-        retry: A killed query that is tried again without any session waiting for it.
+        views: Its members; one that has left has another `round` or none.
+        retry: A killed query that is tried again without anybody waiting for it.
         calls: Sent to the worker and not answered, in order: the first is the running one.
         queue: Needs found when they were last looked for, cheapest first.
         pinned: Ended versions that are kept because they may be right at its ts.
@@ -61,7 +62,7 @@ class Round:
     worker: int
     slow: bool
     opened_at: int
-    sessions: Sequence[Session]
+    views: list[View]
     retry: Need | None = None
     ts: int | None = None
     calls: dict[int, Need] = field(default_factory=dict)
@@ -82,12 +83,12 @@ class Round:
         found = []
         if self.retry is not None and self.retry not in seen:
             found.append(self.retry)
-        for session in self.sessions:
-            if session.round is not self:
+        for view in self.views:
+            if view.round is not self:
                 continue
-            identity = session.identity
-            for subscription in session.subscriptions.values():
-                need = Need(subscription.query, identity)
+            identity = view.identity
+            for query in view.queries:
+                need = Need(query, identity)
                 if need not in seen:
                     seen.add(need)
                     if need.query.version_at(identity, ts) is None:
@@ -103,28 +104,28 @@ class Round:
         assert self.ts is not None
         if query.version_at(identity, self.ts) is not None:
             return False
-        return any(session.round is self and session.identity == identity for session in query.subscribers)
+        return any(view.round is self and view.identity == identity for view in query.views)
 
 
 class Group(NamedTuple):
-    """Who takes part in the next round: sessions, or a retry that nobody waits for."""
+    """Who takes part in the next round: views, or a retry that nobody waits for."""
 
-    sessions: list[Session]
+    views: list[View]
     slow: bool
     retry: Need | None = None
 
 
 class _Candidate(NamedTuple):
-    session: Session
+    view: View
     needs: list[Need]
     slow: bool
 
 
 @dataclass(slots=True)
 class Waiting:
-    """Who wants a round: stale sessions without one, and killed queries whose pause is over (with its end)."""
+    """Who wants a round: stale views without one, and killed queries whose pause is over (with its end)."""
 
-    sessions: dict[Session, None] = field(default_factory=dict)
+    views: dict[View, None] = field(default_factory=dict)
     retries: dict[Need, float] = field(default_factory=dict)
 
     def next_group(
@@ -134,20 +135,17 @@ class Waiting:
 
         Args:
             limits: How rounds are formed.
-            published_ts: Sessions are stale with regard to this ts.
+            published_ts: Views are stale with regard to this ts.
             now_ms: Monotonic time.
             workers: Workers that take rounds, busy or idle.
             slow_rounds: Open rounds of slow groups.
         """
-        known: dict[tuple[object, ...], tuple[list[Need], bool]] = {}
-        candidates = [
-            _candidate(session, published_ts, limits.slow_ms, known) for session in self._in_order()
-        ]
+        candidates = [_candidate(view, published_ts, limits.slow_ms) for view in self._in_order()]
         slow = [candidate for candidate in candidates if candidate.slow]
         fast = len(slow) < len(candidates)
         if (slow or self.retries) and slow_rounds < max(1, workers - 1):
             retry, due_ms = min(self.retries.items(), key=lambda item: item[1], default=(None, 0.0))
-            oldest_ms = slow[0].session.since_ms if slow else None
+            oldest_ms = slow[0].view.since_ms if slow else None
             retry_first = retry is not None and (oldest_ms is None or due_ms < oldest_ms)
             waited_ms = now_ms - (due_ms if retry_first or oldest_ms is None else oldest_ms)
             needs = [retry] if retry_first and retry is not None else slow[0].needs
@@ -160,35 +158,27 @@ class Waiting:
             return Group(_fill((c for c in candidates if not c.slow), limits.fast_round_ms), False)
         return None
 
-    def _in_order(self) -> list[Session]:
-        return sorted(self.sessions, key=lambda session: session.since_ms or 0.0)
+    def _in_order(self) -> list[View]:
+        return sorted(self.views, key=lambda view: view.since_ms or 0.0)
 
 
-def _candidate(
-    session: Session, ts: int, slow_ms: float, known: dict[tuple[object, ...], tuple[list[Need], bool]]
-) -> _Candidate:
-    """Return what a session needs; worked out once for all in `known` that look at the same as the same identity."""
-    identity = session.identity
-    queries = [subscription.query for subscription in session.subscriptions.values()]
-    key = (identity, *queries)
-    found = known.get(key)
-    if found is None:
-        needs = [Need(query, identity) for query in queries if query.version_at(identity, ts) is None]
-        found = known[key] = needs, any(need.query.cost_ms > slow_ms for need in needs)
-    return _Candidate(session, *found)
+def _candidate(view: View, ts: int, slow_ms: float) -> _Candidate:
+    identity = view.identity
+    needs = [Need(query, identity) for query in view.queries if query.version_at(identity, ts) is None]
+    return _Candidate(view, needs, any(need.query.cost_ms > slow_ms for need in needs))
 
 
-def _fill(candidates: Iterable[_Candidate], limit_ms: float) -> list[Session]:
-    """Return sessions until what they need together costs the limit; at least one."""
-    group: list[Session] = []
+def _fill(candidates: Iterable[_Candidate], limit_ms: float) -> list[View]:
+    """Return views until what they need together costs the limit; at least one."""
+    group: list[View] = []
     counted: set[Need] = set()
     cost_ms = 0.0
-    for session, needs, _ in candidates:
+    for view, needs, _ in candidates:
         for need in needs:
             if need not in counted:
                 counted.add(need)
                 cost_ms += need.query.cost_ms
         if group and cost_ms > limit_ms:
             break
-        group.append(session)
+        group.append(view)
     return group

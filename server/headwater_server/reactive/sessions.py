@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headwater_server.reactive.contents import Content
+    from headwater_server.reactive.views import View
 
 FOREVER = 1 << 62
 
@@ -106,12 +107,15 @@ class LiveQuery:
         private: Versions that are for one identity alone.
         killed: By identity, since a killed run does not tell whether it read it.
         strikes: Deaths of workers while this ran, by identity, since its last success.
-        subscribers: Sessions, with how many of their queries this is.
+        subscribers: How many subscriptions there are.
+        views: Who looks at it, blocked sessions left out.
         identities: Of the subscriptions, with how many there are of each.
         cost_ms: Moving average of its runs, or an estimate before the first.
     """
 
-    __slots__ = ("cost_ms", "identities", "key", "killed", "private", "shared", "strikes", "subscribers")
+    __slots__ = (
+        "cost_ms", "identities", "key", "killed", "private", "shared", "strikes", "subscribers", "views",
+    )  # fmt: skip
 
     def __init__(self, key: QueryKey, cost_ms: float) -> None:
         self.key = key
@@ -120,7 +124,8 @@ class LiveQuery:
         self.private: dict[bytes | None, list[Version]] = {}
         self.killed: dict[bytes | None, Killed] = {}
         self.strikes: dict[bytes | None, int] = {}
-        self.subscribers: dict[Session, int] = {}
+        self.subscribers = 0
+        self.views: dict[View, None] = {}
         self.identities: dict[bytes | None, int] = {}
 
     def version_at(self, identity: bytes | None, ts: int) -> Version | None:
@@ -164,12 +169,6 @@ class LiveQuery:
         own.remove(version)
         if not own:
             del self.private[version.identity]
-
-
-class Snapshot(Protocol):
-    """What a session needs to know of the round it is in: its ts, None until it is open."""
-
-    ts: int | None
 
 
 class Moved(NamedTuple):
@@ -221,8 +220,7 @@ class Session:
         cover: The next transition that counts must reach at least this ts.
         due: A transition is owed even if no content differs.
         blocked: Its socket cannot take more; it joins no round and pins nothing.
-        since_ms: Since when it has been stale, monotonic; None while all it shows is up to date.
-        round: The round it takes part in, if any.
+        view: What it has in common with others; None while it is blocked and once it is closed.
         hold_ts: No later answer may be sent before this ts is published, to keep their order.
         kept_back: Told of each answer that has to be kept since the socket cannot take more; it may
             disconnect the session.
@@ -230,7 +228,7 @@ class Session:
 
     __slots__ = (
         "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "identity", "kept_back", "removed",
-        "round", "since_ms", "subscriptions", "ts",
+        "subscriptions", "ts", "view",
     )  # fmt: skip
 
     def __init__(
@@ -246,8 +244,7 @@ class Session:
         self.due = False
         self.blocked = False
         self.closed = False
-        self.since_ms: float | None = None
-        self.round: Snapshot | None = None
+        self.view: View | None = None
         self.hold_ts = 0
         self.kept_back = kept_back
 
@@ -259,16 +256,11 @@ class Session:
         if self.blocked and self.kept_back is not None:
             self.kept_back(answer)
 
-    def versions_at(self, ts: int) -> list[Version] | None:
-        """Return what its queries show at `ts`, in their order; None if one of them has no version there."""
-        identity = self.identity
-        found = []
-        for subscription in self.subscriptions.values():
-            version = subscription.query.version_at(identity, ts)
-            if version is None:
-                return None
-            found.append(version)
-        return found
+    def release_answers(self) -> list[Any]:
+        """Take the answers out, in order, to be sent."""
+        answers = list(self.answers)
+        self.answers.clear()
+        return answers
 
     def differs(self, versions: list[Version]) -> bool:
         """Tell whether the client would see a change."""

@@ -85,18 +85,14 @@ class LiveQueries:
             query = self.by_key[key] = LiveQuery(key, self._costs.estimate_ms(key.name))
         elif not query.subscribers:
             self._unpark(query)
-        query.subscribers[session] = query.subscribers.get(session, 0) + 1
+        query.subscribers += 1
         query.identities[session.identity] = query.identities.get(session.identity, 0) + 1
         return query
 
     def unsubscribe(self, query: LiveQuery, session: Session) -> None:
         """Take one subscription of a session away; the query goes, or is parked, with its last one."""
         self._forget_identity(query, session.identity)
-        count = query.subscribers[session] - 1
-        if count:
-            query.subscribers[session] = count
-            return
-        del query.subscribers[session]
+        query.subscribers -= 1
         if not query.subscribers:
             self._leave(query)
 
@@ -198,7 +194,7 @@ class LiveQueries:
         held: set[Version] = set()
         for key, query in self.by_key.items():
             assert query.key == key
-            assert sum(query.identities.values()) == sum(query.subscribers.values())
+            assert sum(query.identities.values()) == query.subscribers
             assert query.private.keys() <= query.identities.keys(), "a version for an identity that is gone"
             assert query.subscribers or query.killed or query in self._parked.sizes, (
                 "a query is kept for nothing"

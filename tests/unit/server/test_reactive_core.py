@@ -29,6 +29,62 @@ def test_two_sessions_share_one_run():
     assert {who for who, *_ in steps.take()} == {"a", "b"}
 
 
+def test_sessions_that_look_at_the_same_share_a_view_and_who_cannot_be_sent_to_has_none():
+    steps = Steps()
+    a, b = steps.subscribe("a", "m:q", "m:r"), steps.subscribe("b", "m:q", "m:r")
+    other = [
+        steps.subscribe("c", "m:q"),
+        steps.subscribe("d", "m:r", "m:q"),
+        steps.subscribe("e", "m:q", "m:r", identity=b"x"),
+    ]
+    assert a.view is b.view is not None
+    assert len({session.view for session in [a, *other]}) == 4
+    steps.core.block(a)
+    assert a.view is None
+    steps.core.unblock(a)
+    assert a.view is b.view
+    steps.core.modify(b, [], [2])
+    steps.core.check()
+    assert b.view is other[0].view
+
+
+def test_a_session_that_modifies_takes_part_in_its_round_alone():
+    steps = Steps()
+    a = steps.subscribe("a", "m:slow")
+    steps.open()
+    b = steps.subscribe("b", "m:slow", "m:fast")
+    steps.core.modify(a, [AddQuery(2, "m:fast", b"\x80")], [])
+    assert a.view is b.view
+    assert a.view.round is None, "who waits for another round was drawn into this one"
+    c = steps.subscribe("c", "m:slow")
+    steps.done([1])
+    assert [handle for handle, *_ in steps.take()] == ["c"]
+    steps.core.disconnect(c)
+    steps.open()
+    d_view = a.view
+    steps.core.modify(a, [AddQuery(3, "m:third", b"\x80")], [])
+    steps.core.check()
+    assert a.view is not d_view
+    assert a.view.round is d_view.round is not None
+    steps.done([2])
+    assert [handle for handle, *_ in steps.take()] == ["b"]
+    steps.done([3])
+    assert [handle for handle, *_ in steps.take()] == ["a"]
+
+
+def test_a_session_that_modifies_again_and_again_keeps_its_place():
+    steps = Steps(workers=0)
+    session = steps.subscribe("a", "m:0")
+    steps.now = 5.0
+    steps.subscribe("b", "m:1")
+    for number in range(2, 5):
+        steps.now += 1
+        steps.core.modify(session, [AddQuery(number, f"m:{number}", b"\x80")], [])
+    assert session.view.since_ms == 0.0
+    steps.core.modify(session, [], [2, 3, 4])
+    assert session.view.since_ms == 0.0
+
+
 def test_equal_results_are_not_sent_but_their_new_reads_count():
     steps = Steps()
     steps.subscribe("a", "m:q")

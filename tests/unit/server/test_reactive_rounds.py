@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 from headwater_server.reactive.rounds import Need, RoundLimits, Waiting
-from headwater_server.reactive.sessions import LiveQuery, QueryKey, Session, Subscription
+from headwater_server.reactive.sessions import LiveQuery, QueryKey
+from headwater_server.reactive.views import View
 
 LIMITS = RoundLimits(slow_ms=10.0, fast_round_ms=10.0, slow_round_ms=100.0)
 
 
-def waiting(*sessions: tuple[float, list[LiveQuery]]) -> Waiting:
+def waiting(*views: tuple[float, list[LiveQuery]]) -> Waiting:
     found = Waiting()
-    for since_ms, queries in sessions:
-        session = Session(len(found.sessions), None)
-        session.since_ms = since_ms
-        session.subscriptions = {number: Subscription(query, None) for number, query in enumerate(queries)}
-        found.sessions[session] = None
+    for number, (since_ms, queries) in enumerate(views):
+        view = View(None, tuple(queries), (number,))
+        view.since_ms = since_ms
+        found.views[view] = None
     return found
 
 
@@ -22,7 +22,7 @@ def query(name: str, cost_ms: float) -> LiveQuery:
 
 def group(found, *, workers=2, slow_rounds=0, now_ms=1000.0):
     chosen = found.next_group(LIMITS, published_ts=1, now_ms=now_ms, workers=workers, slow_rounds=slow_rounds)
-    return chosen and ([session.handle for session in chosen.sessions], chosen.slow, chosen.retry)
+    return chosen and ([view.key[0] for view in chosen.views], chosen.slow, chosen.retry)
 
 
 SLOW, FAST = query("slow", 50.0), query("fast", 1.0)
