@@ -49,7 +49,15 @@ IN_FLIGHT = 40
 BATCH = 64
 BYSTANDER_ACCOUNTS = 64
 HOT_SLICE_S = 2.0
-COUNTERS = ("commits", "batches", "conflicts", "lane_chains", "lane_members", "lane_reruns", "gate_waits")
+COUNTERS = {
+    f"headwater_{name}_total": name
+    for name in ("commits", "batches", "conflicts", "lane_chains", "lane_members", "lane_reruns")
+} | {
+    "headwater_gate_wait_seconds_count": "gate_waits",
+    'headwater_gate_wait_seconds_bucket{le="0.05"}': "gate_waits_to_50_ms",
+    'headwater_gate_wait_seconds_bucket{le="0.1"}': "gate_waits_to_100_ms",
+}
+"""Which of the daemon's counters are shown, and as what."""
 
 
 async def run_load(load: Child, seconds: float, exponent: float = 0.0) -> dict[str, float]:
@@ -184,9 +192,9 @@ async def lane_counters(daemon: Daemon) -> dict[str, int]:
         text = await answer.text()
     found: dict[str, int] = {}
     for line in text.splitlines():
-        for name in COUNTERS:
-            if line.startswith(f"headwater_{name}_total "):
-                found[name] = int(float(line.split()[1]))
+        sample, _, value = line.rpartition(" ")
+        if sample in COUNTERS:
+            found[COUNTERS[sample]] = int(float(value))
     return found
 
 

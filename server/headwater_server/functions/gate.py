@@ -25,7 +25,8 @@ class Gate:
         submit: Hands a proposal to the committer.
         later: Does something after a pause in seconds.
         closed_s: How long it is closed at most, and then stays open at least.
-        waits: Called for each proposal that waits.
+        mono_s: Monotonic time.
+        waited: Told of each proposal that waited, for how many seconds.
     """
 
     def __init__(
@@ -33,14 +34,16 @@ class Gate:
         submit: Callable[[Proposal, MutationCall], None],
         later: Callable[[float, Callable[[], None]], object],
         closed_s: float,
-        waits: Callable[[], None],
+        mono_s: Callable[[], float],
+        waited: Callable[[float], None],
     ) -> None:
         self._submit = submit
         self._later = later
         self._closed_s = closed_s
-        self._waits = waits
+        self._mono_s = mono_s
+        self._waited = waited
         self._closed_for: set[MutationCall] = set()
-        self._waiting: deque[tuple[Proposal, MutationCall]] = deque()
+        self._waiting: deque[tuple[Proposal, MutationCall, float]] = deque()
         self._closing = 0  # number of the last closing: a timer of one before means nothing
         self._resting = False
 
@@ -52,8 +55,7 @@ class Gate:
     def enter(self, proposal: Proposal, call: MutationCall) -> None:
         """Submit a proposal, now or when the gate opens."""
         if self._closed_for and call not in self._closed_for:
-            self._waiting.append((proposal, call))
-            self._waits()
+            self._waiting.append((proposal, call, self._mono_s()))
         else:
             self._submit(proposal, call)
 
@@ -86,5 +88,7 @@ class Gate:
 
     def _let_go(self) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for proposal, call in waiting:
+        now_s = self._mono_s()
+        for proposal, call, since_s in waiting:
+            self._waited(now_s - since_s)
             self._submit(proposal, call)

@@ -194,7 +194,9 @@ class Mutations:
         self._record_failure = record_failure
         self._queues: dict[bytes, SessionQueue] = {}
         self._running_since: dict[MutationCall, int] = {}
-        self._gate = Gate(committer.submit, later, limits.gate_s, metrics.lane.gate_waits.inc)
+        self._gate = Gate(
+            committer.submit, later, limits.gate_s, mono_s, metrics.lane.gate_wait_seconds.observe
+        )
         self._lane = Lane(runner, committer, self._gate, metrics.lane, limits.lane)
         self._contention = Contention()
         self._draining = False

@@ -55,9 +55,10 @@ class LaneMetrics:
             "How many calls of the lane had to run again, since somebody outside came first or a worker ended?",
             registry=registry,
         )
-        self.gate_waits = Counter(
-            "headwater_gate_waits",
-            "How many proposals waited for calls of the lane that kept losing?",
+        self.gate_wait_seconds = Histogram(
+            "headwater_gate_wait_seconds",
+            "How many proposals waited for calls of the lane that kept losing, and for how long?",
+            buckets=_SECONDS,
             registry=registry,
         )
 

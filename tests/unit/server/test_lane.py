@@ -334,7 +334,7 @@ def test_the_gate_is_closed_only_for_calls_that_lost_often_and_opens_with_the_la
     assert [owner for owner, _ in world.committer.submitted] == calls
     world.commit(calls[1])
     assert [owner for owner, _ in world.committer.submitted] == [*calls, outsider]
-    assert world.metrics.registry.get_sample_value("headwater_gate_waits_total") == 1
+    assert world.metrics.registry.get_sample_value("headwater_gate_wait_seconds_count") == 1
 
 
 def test_nobody_waits_at_the_gate_for_longer_than_its_time_and_then_it_stays_open_for_as_long() -> None:
