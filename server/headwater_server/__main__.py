@@ -23,6 +23,7 @@ from headwater_storage.repair import repair
 
 from headwater_server.app import Daemon, open_engine
 from headwater_server.functions.zygote_process import worker_environment, zygote_starter
+from headwater_server.garbage import spare_collections
 from headwater_server.lifecycle import ExitCode, run
 from headwater_server.observe.logs import install
 
@@ -85,6 +86,7 @@ def _serve(loaded: Loaded) -> int:
         try:
             engine = open_engine(settings, environment)
             daemon = Daemon(settings, environment, engine, zygote_starter(worker_environment(os.environ)))
+            spare_collections()
             return await run(daemon, drain_limit_s=settings.drain_limit_s)
         finally:
             environment.executor.close()

@@ -68,4 +68,7 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True):
 
     def conflict_keys(self) -> set[bytes]:
         """Return the keys that make other transactions conflict and results stale."""
-        return set().union(*(write.conflict_keys() for write in self.writes))
+        keys: set[bytes] = set()
+        for write in self.writes:
+            keys |= write.conflict_keys()
+        return keys

@@ -157,12 +157,12 @@ class PendingKeys:
     def __init__(self) -> None:
         self.keys: set[bytes] = set()
         self._ordered: list[bytes] = []
-        self._unordered: set[bytes] = set()
+        self._unordered: list[set[bytes]] = []
 
     def add(self, keys: set[bytes]) -> None:
         """Add the keys of one more transaction."""
         self.keys |= keys
-        self._unordered |= keys
+        self._unordered.append(keys)
 
     def touched(self, points: Iterable[bytes], ranges: Sequence[Range]) -> bool:
         """Tell whether a read set is touched by one of these transactions."""
@@ -178,11 +178,12 @@ class PendingKeys:
 
     def _order(self) -> None:
         """Sort in what came since the last look; ranges are rare enough that most batches never need it."""
-        if len(self._unordered) * 8 < len(self._ordered):
-            for key in self._unordered:
+        new = set[bytes]().union(*self._unordered)
+        if len(new) * 8 < len(self._ordered):
+            for key in new:
                 insort(self._ordered, key)
         else:
-            self._ordered.extend(self._unordered)
+            self._ordered.extend(new)
             self._ordered.sort()
         self._unordered.clear()
 
