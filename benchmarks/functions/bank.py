@@ -23,3 +23,9 @@ def transfer(ctx: MutationCtx, source: int, target: int, amount: int) -> None:
 @query
 def total(ctx: QueryCtx) -> int:
     return sum(account.balance for account in ctx.db.scan(Account))
+
+
+@query
+def balance(ctx: QueryCtx, number: int) -> int | None:
+    account = ctx.db.query(Account.by_number, number=number).unique()
+    return account and account.balance

@@ -11,3 +11,8 @@ def newest(ctx: QueryCtx, topic: str) -> list[Item]:
 @mutation
 def add(ctx: MutationCtx, topic: str, body: str) -> Id[Item]:
     return ctx.db.insert(Item(topic=topic, body=body))
+
+
+@mutation
+def like(ctx: MutationCtx, item: Id[Item], likes: int) -> None:
+    ctx.db.patch(item, likes=likes)

@@ -11,5 +11,6 @@ class Account(Table, name="accounts"):
 class Item(Table, name="items"):
     topic: str
     body: str
+    likes: int = 0
 
     by_topic = Index("topic")
