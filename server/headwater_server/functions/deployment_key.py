@@ -136,6 +136,8 @@ class DeploymentKey:
             loop = asyncio.get_running_loop()
             key = new_key(self._random_bytes)
             try:
+                # The new file of an earlier rotation may be the only one with the valid key.
+                await loop.run_in_executor(None, self._finish_rotation, self._stored.read())
                 await loop.run_in_executor(None, write_key_file, self._new_file, key)
             except OSError as error:
                 if is_no_room(error):

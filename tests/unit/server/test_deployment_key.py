@@ -176,6 +176,9 @@ async def test_a_file_that_cannot_be_replaced_does_not_cost_the_new_key(
     keys.require(new)
     assert "key_file_not_replaced" in caplog.messages
     assert new not in caplog.text
+    with pytest.raises(RequestError, match="no new key"):
+        await key.rotate()  # would remove the only file that holds the valid one
+    keys.require(new)
     key.file.rmdir()
     key, keys = await machine.start()
     assert read_key_file(key.file) == new
