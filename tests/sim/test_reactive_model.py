@@ -29,6 +29,14 @@ def test_random_histories(workers, seeds):
         replayable(seed, Setup(workers=workers))
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_random_histories_of_many_who_look_at_the_same(workers, seeds):
+    looks = [[("page", 2), ("own", 1)], [("page", 2)], [("own", 1), ("rows", 3), ("slow", 2)], [("hot", 4)]]
+    same = {number: looks[number % 10 % 4] for number in range(12)}
+    for seed in seeds(range(25)):
+        replayable(seed, Setup(workers=workers, clients=12, end=60, client_gap=0.5, subscriptions=same))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("write_gap", [0.5, 3.0, 20.0])

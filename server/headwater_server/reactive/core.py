@@ -79,8 +79,8 @@ class ReactiveCore:
         self._costs = RunCosts(options.cost_weight, options.new_query_ms, options.function_names)
         self._live = LiveQueries(self._contents, self._costs, options.parked_bytes)
         self._sessions: dict[Session, None] = {}
-        self._views = Views()
         self._waiting = Waiting()
+        self._views = Views(self._waiting)
         self._rounds: dict[int, Round] = {}
         self._workers: dict[int, Round | None] = {}
         self._outdated: dict[int, None] = {}
@@ -114,7 +114,7 @@ class ReactiveCore:
             return
         session.closed = True
         del self._sessions[session]
-        self._put_aside(session)
+        self._views.leave(session)
         for subscription in session.subscriptions.values():
             self._live.unsubscribe(subscription.query, session)
         session.subscriptions.clear()
@@ -135,7 +135,7 @@ class ReactiveCore:
             live = self._live.subscribe(QueryKey(query.name, query.arguments, query.journal), session)
             session.subscriptions[query.query] = Subscription(live, query.digest)
         session.due = True
-        self._review(session)
+        self._views.review(session)
         self._advance(session)
         self._start_rounds()
 
@@ -145,7 +145,7 @@ class ReactiveCore:
             return
         self._live.change_identity(session, identity)
         session.due = True
-        self._review(session)
+        self._views.review(session)
         self._advance(session)
         self._start_rounds()
 
@@ -170,7 +170,7 @@ class ReactiveCore:
         """Take note that the socket of a session cannot take more: it is left alone until `unblock`."""
         if not session.blocked and not session.closed:
             session.blocked = True
-            self._put_aside(session)
+            self._views.leave(session)
 
     def unblock(self, session: Session) -> None:
         """Go on with a session: from what its client holds straight to the newest."""
@@ -338,7 +338,7 @@ class ReactiveCore:
             owed: Whether a transition is due that changes nothing.
         """
         changes: list[tuple[int, bytes]] = []
-        adopted: list[LiveQuery] = []
+        adopted: list[LiveQuery] | None = None
         subscriptions = session.subscriptions
         for number, subscription, version in zip(
             subscriptions, subscriptions.values(), versions, strict=True
@@ -355,7 +355,7 @@ class ReactiveCore:
             subscription.shown = content.digest
             subscription.resumed = None
             if adopts:
-                adopted.append(self._adopt_journal(session, subscription, version))
+                adopted = (adopted or []) + self._adopt_journal(session, subscription, version)
         if session.removed:
             changes[:0] = [(number, ChangeBodies.REMOVED) for number in session.removed]
             session.removed.clear()
@@ -363,48 +363,33 @@ class ReactiveCore:
             return
         session.ts = ts
         session.due = ts < session.cover
-        if adopted:
-            self._review(session)
+        if adopted is not None:
+            self._views.review(session)
+        view = session.view
         answers = session.release_answers() if session.answers else []
         self._effects.deliver(session, answers, Moved(ts, changes))
-        for query in adopted:  # others may look at it, and what it has may bring this session further
-            self._wake(query, None)
+        if adopted is not None and view is not None and view.sessions:
+            self._advance_some(view, (session,))  # what the journal's query has may bring it further
+            for query in adopted:
+                self._wake(query, None)
 
-    def _adopt_journal(self, session: Session, subscription: Subscription, version: Version) -> LiveQuery:
-        """From the first delivery on, a query keeps the page ends that were delivered: return it under these."""
+    def _adopt_journal(
+        self, session: Session, subscription: Subscription, version: Version
+    ) -> list[LiveQuery]:
+        """From the first delivery on, a query keeps the page ends that were delivered.
+
+        Returns:
+            The query under the journal, if it got this version just now and others look at it.
+        """
         before = subscription.query
         after = subscription.query = self._live.subscribe(
             before.key._replace(journal=version.journal), session
         )
-        if after not in version.homes:
+        is_new = after not in version.homes
+        if is_new:
             after.hold(version)
         self._live.unsubscribe(before, session)
-        return after
-
-    def _put_aside(self, session: Session) -> None:
-        """Take a session out of what waits and out of rounds."""
-        view = self._views.leave(session)
-        if view is not None and not view.sessions:
-            self._waiting.views.pop(view, None)
-            view.round = None
-
-    def _review(self, session: Session) -> None:
-        """Find the view of a session that looks at something else now; it keeps its place among what waits."""
-        before = session.view
-        if before is None:
-            return
-        since_ms, round_ = before.since_ms, before.round
-        self._put_aside(session)
-        view = self._views.join(session)
-        if view is before:
-            return
-        if since_ms is not None:
-            view.since_ms = since_ms if view.since_ms is None else min(since_ms, view.since_ms)
-        if (
-            round_ is not None and len(view.sessions) == 1
-        ):  # others shall not wait for what this one waits for
-            view.round = round_
-            round_.views.append(view)
+        return [after] if is_new and after.subscribers > 1 else []
 
     def _answer(self, session: Session, answer: Any, ts: int) -> None:
         if not session.closed:
@@ -431,7 +416,9 @@ class ReactiveCore:
                 return
             worker = idle.pop()
             number = next(self._numbers)
-            round_ = Round(number, worker, group.slow, self.published_ts, group.views, group.retry)
+            round_ = Round(
+                number, worker, group.slow, self.published_ts, dict.fromkeys(group.views), group.retry
+            )
             for view in group.views:
                 del self._waiting.views[view]
                 view.round = round_
@@ -571,7 +558,7 @@ class ReactiveCore:
     def check(self) -> None:
         """Verify what must hold between two steps. For tests: it looks at everything."""
         self._live.check()
-        self._views.check(self._sessions, self._waiting, self.published_ts)
+        self._views.check(self._sessions, self.published_ts)
         self._killed.check({round_.retry for round_ in self._rounds.values()})
         for number, round_ in self._rounds.items():
             assert round_.number == number

@@ -51,7 +51,7 @@ class Round:
     Attributes:
         opened_at: Published ts when it was ordered; its snapshot is not older.
         ts: Its snapshot; None until the worker has told it (and it is published).
-        views: Its members; one that has left has another `round` or none.
+        views: Its members, without those that are gone; one that has left has another `round` or none.
         retry: A killed query that is tried again without anybody waiting for it.
         calls: Sent to the worker and not answered, in order: the first is the running one.
         queue: Needs found when they were last looked for, cheapest first.
@@ -62,7 +62,7 @@ class Round:
     worker: int
     slow: bool
     opened_at: int
-    views: list[View]
+    views: dict[View, None]
     retry: Need | None = None
     ts: int | None = None
     calls: dict[int, Need] = field(default_factory=dict)

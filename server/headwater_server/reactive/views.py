@@ -51,18 +51,28 @@ class View:
         return found
 
 
-class Views:
-    """All views that have a session."""
+def key_of(session: Session) -> ViewKey:
+    """Return the key of the view that fits a session."""
+    return (session.identity, *[subscription.query for subscription in session.subscriptions.values()])
 
-    def __init__(self) -> None:
+
+class Views:
+    """All views that have a session.
+
+    Args:
+        waiting: Which of them wait for a round.
+    """
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
         self._by_key: dict[ViewKey, View] = {}
 
     def join(self, session: Session) -> View:
         """Put a session that has no view into the one that fits it, found or made."""
-        queries = tuple([subscription.query for subscription in session.subscriptions.values()])
-        key = (session.identity, *queries)
+        key = key_of(session)
         view = self._by_key.get(key)
         if view is None:
+            queries = tuple([subscription.query for subscription in session.subscriptions.values()])
             view = self._by_key[key] = View(session.identity, queries, key)
             for query in queries:
                 query.views[view] = None
@@ -70,23 +80,43 @@ class Views:
         session.view = view
         return view
 
-    def leave(self, session: Session) -> View | None:
-        """Take a session out of its view and return that; without sessions it is gone."""
+    def leave(self, session: Session) -> None:
+        """Take a session out of its view, if it has one; without sessions that is gone, from its round as well."""
         view, session.view = session.view, None
-        if view is not None:
-            del view.sessions[session]
-            if not view.sessions:
-                del self._by_key[view.key]
-                for query in view.queries:
-                    query.views.pop(view, None)
-        return view
+        if view is None:
+            return
+        del view.sessions[session]
+        if view.sessions:
+            return
+        del self._by_key[view.key]
+        for query in view.queries:
+            query.views.pop(view, None)
+        self._waiting.views.pop(view, None)
+        if view.round is not None:
+            view.round.views.pop(view, None)
+            view.round = None
 
-    def check(self, sessions: Iterable[Session], waiting: Waiting, published_ts: int) -> None:
+    def review(self, session: Session) -> None:
+        """Find the view of a session that looks at something else now; it keeps its place among what waits."""
+        before = session.view
+        if before is None or before.key == key_of(session):
+            return
+        since_ms, round_ = before.since_ms, before.round
+        self.leave(session)
+        view = self.join(session)
+        if since_ms is not None:
+            view.since_ms = since_ms if view.since_ms is None else min(since_ms, view.since_ms)
+        if (
+            round_ is not None and len(view.sessions) == 1
+        ):  # others shall not wait for what this one waits for
+            view.round = round_
+            round_.views[view] = None
+
+    def check(self, sessions: Iterable[Session], published_ts: int) -> None:
         """Verify that all know each other, and that each view is up to date, or waits, or is in a round.
 
         Args:
             sessions: All there are.
-            waiting: Which views wait for a round.
             published_ts: What they must be up to date with.
         """
         for session in sessions:
@@ -100,7 +130,7 @@ class Views:
             assert view.sessions, "a view without sessions"
             for query in view.queries:
                 assert view in query.views, "a query does not know who looks at it"
-            waits = view in waiting.views
+            waits = view in self._waiting.views
             versions = view.versions_at(published_ts)
             if versions is None:
                 assert waits != (view.round is not None), "a stale view sleeps"
@@ -109,7 +139,7 @@ class Views:
                 assert not waits, "an up-to-date view waits"
             for session in view.sessions:
                 _check_session(session, view, versions)
-        assert waiting.views.keys() <= set(self._by_key.values()), "a view waits for nobody"
+        assert self._waiting.views.keys() <= set(self._by_key.values()), "a view waits for nobody"
 
 
 def _check_session(session: Session, view: View, versions: list[Version] | None) -> None:

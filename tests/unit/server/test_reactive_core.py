@@ -72,6 +72,48 @@ def test_a_session_that_modifies_takes_part_in_its_round_alone():
     assert [handle for handle, *_ in steps.take()] == ["a"]
 
 
+def counted_moves(steps):
+    """Count how often the core looks whether a session moves."""
+    moves, move = [], steps.core._move
+    steps.core._move = lambda session, *rest, **words: (moves.append(session), move(session, *rest, **words))
+    return moves
+
+
+def test_adopting_journals_costs_what_there_is_to_move():
+    steps = Steps()
+    for number in range(200):
+        steps.subscribe(number, "m:page")
+    steps.open()
+    moves = counted_moves(steps)
+    steps.done([1], journal=b"end")
+    assert 200 <= len(moves) <= 3 * 200
+    moves.clear()
+    steps.subscribe("late", "m:page")
+    assert len(moves) <= 3
+
+
+def test_a_session_of_many_pages_is_not_moved_for_each():
+    steps = Steps()
+    names = [f"m:{number}" for number in range(50)]
+    steps.subscribe("a", *names)
+    steps.open()
+    for _ in names:
+        steps.done([1], journal=b"end")
+    moves = counted_moves(steps)
+    steps.subscribe("b", *names)
+    assert len(moves) <= 5
+
+
+def test_a_round_forgets_views_that_are_gone():
+    steps = Steps()
+    session = steps.subscribe("a", "m:slow")
+    number = steps.open()
+    for query in range(2, 50):
+        steps.core.modify(session, [AddQuery(query, f"m:{query}", b"\x80")], [])
+        steps.core.modify(session, [], [])
+    assert len(steps.core._rounds[number].views) == 1
+
+
 def test_a_session_that_modifies_again_and_again_keeps_its_place():
     steps = Steps(workers=0)
     session = steps.subscribe("a", "m:0")
