@@ -90,6 +90,7 @@ _TABLE = (
         500,
     ),
     ErrorCode("directory_in_use", "Another process has this data directory", Retry.NEVER, 500),
+    ErrorCode("directory_unusable", "The daemon cannot use this as a data directory", Retry.NEVER, 500),
     ErrorCode("directory_copied", "This data directory was copied while it was in use", Retry.NEVER, 500),
     ErrorCode("internal_error", "Something went wrong", Retry.NEVER, 500, 1011),
 )

@@ -30,6 +30,19 @@ if TYPE_CHECKING:
     from headwater_storage.environment import FileSystem
 
 NO_ROOM_NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNUSABLE_NUMBERS = frozenset(
+    {
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
+"""What people have done, not the disk: starting again does not help."""
 PROBE_NAME = "probe.tmp"
 _PROBE_BYTES = 64 << 10
 _DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
@@ -67,6 +80,17 @@ def disk_error(error: OSError, path: Path, purpose: str) -> TransientError | Sto
     if is_no_room(error):
         return no_room(path, purpose)
     return StorageError(f"{path}: the disk failed at {purpose}: {error}", code="disk_failed")
+
+
+def start_error(error: OSError, path: Path, purpose: str) -> TransientError | StorageError:
+    """Return what an error of the system means at a start, or for whoever looks at a stopped directory."""
+    if error.errno not in _UNUSABLE_NUMBERS or isinstance(error, SyncFailedError):
+        return disk_error(error, path, purpose)
+    return StorageError(
+        f"{path} cannot be used as a data directory: {error}. It must be a folder that the user who runs Headwater may"
+        " read and write, with everything in it",
+        code="directory_unusable",
+    )
 
 
 def store_error(error: lmdb.Error, folder: Path, files: FileSystem) -> TransientError | StorageError:

@@ -18,7 +18,7 @@ from headwater_storage.catalog import CatalogCache
 from headwater_storage.check import check_snapshot, digest
 from headwater_storage.checkpoint import read_side_file
 from headwater_storage.directory import DataDirectory, DirectoryLock, wait_for_workers
-from headwater_storage.disk_errors import store_error
+from headwater_storage.disk_errors import start_error, store_error
 from headwater_storage.findings import Finding
 from headwater_storage.format import read_format
 from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, LmdbStore
@@ -57,16 +57,19 @@ def examine(
         map_size_bytes: Address space for that store.
 
     Raises:
-        StorageError: `directory_in_use`, `format_too_new`.
+        StorageError: `directory_in_use`, `directory_unusable`, `format_too_new`, `disk_failed`.
         TransientError: `disk_full`: there is no room for that store.
     """
     directory, files = DataDirectory(path), environment.files
-    with ExitStack() as resources:
-        if files.exists(directory.lock_file):
-            resources.callback(DirectoryLock(files, directory).close)
-        if files.exists(directory.workers_lock_file):
-            wait_for_workers(files, directory, environment.clock, worker_wait_s)
-        return Examination(directory, environment, resources, map_size_bytes).run(scratch)
+    try:
+        with ExitStack() as resources:
+            if files.exists(directory.lock_file):
+                resources.callback(DirectoryLock(files, directory).close)
+            if files.exists(directory.workers_lock_file):
+                wait_for_workers(files, directory, environment.clock, worker_wait_s)
+            return Examination(directory, environment, resources, map_size_bytes).run(scratch)
+    except OSError as error:
+        raise start_error(error, path, "looking at the database") from error
 
 
 class Examination:

@@ -44,7 +44,7 @@ from headwater_storage.directory import (
     refuse_network_filesystem,
     wait_for_workers,
 )
-from headwater_storage.disk_errors import disk_error, store_error
+from headwater_storage.disk_errors import start_error, store_error
 from headwater_storage.file_log import FileLog, FileLogOptions
 from headwater_storage.format import FORMAT_VERSION, read_format, write_format
 from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
@@ -162,7 +162,7 @@ def recover(
         apply_record: Applies one record that is replayed.
 
     Raises:
-        StorageError: `directory_in_use`, `format_too_new`, `directory_copied`, `damaged`, `disk_failed`
+        StorageError: `directory_in_use`, `directory_unusable`, `format_too_new`, `directory_copied`, `damaged`, `disk_failed`
             or `disk_full`. Nothing in the directory is lost by any of them.
         TransientError: `disk_full`.
     """
@@ -179,7 +179,7 @@ def recover(
 def _as_ours(error: BaseException, path: Path, environment: Environment) -> HeadwaterError | None:
     """Return what an error of the system means for the start; None: it says so itself."""
     if isinstance(error, OSError):
-        return disk_error(error, path, "opening the database")
+        return start_error(error, path, "opening the database")
     if isinstance(error, lmdb.Error):
         return store_error(error, DataDirectory(path).store_folder, environment.files)
     return None

@@ -21,7 +21,7 @@ from headwater_storage.catalog import FIRST_USER_TABLE, Catalog
 from headwater_storage.check import check_snapshot
 from headwater_storage.checkpoint import CHECKPOINT_FORMAT, SideFile, copy_metas, write_side_file
 from headwater_storage.directory import DataDirectory, DirectoryLock, wait_for_workers
-from headwater_storage.disk_errors import store_error
+from headwater_storage.disk_errors import start_error, store_error
 from headwater_storage.doctor import Examination
 from headwater_storage.environment import read_file, write_file_durably
 from headwater_storage.format import read_format, write_format
@@ -81,14 +81,18 @@ def repair(
         map_size_bytes: Largest size of the new store.
 
     Raises:
-        StorageError: `damaged`: there is nothing to build from; `directory_in_use`, `format_too_new`.
+        StorageError: `damaged`: there is nothing to build from; `directory_in_use`,
+            `directory_unusable`, `format_too_new`, `disk_failed`.
         TransientError: `disk_full`: there is no room for the new store.
     """
     directory, files = DataDirectory(path), environment.files
-    with ExitStack() as resources:
-        resources.callback(DirectoryLock(files, directory).close)
-        wait_for_workers(files, directory, environment.clock, worker_wait_s)
-        return _Repair(directory, environment, resources, map_size_bytes).run(accept_loss=accept_loss)
+    try:
+        with ExitStack() as resources:
+            resources.callback(DirectoryLock(files, directory).close)
+            wait_for_workers(files, directory, environment.clock, worker_wait_s)
+            return _Repair(directory, environment, resources, map_size_bytes).run(accept_loss=accept_loss)
+    except OSError as error:
+        raise start_error(error, path, "the repair") from error
 
 
 @dataclass

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
+import shutil
 import stat
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,9 +24,6 @@ from headwater_protocol.messages import Connect, FatalError, Mutation, MutationA
 from headwater_protocol.values import pack_value, unpack_value
 from support.daemon import RunningDaemon, run_server, running, wait_until
 from support.damage import Original
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WAIT_S = 30.0
 
@@ -191,6 +192,52 @@ def test_doctor_config_and_version(tmp_path: Path) -> None:
     rows = json.loads(shown.stdout)
     assert rows["data"]["value"] == str(daemon.data)
     assert rows["workers"]["origin"] == "default"
+
+
+@pytest.mark.parametrize("put", ["file for the log", "folder for a side file", "file for all of it"])
+def test_a_directory_that_cannot_be_used_is_no_failed_disk(tmp_path: Path, put: str) -> None:
+    with running(tmp_path) as daemon:
+        assert daemon.terminate() == 0
+    if put == "file for the log":
+        shutil.rmtree(daemon.data / "log")
+        (daemon.data / "log").touch()
+    elif put == "folder for a side file":
+        (daemon.data / "checkpoint").unlink()
+        (daemon.data / "checkpoint").mkdir()
+    else:
+        shutil.rmtree(daemon.data)
+        daemon.data.touch()
+    for words in (["serve", "--port", "0", "--tcp-port", "0"], ["doctor"], ["doctor", "--repair"]):
+        done = run_server(*words, "--data", str(daemon.data), folder=tmp_path)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1, said
+        assert "directory_unusable" in said
+        assert str(daemon.data) in said
+        assert "Traceback" not in said
+
+
+def test_a_worker_that_heeds_nothing_ends_with_those_who_started_it(tmp_path: Path) -> None:
+    with running(
+        tmp_path, "--call-time-limit-s", "60", "--snapshot-limit-s", "120", deploy="probe"
+    ) as daemon:
+
+        def call() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):  # no answer comes
+                daemon.post("/api/query", {"path": "probe:spin_query", "args": {"number": 1}})
+
+        caller = Thread(target=call)
+        caller.start()
+        workers = daemon.worker_pids()
+        wait_until(lambda: any(cpu_s(pid) > 0.4 for pid in workers))
+        assert daemon.kill_zygote()
+        daemon.kill()
+        caller.join()
+        assert daemon.wait_for_children(10) == []
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_version(folder: Path) -> str:

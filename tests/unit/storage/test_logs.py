@@ -197,6 +197,26 @@ class TestFiles:
             assert files.operations[made + 1] == ("sync_folder", FOLDER.name)
             assert files.operations[made + 2] == ("write", PREPARED_NAME)
 
+    def test_a_segment_is_made_of_written_zeros(self) -> None:
+        """A hole would be filled by an append, whose sync then has to change the file's metadata as well."""
+        files = MemoryFiles()
+        log = open_log(files, options=FileLogOptions(1 << 16, 9 << 20))
+        written: list[tuple[int, int]] = []
+        pwrite = files.pwrite
+
+        def noted(descriptor: int, data: bytes, offset: int) -> None:
+            assert not data.strip(b"\x00") or offset < 2 * SECTOR_BYTES, "a header and a record"
+            written.append((offset, len(data)))
+            pwrite(descriptor, data, offset)
+
+        files.pwrite = noted  # type: ignore[method-assign]
+        claim(log)
+        end = 0
+        for offset, size in written[:-2]:
+            assert offset == end
+            end += size
+        assert end == 9 << 20
+
     def test_an_append_is_one_write_and_one_sync(self) -> None:
         files = MemoryFiles()
         log = open_log(files, options=FileLogOptions(1 << 20, 1 << 20))
