@@ -190,6 +190,7 @@ def error_for(code: str, message: str = "", data: Any = None) -> HeadwaterError:
         "log_taken",
         "directory_in_use",
         "directory_copied",
+        "directory_unusable",
     }:
         return StorageError(message, code=code, data=data)
     if code in {"internal_error", "worker_died", "time_limit", "invalid_result"}:
