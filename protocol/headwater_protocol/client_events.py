@@ -37,6 +37,14 @@ class QueryFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateFailed:
+    """The optimistic update of a mutation raised on new results and shows nothing now. The mutation goes on."""
+
+    request: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class MutationResolved:
     """A mutation is decided and, if it succeeded, visible. Comes exactly once for each."""
 
@@ -96,6 +104,7 @@ ClientEvent = (
     Opened
     | ValueChanged
     | QueryFailed
+    | UpdateFailed
     | MutationResolved
     | ActionResolved
     | IdentityChanged

@@ -17,6 +17,7 @@ from headwater_protocol.values import unpack_value
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headwater_protocol.client_screen import Update
     from headwater_protocol.errors import HeadwaterError
 
 
@@ -28,12 +29,18 @@ class Request:
         message: What is sent, but for what a mutation tells of the moment of its sending.
         sent_ts: Newest ts the server had told when a connection first carried it, None before.
         waits: Whether this connection has carried it and owes the answer.
+        update: Shows a mutation's change before the server does, see `client_screen`.
+        resent: Whether more than one connection has carried it.
+        cared_for: Whether anybody waits for its end.
         success: `(ts, value)` of a mutation that succeeded, until a transition covers its ts.
     """
 
     message: Mutation | Action
     sent_ts: int | None = None
     waits: bool = False
+    update: Update | None = None
+    resent: bool = False
+    cared_for: bool = True
     success: tuple[int, Any] | None = None
 
     @property
@@ -45,6 +52,10 @@ class Request:
     def undecided(self) -> bool:
         """Whether it is a mutation without an answer: it will be sent again if the connection ends."""
         return self.success is None and isinstance(self.message, Mutation)
+
+    def decided_by(self, ts: int) -> bool:
+        """Whether it succeeded and results that hold at `ts` show its effect."""
+        return self.success is not None and self.success[0] <= ts
 
 
 def request_frame(request: Request, in_flight: Mapping[int, Request], told_ts: int) -> bytes:

@@ -10,13 +10,14 @@ Pure: no socket, no clock, no randomness. After every call the shell sends what
   are sent again under the same number and take effect once.
 - A success resolves when a transition at or after its ts has been applied: whoever waits
   for it then sees its effect in every query. A failure resolves at once.
+- A mutation may bring an optimistic update, which shows its change from its call to the step that
+  resolves it; see `client_screen`.
 - A `ProtocolError` from `receive` means that the server broke the protocol: cut the
   connection, call `disconnected`, connect again. All values are then fetched anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, assert_never
@@ -32,11 +33,10 @@ from headwater_protocol.client_events import (
     Opened,
     PeerSilent,
     QueryFailed,
-    ValueChanged,
 )
 from headwater_protocol.client_requests import Request, outcome_of, request_frame
+from headwater_protocol.client_screen import Query, Screen
 from headwater_protocol.codec import decode_server_message, encode_message
-from headwater_protocol.deltas import apply_delta
 from headwater_protocol.errors import (
     LocalProtocolError,
     OutcomeUnknown,
@@ -55,31 +55,26 @@ from headwater_protocol.messages import (
     ChangeBody,
     ClientMessage,
     Connect,
-    Delta,
     ErrorBody,
-    Failed,
     FatalError,
     ModifyQuerySet,
     Mutation,
     MutationAnswer,
     Ping,
     Pong,
-    Removed,
     Transition,
-    Unchanged,
-    Value,
     Version,
     Welcome,
 )
-from headwater_protocol.values import unpack_value
 from headwater_protocol.versions import SUPPORTED_VERSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from headwater_protocol.client_screen import Update
 
 _GREETING_INTERVAL_S = 5.0  # heartbeat until the server has told its own
 _FRAME_LIMIT_BYTES = 16 * 1024 * 1024  # what a server is thought to take before it has told
-_QUERY_OVERHEAD_BYTES = 64  # numbers, headers and digest of one query in a ModifyQuerySet, at most
 _FINAL_CODES = frozenset({"unsupported_version", "protocol_error", "frame_too_large", "unauthenticated"})
 
 
@@ -89,32 +84,7 @@ class _State(Enum):
     OPEN = "open"
 
 
-@dataclass(slots=True)
-class _Query:
-    """A subscription.
-
-    Attributes:
-        name: Function.
-        arguments: Encoded map.
-        carried: Whether the present connection knows it.
-        value: Last value; None while it failed or has none.
-        digest: Names `value` to the server; None while there is none to start a delta from.
-        journal: What the server wants back when the query is resumed.
-    """
-
-    name: str
-    arguments: bytes
-    carried: bool = False
-    value: Any = None
-    digest: bytes | None = None
-    journal: bytes | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.name) * 4 + len(self.arguments) + len(self.journal or b"") + _QUERY_OVERHEAD_BYTES
-
-
-_NO_QUERIES: Mapping[int, _Query] = MappingProxyType({})
+_NO_QUERIES: Mapping[int, Query] = MappingProxyType({})
 
 
 class ClientSession:
@@ -140,7 +110,10 @@ class ClientSession:
         self._pings = 0
         self._frame_limit_bytes = _FRAME_LIMIT_BYTES
         self._frames: list[bytes] = []
-        self._queries: dict[int, _Query] = {}
+        self._screen = Screen()
+        self._shown_ts = 0  # what is shown holds at
+        self._behind = False  # more has arrived than is shown
+        self._events: list[ClientEvent] = []
         self._next_query = 1
         self._query_set = 0  # number of the last modification sent on this connection
         self._requests: dict[int, Request] = {}  # by number, rising
@@ -173,39 +146,61 @@ class ClientSession:
             number >= self._resent_below or not request.waits for number, request in self._requests.items()
         )
 
-    def subscribe(self, name: str, arguments: bytes) -> int:
+    def take_events(self) -> list[ClientEvent]:
+        """Return what calls of the caller have changed on the screen; each event is handed out once."""
+        events, self._events = self._events, []
+        return events
+
+    def subscribe(self, name: str, arguments: bytes, *, confirmed: bool = False) -> int:
         """Subscribe to a query and return its number, which events carry.
+
+        Args:
+            name: Function.
+            arguments: Encoded map, see `canonical_bytes`.
+            confirmed: Pass by optimistic updates: show what the server has told, as soon as it tells.
 
         Raises:
             TransientError: `overloaded`, too many queries.
             RequestError: `frame_too_large`.
         """
-        if len(self._queries) >= QUERIES_MAX:
+        if len(self._screen.queries) >= QUERIES_MAX:
             raise TransientError(f"more than {QUERIES_MAX} queries in one session", code="overloaded")
-        query = _Query(name, arguments)
+        query = Query(name, arguments, confirmed)
         if query.size_bytes > self._frame_limit_bytes:
             raise too_large(query.size_bytes, self._frame_limit_bytes)
         number = self._next_query
         self._next_query += 1
-        self._queries[number] = query
+        self._screen.queries[number] = query
         if self._state is _State.OPEN:
             self._modify(add={number: query})
+        self._show()
         return number
 
     def unsubscribe(self, query: int) -> None:
         """Forget a query; no event for it follows."""
-        gone = self._queries.pop(query)
+        gone = self._screen.remove(query)
         if gone.carried:
             self._modify(remove=(query,))
 
-    def mutate(self, name: str, arguments: bytes) -> int:
+    def mutate(self, name: str, arguments: bytes, update: Update | None = None) -> int:
         """Run a mutation and return its number; `MutationResolved` follows, over as many connections as it takes.
+
+        Args:
+            name: Function.
+            arguments: Encoded map.
+            update: Shows its change at once. It is run again over every new result until the mutation is
+                resolved; what it raises when it is run here is raised, and nothing is sent.
 
         Raises:
             TransientError: `overloaded`, too many in flight.
             RequestError: `frame_too_large`.
         """
-        return self._request(Mutation(self._next_request, name, arguments))
+        if update is not None:
+            self._screen.attempt(self._updates(), update)
+        number = self._request(Mutation(self._next_request, name, arguments), update)
+        if update is not None:
+            self._show()
+        return number
 
     def act(self, name: str, arguments: bytes) -> int:
         """Run an action and return its number; `ActionResolved` follows. It is never sent twice.
@@ -219,11 +214,20 @@ class ClientSession:
     def abandon(self, request: int) -> None:
         """Stop caring for a request: no event for it follows, and it is not sent again.
 
-        Whether it takes effect is open, unless it was never sent: then it does not.
+        Whether it takes effect is open, unless it was never sent: then it does not. A mutation
+        with an update goes on once it was sent: its change is on the screen, and soon in the results.
         """
-        gone = self._requests.pop(request, None)
-        if gone is not None and gone.waits:
+        gone = self._requests.get(request)
+        if gone is None:
+            return
+        if gone.update is not None and gone.sent:
+            gone.cared_for = False
+            return
+        del self._requests[request]
+        if gone.waits:
             self._abandoned.add(request)
+        if gone.update is not None:
+            self._show()
 
     def authenticate(self, token: str | None) -> None:
         """Change the identity; None signs out. `IdentityChanged` or `AuthenticationFailed` follows."""
@@ -232,10 +236,13 @@ class ClientSession:
         else:
             self._attempts = {0: token}
 
-    def _request(self, message: Mutation | Action) -> int:
+    def _show(self) -> None:
+        self._events += self._screen.show(self._updates())
+
+    def _request(self, message: Mutation | Action, update: Update | None = None) -> int:
         if len(self._requests) + len(self._abandoned) >= REQUESTS_IN_FLIGHT_MAX:
             raise TransientError(f"more than {REQUESTS_IN_FLIGHT_MAX} requests in flight", code="overloaded")
-        request = Request(message)
+        request = Request(message, update=update)
         frame = request_frame(request, self._requests, self._told_ts)
         if len(frame) > self._frame_limit_bytes:
             raise too_large(len(frame), self._frame_limit_bytes)
@@ -272,7 +279,7 @@ class ClientSession:
         self.version = Version(0, 0, 0)
         self._query_set = 0
         self._abandoned.clear()
-        for query in self._queries.values():
+        for query in self._screen.queries.values():
             query.carried = False
         if self._attempts:
             self._attempts = {0: list(self._attempts.values())[-1]}
@@ -297,9 +304,11 @@ class ClientSession:
         unsure = [
             number for number, request in self._requests.items() if request.sent and not request.success
         ]
+        cared_for = [number for number in unsure if self._requests[number].cared_for]
         for number in unsure:
             del self._requests[number]
-        return [MutationResolved(number, None, OutcomeUnknown()) for number in unsure]
+        events = self._screen.show(self._updates())
+        return events + [MutationResolved(number, None, OutcomeUnknown()) for number in cared_for]
 
     def tick(self, now_mono: float) -> list[ClientEvent]:
         """Do what is due at a monotonic time; call it at least four times a heartbeat."""
@@ -352,7 +361,7 @@ class ClientSession:
                 case _:
                     assert_never(message)
         except ProtocolError:
-            for query in self._queries.values():
+            for query in self._screen.queries.values():
                 query.digest = None
             raise
 
@@ -398,15 +407,16 @@ class ClientSession:
             else:
                 del self._requests[number]
                 kind = MutationResolved if isinstance(request.message, Mutation) else ActionResolved
+                events += self._screen.show(self._updates())
                 events.append(kind(number, None, too_large(len(frame), self._frame_limit_bytes)))
         return events
 
     def _resubscribe(self) -> list[ClientEvent]:
         """Send the query set, in as many messages as the frame limit asks for, and at least one."""
         events: list[ClientEvent] = []
-        batch: dict[int, _Query] = {}
+        batch: dict[int, Query] = {}
         left = self._frame_limit_bytes
-        for number, query in self._queries.items():
+        for number, query in self._screen.queries.items():
             if query.size_bytes > self._frame_limit_bytes:
                 query.digest = None
                 events.append(QueryFailed(number, too_large(query.size_bytes, self._frame_limit_bytes)))
@@ -427,22 +437,20 @@ class ClientSession:
             number = change.query
             if number in updates or not 0 < number < self._next_query:
                 raise ProtocolError(f"Transition.changes: query {number} comes twice or was never subscribed")
-            query = self._queries.get(number)
+            query = self._screen.queries.get(number)
             if query is not None:
-                updates[number] = change.body, _value_after(number, query, change.body)
+                updates[number] = change.body, query.value_after(number, change.body)
         events: list[ClientEvent] = []
         if message.end.identity > message.start.identity:
             self._accept_tokens(message.end.identity)
             events.append(IdentityChanged())
         for number, (body, value) in updates.items():
-            events += self._update(number, body, value)
+            events += self._screen.apply(number, body, value)
         self.version = message.end
         self._told_ts = max(self._told_ts, message.end.ts)
-        if message.end.query_set < self._resumed:
-            return events  # some values are still those of the last connection
-        self.last_ts = message.end.ts
-        events.append(Moved(message.end.ts))
-        return events + self._resolve_covered()
+        if message.end.query_set >= self._resumed:  # else some values are still those of the last connection
+            self.last_ts = message.end.ts
+        return events + self._settle()
 
     def _check_step(self, start: Version, end: Version) -> None:
         if start != self.version:
@@ -458,43 +466,58 @@ class ClientSession:
         for number in [number for number in self._attempts if number < identity]:
             self._token = self._attempts.pop(number)
 
-    def _update(self, number: int, body: ChangeBody, value: Any) -> list[ClientEvent]:
-        query = self._queries[number]
-        match body:
-            case Value() | Delta():
-                query.value, query.digest, query.journal = value, body.digest, body.journal
-                return [ValueChanged(number, value)]
-            case Unchanged():
-                query.journal = body.journal
-                return []
-            case Failed():
-                query.value = query.digest = None
-                return [QueryFailed(number, value)]
-            case Removed():
-                return []
-            case _:
-                assert_never(body)
+    def _settle(self) -> list[ClientEvent]:
+        """Show what has arrived, all of one moment, and resolve the mutations that it covers, in one step.
 
-    def _resolve_covered(self) -> list[ClientEvent]:
-        covered = [
-            MutationResolved(number, request.success[1], None)
+        Not while it is of no one moment, nor while a mutation that an earlier connection carried is
+        in doubt: the results may have its change already, and its update would show it again. The
+        answer to a resend tells a ts that its commit is not behind, so the results that reach it decide.
+        """
+        self._behind = self.version.query_set < self._resumed or any(
+            request.resent and request.update and not request.decided_by(self.last_ts)
+            for request in self._requests.values()
+        )
+        if self._behind:
+            return self._resolve()
+        self._shown_ts = self.last_ts
+        resolved = self._covered()
+        return [*self._screen.settle(self._updates()), Moved(self.last_ts), *resolved]
+
+    def _resolve(self) -> list[ClientEvent]:
+        """Resolve the mutations that what is shown covers already."""
+        resolved = self._covered()
+        return [*self._screen.show(self._updates()), *resolved] if resolved else []
+
+    def _covered(self) -> list[ClientEvent]:
+        """Forget the mutations whose effect is in what is shown, and return what there is to tell of them."""
+        events: list[ClientEvent] = []
+        for number, request in list(self._requests.items()):
+            if request.success is not None and request.decided_by(self._shown_ts):
+                del self._requests[number]
+                if request.cared_for:
+                    events.append(MutationResolved(number, request.success[1], None))
+        return events
+
+    def _updates(self) -> Iterator[tuple[int, Update]]:
+        return (
+            (number, request.update)
             for number, request in self._requests.items()
-            if request.success is not None and request.success[0] <= self.last_ts
-        ]
-        for event in covered:
-            del self._requests[event.request]
-        return list(covered)
+            if request.update is not None
+        )
 
     def _mutation_answer(self, answer: MutationAnswer) -> list[ClientEvent]:
         value, error = outcome_of(answer)
         request = self._answered(answer, Mutation)
         if request is None:
             return []
-        if error is None and answer.ts > self.last_ts:
+        if error is None:
             request.success = answer.ts, value
-            return []
+            return self._settle() if self._behind else self._resolve()
         del self._requests[answer.request]
-        return [MutationResolved(answer.request, value, error)]
+        events = self._screen.show(self._updates()) if request.update is not None else []
+        if request.cared_for:
+            events.append(MutationResolved(answer.request, None, error))
+        return events + (self._settle() if self._behind else [])
 
     def _action_answer(self, answer: ActionAnswer) -> list[ClientEvent]:
         value, error = outcome_of(answer)
@@ -526,6 +549,7 @@ class ClientSession:
         self._frames.append(encode_message(message))
 
     def _send_request(self, request: Request, frame: bytes) -> None:
+        request.resent = request.sent
         if request.sent_ts is None:
             request.sent_ts = self._told_ts
         request.waits = True
@@ -536,7 +560,7 @@ class ClientSession:
         self._send(Authenticate(self._next_attempt, token))
         self._next_attempt += 1
 
-    def _modify(self, *, add: Mapping[int, _Query] = _NO_QUERIES, remove: tuple[int, ...] = ()) -> None:
+    def _modify(self, *, add: Mapping[int, Query] = _NO_QUERIES, remove: tuple[int, ...] = ()) -> None:
         added = []
         for number, query in add.items():
             query.carried = True
@@ -549,25 +573,6 @@ class ClientSession:
 def _check_session(session: bytes) -> None:
     if len(session) != SESSION_BYTES:
         raise LocalProtocolError(f"a session id has {SESSION_BYTES} bytes, not {len(session)}")
-
-
-def _value_after(number: int, query: _Query, body: ChangeBody) -> Any:
-    """Return the value (or the error) that a change brings, without applying it."""
-    match body:
-        case Value(content):
-            return unpack_value(content)
-        case Delta(operations):
-            if query.digest is None:
-                raise ProtocolError(f"Transition.changes: a delta for query {number}, which has no value")
-            return apply_delta(query.value, operations)
-        case Unchanged(digest):
-            if query.digest is None or digest != query.digest:
-                raise ProtocolError(
-                    f"Transition.changes: query {number} has another value than 'unchanged' says"
-                )
-        case Failed(error):
-            return error_from(error)
-    return query.value
 
 
 def _fatal(body: ErrorBody) -> Fatal:

@@ -114,6 +114,24 @@ def pack_value(value: Any, path: str = "$") -> bytes:
     return cast("bytes", msgpack.packb(value, default=_pack_marked, datetime=True, strict_types=True))
 
 
+def canonical_bytes(value: Any) -> bytes:
+    """Return bytes that are equal exactly if the values are: of maps with their keys in order.
+
+    Raises:
+        RequestError: It is no value; see `check_value`.
+    """
+    check_value(value)
+    return pack_value(_ordered(value))
+
+
+def _ordered(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    if type(value) in (list, tuple):
+        return [_ordered(item) for item in value]
+    return value
+
+
 def _pack_marked(value: Any) -> Any:
     if isinstance(value, Int64):
         return msgpack.ExtType(INT64_EXTENSION, int(value).to_bytes(_INT64_BYTES, "big", signed=True))

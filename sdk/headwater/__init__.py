@@ -25,6 +25,7 @@ from headwater.schema import Table, replace
 if TYPE_CHECKING:
     from headwater.client.aio import Client, connect
     from headwater.client.blocking import BlockingClient, connect_blocking
+    from headwater.client.local_results import LocalResults
 
 __all__ = [
     "ApplicationError",
@@ -38,6 +39,7 @@ __all__ = [
     "Identity",
     "Index",
     "Int64",
+    "LocalResults",
     "Meta",
     "MutationCtx",
     "MutationFunction",
@@ -61,6 +63,7 @@ _CLIENT = {
     "connect": "headwater.client.aio",
     "BlockingClient": "headwater.client.blocking",
     "connect_blocking": "headwater.client.blocking",
+    "LocalResults": "headwater.client.local_results",
 }
 
 

@@ -16,7 +16,7 @@ import logging
 import random
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from headwater_protocol.backoff import backoff_s
 from headwater_protocol.client_events import (
@@ -29,6 +29,7 @@ from headwater_protocol.client_events import (
     Opened,
     PeerSilent,
     QueryFailed,
+    UpdateFailed,
     ValueChanged,
 )
 from headwater_protocol.client_session import ClientSession
@@ -42,8 +43,10 @@ from headwater_protocol.errors import (
     error_for,
 )
 from headwater_protocol.limits import SESSION_BYTES
-from headwater_protocol.values import pack_value
+from headwater_protocol.values import canonical_bytes, pack_value
 
+from headwater.client.function_names import FunctionName, function_name
+from headwater.client.local_results import LocalResults, copied
 from headwater.client.race import race
 from headwater.client.transport import CannotConnectError, TransportClosedError, open_transport, parse_address
 
@@ -62,18 +65,6 @@ IN_FLIGHT_MAX = 1_000
 FRAME_LIMIT_BYTES = 64 * 1024 * 1024
 _OPEN_TIMEOUT_S = 10.0
 _TICKS_PER_HEARTBEAT = 4
-
-
-class NamedFunction(Protocol):
-    """A function that knows the name it is called by, as functions of a bundle do."""
-
-    @property
-    def name(self) -> str:
-        """`module:function`."""
-        ...
-
-
-FunctionName = str | NamedFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +202,12 @@ class Client:
     async def query(self, function: FunctionName, /, **arguments: Any) -> Any:
         """Return a query's result, at one moment not before this call. Waits for a connection if need be.
 
+        It is the server's: optimistic updates do not show in it.
+
         Raises:
             HeadwaterError: It failed; `code` says how.
         """
-        number, slot = self._follow(function, arguments)
+        number, slot = self._follow(function, arguments, confirmed=True)
         try:
             return await slot.take()
         except StopAsyncIteration:
@@ -222,8 +215,22 @@ class Client:
         finally:
             self._unfollow(number)
 
-    async def mutation(self, function: FunctionName, /, **arguments: Any) -> Any:
+    async def mutation(
+        self,
+        function: FunctionName,
+        update: Callable[[LocalResults], None] | None = None,
+        /,
+        **arguments: Any,
+    ) -> Any:
         """Run a mutation and return its result. It is committed and seen by this client's queries then.
+
+        Args:
+            function: Which.
+            update: Optimistic update: shows the change in this client's subscriptions until the server's
+                results show it, or the mutation fails. It is run again whenever new results
+                arrive, so it depends on nothing but the results it gets; what its first run raises
+                comes from this call, and nothing is sent.
+            **arguments: Of the function.
 
         Mutations of a client run in the order of their calls. One whose answer is lost with
         the connection is sent again and takes effect once. A call that is cancelled may or
@@ -238,14 +245,17 @@ class Client:
         packed = pack_value(arguments)
         async with self._room:
             self._require_open()
-            request = self._session.mutate(name, packed)
+            applied = None if update is None else LocalResults.update(update)
+            request = self._session.mutate(name, packed, applied)
             self._wake.set()
             future = self._mutations[request] = asyncio.get_running_loop().create_future()
+            self._dispatch(self._session.take_events())
             try:
                 return await future
             finally:
                 if self._mutations.pop(request, None) is not None:
                     self._session.abandon(request)
+                    self._dispatch(self._session.take_events())
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until there is a connection.
@@ -272,11 +282,15 @@ class Client:
 
     # ------------------------------------------------------------------------------------------ queries
 
-    def _follow(self, function: FunctionName, arguments: dict[str, Any]) -> tuple[int, _Slot]:
+    def _follow(
+        self, function: FunctionName, arguments: dict[str, Any], *, confirmed: bool = False
+    ) -> tuple[int, _Slot]:
         self._require_open()
-        number = self._session.subscribe(function_name(function), pack_value(arguments))
+        name, packed = function_name(function), canonical_bytes(arguments)
+        number = self._session.subscribe(name, packed, confirmed=confirmed)
         self._wake.set()
         slot = self._slots[number] = _Slot()
+        self._dispatch(self._session.take_events())
         return number, slot
 
     def _unfollow(self, number: int) -> None:
@@ -384,6 +398,8 @@ class Client:
                     self._slots[number].put(value, None)
                 case QueryFailed(number, error):
                     self._slots[number].put(None, error)
+                case UpdateFailed(_, raised):
+                    log.error("an optimistic update failed on new results", exc_info=raised)
                 case MutationResolved(request, value, failure):
                     self._resolve(request, value, failure)
                 case Opened():
@@ -489,7 +505,7 @@ class _Slot:
             (value, error), self.outcome = self.outcome, None
             if error is not None:
                 raise error
-            return _copied(value)
+            return copied(value)
         if self.last_error is not None:
             error, self.last_error = self.last_error, None
             raise error
@@ -502,27 +518,6 @@ class _ServerEndedError(Exception):
     def __init__(self, fatal: Fatal) -> None:
         super().__init__(fatal.error.message)
         self.fatal = fatal
-
-
-def function_name(function: FunctionName) -> str:
-    """Return the name of a function given by name or as itself.
-
-    Raises:
-        RequestError: It is neither.
-    """
-    name = function if isinstance(function, str) else getattr(function, "name", None)
-    if not isinstance(name, str) or not name:
-        raise RequestError(f"expected a function or its name such as 'messages:list', got {function!r}")
-    return name
-
-
-def _copied(value: Any) -> Any:
-    """Return a value that its owner may change: the session's own is the base of the next delta."""
-    if type(value) is list:
-        return [_copied(item) if type(item) in (dict, list) else item for item in value]
-    if type(value) is dict:
-        return {key: _copied(item) if type(item) in (dict, list) else item for key, item in value.items()}
-    return value
 
 
 def _again(error: HeadwaterError) -> HeadwaterError:

@@ -21,10 +21,11 @@ from headwater_protocol.errors import TransientError
 from headwater.client.aio import Client, ClientState, Subscription, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
-    from headwater.client.aio import FunctionName
+    from headwater.client.function_names import FunctionName
+    from headwater.client.local_results import LocalResults
 
 T = TypeVar("T")
 
@@ -77,9 +78,15 @@ class BlockingClient:
         """Return a query's result at this moment. See `Client.query`."""
         return self._wait(self._client.query(function, **arguments))
 
-    def mutation(self, function: FunctionName, /, **arguments: Any) -> Any:
-        """Run a mutation and return its result. See `Client.mutation`."""
-        return self._wait(self._client.mutation(function, **arguments))
+    def mutation(
+        self,
+        function: FunctionName,
+        update: Callable[[LocalResults], None] | None = None,
+        /,
+        **arguments: Any,
+    ) -> Any:
+        """Run a mutation and return its result. See `Client.mutation`; an update runs in the client's thread."""
+        return self._wait(self._client.mutation(function, update, **arguments))
 
     def subscribe(self, function: FunctionName, /, **arguments: Any) -> BlockingSubscription:
         """Follow a query: an iterator over its results. See `Client.subscribe`."""

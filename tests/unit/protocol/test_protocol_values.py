@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from headwater_protocol.errors import ProtocolError, RequestError
 from headwater_protocol.limits import VALUE_DEPTH_MAX
-from headwater_protocol.values import Int64, check_value, pack_value, scan_value, unpack_value
+from headwater_protocol.values import (
+    Int64,
+    canonical_bytes,
+    check_value,
+    pack_value,
+    scan_value,
+    unpack_value,
+)
 
 
 def nested(depth: int) -> Any:
@@ -101,3 +108,14 @@ def test_the_scan_refuses_a_memory_bomb_without_building_it() -> None:
 )
 def test_the_scan_takes_ordinary_values(value: Any) -> None:
     scan_value(pack_value(value))
+
+
+def test_canonical_bytes_are_equal_exactly_for_equal_values() -> None:
+    one = {"b": [{"d": 1, "c": 2}], "a": (1, 2)}
+    same = {"a": [1, 2], "b": [{"c": 2, "d": 1}]}
+    assert canonical_bytes(one) == canonical_bytes(same)
+    assert unpack_value(canonical_bytes(one)) == same
+    for other in ({"a": [1, 2]}, same | {"a": [2, 1]}, same | {"a": [1.0, 2]}, same | {"a": [True, 2]}):
+        assert canonical_bytes(other) != canonical_bytes(one)
+    with pytest.raises(RequestError):
+        canonical_bytes({1: 2})

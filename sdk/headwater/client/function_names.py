@@ -1,0 +1,31 @@
+"""How callers name the functions of a bundle. Pure."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from headwater_protocol.errors import RequestError
+
+
+class NamedFunction(Protocol):
+    """A function that knows the name it is called by, as functions of a bundle do."""
+
+    @property
+    def name(self) -> str:
+        """`module:function`."""
+        ...
+
+
+FunctionName = str | NamedFunction
+
+
+def function_name(function: FunctionName) -> str:
+    """Return the name of a function given by name or as itself.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    name = function if isinstance(function, str) else getattr(function, "name", None)
+    if not isinstance(name, str) or not name:
+        raise RequestError(f"expected a function or its name such as 'messages:list', got {function!r}")
+    return name
