@@ -338,7 +338,8 @@ class ReactiveCore:
             owed: Whether a transition is due that changes nothing.
         """
         changes: list[tuple[int, bytes]] = []
-        adopted: list[LiveQuery] | None = None
+        adopted: list[LiveQuery] = []
+        looks_elsewhere = False
         subscriptions = session.subscriptions
         for number, subscription, version in zip(
             subscriptions, subscriptions.values(), versions, strict=True
@@ -355,7 +356,8 @@ class ReactiveCore:
             subscription.shown = content.digest
             subscription.resumed = None
             if adopts:
-                adopted = (adopted or []) + self._adopt_journal(session, subscription, version)
+                looks_elsewhere = True
+                adopted += self._adopt_journal(session, subscription, version)
         if session.removed:
             changes[:0] = [(number, ChangeBodies.REMOVED) for number in session.removed]
             session.removed.clear()
@@ -363,12 +365,12 @@ class ReactiveCore:
             return
         session.ts = ts
         session.due = ts < session.cover
-        if adopted is not None:
+        if looks_elsewhere:
             self._views.review(session)
         view = session.view
         answers = session.release_answers() if session.answers else []
         self._effects.deliver(session, answers, Moved(ts, changes))
-        if adopted is not None and view is not None and view.sessions:
+        if looks_elsewhere and view is not None and view.sessions:
             self._advance_some(view, (session,))  # what the journal's query has may bring it further
             for query in adopted:
                 self._wake(query, None)
