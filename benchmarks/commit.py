@@ -2,9 +2,10 @@
 
 Each transaction inserts two documents of 1 kB with two indexes each. Ours: proposals
 submitted to the engine so that each batch has exactly N of them: validation, log record,
-append and fdatasync, index and document puts, publish. The limit: the same bytes appended
-and fdatasynced, the same finished keys and values put into a bare LMDB environment with
-sync off, without any code of Headwater.
+append and fdatasync, index and document puts, publish. As under load, the next batch is there
+when one is published, and two are under way; with `--in-flight 1` each waits for the one before. The limit: the
+same bytes appended and fdatasynced, the same finished keys and values put into a bare LMDB environment with
+sync off, one batch after the other, without any code of Headwater.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 16, 64)
 MAIN = 64
 PADDING = 900
+WARM_UP_BATCHES = 100
 
 
 @dataclass(frozen=True)
@@ -93,18 +96,31 @@ class Writes:
         return Write(key, pack_stored(1, msgspec.msgpack.encode(document), key), [], entries)
 
 
-class Listener:
-    """Wakes whoever waits for a batch."""
+class Load:
+    """Keeps batches of one size under way, until all that were prepared are published."""
 
-    def __init__(self) -> None:
-        self.outstanding = 0
+    def __init__(self, engine: Engine, batches: list[list[list[Write]]]) -> None:
+        self._engine = engine
+        self._batches = batches
+        self._size = len(batches[0])
+        self._left = len(batches)
         self.done = asyncio.Event()
 
+    def submit(self) -> None:
+        """Submit the next batch, if there is one."""
+        if self._batches:
+            begin = CommitTs(self._engine.published_ts)
+            for writes in self._batches.pop():
+                self._engine.submit(Proposal(begin, [], [], writes), None)
+
     def published(self, batch: PublishedBatch) -> None:
-        """Count a batch's commits."""
-        self.outstanding -= len(batch.commits)
-        if self.outstanding <= 0:
+        """Follow a batch with the next."""
+        if len(batch.commits) != self._size:
+            raise AssertionError(f"a batch of {len(batch.commits)} instead of {self._size}")
+        self._left -= 1
+        if not self._left:
             self.done.set()
+        self.submit()
 
     def rejected(self, owner: Any, error: HeadwaterError) -> None:
         """Nothing here may be rejected."""
@@ -121,22 +137,17 @@ async def prepare(engine: Engine) -> Writes:
     return Writes(definition.number, (numbers["by_topic"], numbers["by_number"]))
 
 
-async def ours(engine: Engine, listener: Listener, writes: Writes, size: int, seconds: float) -> float:
-    """Return commits a second of the engine in batches of `size`; proposals are made outside the clock."""
+async def ours(engine: Engine, writes: Writes, size: int, count: int, in_flight: int) -> float:
+    """Return commits a second of the engine for so many batches of `size`; writes are made outside the clock."""
+    load = Load(engine, [[writes.transaction() for _ in range(size)] for _ in range(count)])
+    engine.listener = load
     loop = asyncio.get_running_loop()
-    done, spent = 0, 0.0
-    while spent < seconds:
-        begin = CommitTs(engine.published_ts)
-        proposals = [Proposal(begin, [], [], writes.transaction()) for _ in range(size)]
-        listener.outstanding = size
-        listener.done.clear()
-        start = loop.time()
-        for proposal in proposals:
-            engine.submit(proposal, None)
-        await listener.done.wait()
-        spent += loop.time() - start
-        done += size
-    return done / spent
+    start = loop.time()
+    for _ in range(in_flight):
+        load.submit()
+        await asyncio.sleep(0)  # the one before is sealed
+    await load.done.wait()
+    return size * count / (loop.time() - start)
 
 
 def bare_batches(writes: Writes, size: int) -> Iterator[tuple[int, Batch]]:
@@ -149,24 +160,23 @@ def bare_batches(writes: Writes, size: int) -> Iterator[tuple[int, Batch]]:
         yield size, (record, documents, entries)
 
 
-async def measure(folder: Path, count: int) -> dict[int, slices.Paired]:
+async def measure(folder: Path, count: int, in_flight: int) -> dict[int, slices.Paired]:
     """Measure all batch sizes."""
     environment = real_environment()
     engine = Engine.open(folder / "ours", EngineOptions(), environment)
-    listener = Listener()
     bare = BarePipeline(folder / "bare")
     results: dict[int, slices.Paired] = {}
     try:
         async with engine.running():
             writes = await prepare(engine)
-            engine.listener = listener
             for size in BATCHES:
                 result = slices.Paired([], [], more_is_better=True)
                 batches = bare_batches(writes, size)
-                await ours(engine, listener, writes, size, slices.SLICE_S / 2)
+                rate = await ours(engine, writes, size, WARM_UP_BATCHES, in_flight)
                 bare.run(batches, slices.SLICE_S / 2)
                 for _ in range(count):
-                    result.ours.append(await ours(engine, listener, writes, size, slices.SLICE_S))
+                    rate = await ours(engine, writes, size, ceil(rate * slices.SLICE_S / size), in_flight)
+                    result.ours.append(rate)
                     result.limit.append(bare.run(batches, slices.SLICE_S))
                 results[size] = result
     finally:
@@ -177,9 +187,13 @@ async def measure(folder: Path, count: int) -> dict[int, slices.Paired]:
 
 def main() -> int:
     """Run the benchmark."""
-    chosen = slices.arguments(__doc__).parse_args()
+    parser = slices.arguments(__doc__)
+    parser.add_argument(
+        "--in-flight", type=int, choices=(1, 2), default=2, help="batches under way (default 2)"
+    )
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        results = uvloop.run(measure(Path(folder), chosen.slices))
+        results = uvloop.run(measure(Path(folder), chosen.slices, chosen.in_flight))
     report = slices.Report("commit", results[MAIN].row("commits/s"))
     for size in BATCHES:
         report.further[f"batch_{size}"] = results[size].row("commits/s")

@@ -86,7 +86,7 @@ def check_integers(content: bytes, value: Any) -> None:
     Raises:
         MisfitError: Says where.
     """
-    if b"\xcf" in content and _FITS_NO_INT64(content) is not None:
+    if 0xCF in content and _FITS_NO_INT64(content) is not None:
         _check_integers(value)
 
 

@@ -20,7 +20,7 @@ from headwater_storage.stored import document_in, unpack_stored
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from headwater_storage.catalog import Catalog, TableHandle
+    from headwater_storage.catalog import Catalog
     from headwater_storage.log import LoggedTransaction, Record
     from headwater_storage.proposal import Backfill, Write
     from headwater_storage.replay import ApplyRecord
@@ -86,12 +86,14 @@ def derive_changes(
 ) -> Changes:
     """Return what a record changes, from its documents alone."""
     changes = Changes()
+    documents = changes.documents
     for ts, transaction in enumerate(transactions, first_ts):
         for key, value in transaction.writes:
             handle = catalog.by_number.get(int.from_bytes(key[:4], "big"))
             if handle is not None:
-                _derive_entries(changes, handle, key, value, store)
-            changes.documents[key] = value
+                before = documents[key] if key in documents else store.get_document(key)
+                _derive_entries(changes.entries, handle.maker, key, before, value)
+            documents[key] = value
             if is_catalog_key(key):
                 changes.catalog_ts = CommitTs(ts)
                 if value is not None:
@@ -123,20 +125,24 @@ def backfill_entries(backfill: Backfill, store: ReadableStore, catalog: Catalog)
 
 
 def _derive_entries(
-    changes: Changes, handle: TableHandle, key: bytes, value: bytes | None, store: ReadableStore
+    entries: dict[bytes, bytes | None],
+    maker: EntryMaker,
+    key: bytes,
+    before: bytes | None,
+    after: bytes | None,
 ) -> None:
-    entries_of, suffix = handle.maker.entries, key[4:]
-    before = changes.documents[key] if key in changes.documents else store.get_document(key)
-    old = entries_of(unpack_stored(before, key)[1], suffix)[0] if before is not None else []
+    """Add what one write changes in the indexes of its table; most writes of a long log are inserts."""
     new: list[bytes] = []
     overflow: dict[bytes, bytes] = {}
-    if value is not None:
-        new, overflow = entries_of(document_in(value), suffix)
-    if old or overflow:
-        _move(changes.entries, old, new, overflow)
+    if after is not None:
+        new, overflow = maker.entries(document_in(after), key[4:])
+    if before is not None:
+        _move(entries, maker.entries(unpack_stored(before, key)[1], key[4:])[0], new, overflow)
+    elif overflow:
+        _move(entries, [], new, overflow)
     else:
         for entry in new:
-            changes.entries[entry] = b""
+            entries[entry] = b""
 
 
 def _move(

@@ -19,6 +19,8 @@ from headwater_storage.keys import FIELDS_BYTES_MAX, MISSING, encode_field, enco
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    _Getter = Callable[[Any], Any]
+
 
 class IndexDefinition(msgspec.Struct, frozen=True):
     """One index of a table.
@@ -61,10 +63,7 @@ class EntryMaker:
             for path in index.fields:
                 columns.setdefault(path.split(".", 1)[0], f"column_{len(columns)}")
         self._decode = _column_decoder(columns)
-        self._plans = [
-            (index_prefix(index.number), [_getter_of(path, columns) for path in index.fields])
-            for index in self.indexes
-        ]
+        self._plans = [_plan_of(index, columns) for index in self.indexes]
 
     def entries(self, document: bytes, suffix: bytes) -> tuple[list[bytes], dict[bytes, bytes]]:
         """Return the entry key in each index, in the order of `indexes`, and the rests of cut ones."""
@@ -73,11 +72,10 @@ class EntryMaker:
         row = self._decode(document)
         keys: list[bytes] = []
         overflow: dict[bytes, bytes] = {}
-        for prefix, getters in self._plans:
-            if len(getters) == 1:
-                fields = encode_field(getters[0](row))
-            else:
-                fields = encode_fields([get(row) for get in getters])
+        for prefix, first, further in self._plans:
+            fields = encode_field(first(row))
+            if further:
+                fields += encode_fields([get(row) for get in further])
             if len(fields) <= FIELDS_BYTES_MAX:  # as `entry_key` does; most of a replay's time is spent here
                 keys.append(prefix + fields + suffix)
             else:
@@ -91,7 +89,8 @@ class EntryMaker:
         None if one of them is null or missing, so that they cannot collide.
         """
         row = self._decode(document)
-        values = [get(row) for get in self._plans[position][1]]
+        _, first, further = self._plans[position]
+        values = [get(row) for get in (first, *further)]
         return None if any(value is None or value is MISSING for value in values) else values
 
 
@@ -113,14 +112,20 @@ def _plain_extension(code: int, data: memoryview) -> Any:
     raise msgspec.ValidationError(f"extension type {code} has no place in the order of values")
 
 
-def _getter_of(path: str, columns: dict[str, str]) -> Callable[[Any], Any]:
+def _plan_of(index: IndexDefinition, columns: dict[str, str]) -> tuple[bytes, _Getter, list[_Getter]]:
+    """Return an index's prefix, what takes its first field out of a decoded row, and the same for further ones."""
+    first, *further = [_getter_of(path, columns) for path in index.fields]
+    return index_prefix(index.number), first, further
+
+
+def _getter_of(path: str, columns: dict[str, str]) -> _Getter:
     """Return what takes the value at a dotted path out of a decoded row."""
     head, *rest = path.split(".")
-    column: Callable[[Any], Any] = attrgetter(columns[head])
+    column: _Getter = attrgetter(columns[head])
     return partial(_nested, column, tuple(rest)) if rest else column
 
 
-def _nested(column: Callable[[Any], Any], names: tuple[str, ...], row: Any) -> Any:
+def _nested(column: _Getter, names: tuple[str, ...], row: Any) -> Any:
     value = column(row)
     for name in names:
         if not isinstance(value, dict) or name not in value:

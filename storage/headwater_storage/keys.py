@@ -89,16 +89,15 @@ def encode_field(value: Any) -> bytes:
 
 def _escaped(raw: bytes) -> bytes:
     """Return bytes without 00, so that 00 can end them, in unchanged order."""
-    if b"\x00" in raw or b"\x01" in raw:
+    if 0 in raw or 1 in raw:
         raw = raw.replace(b"\x01", b"\x01\x02").replace(b"\x00", b"\x01\x01")
     return raw + _END
 
 
 def _encode_text(value: str) -> bytes:
-    raw = value.encode()
-    if b"\x00" in raw or b"\x01" in raw:
-        return _TAG_TEXT + _escaped(raw)
-    return b"%b%b\x00" % (_TAG_TEXT, raw)
+    if "\x00" in value or "\x01" in value:
+        return _TAG_TEXT + _escaped(value.encode())
+    return b"".join((_TAG_TEXT, value.encode(), _END))
 
 
 def _encode_bytes(value: bytes | bytearray | memoryview) -> bytes:

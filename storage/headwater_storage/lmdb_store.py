@@ -315,17 +315,13 @@ def _write(transaction: Any, database: Any, changes: Mapping[bytes, bytes | None
     """Put and delete, in key order, which keeps the pages that are touched together."""
     if not changes:
         return
-    delete: Callable[..., bool] = transaction.delete
     keys = sorted(changes)
-    puts = [
-        (key, value)
-        for key, value in zip(keys, map(changes.__getitem__, keys), strict=True)
-        if value is not None
-    ]
-    if len(puts) < len(keys):
+    if None in changes.values():
+        delete: Callable[..., bool] = transaction.delete
         for key in keys:
             if changes[key] is None:
                 delete(key, db=database)
-    if puts:
+        keys = [key for key in keys if changes[key] is not None]
+    if keys:
         with transaction.cursor(database) as cursor:
-            cursor.putmulti(puts)
+            cursor.putmulti(zip(keys, map(changes.__getitem__, keys), strict=True))

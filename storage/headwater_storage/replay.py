@@ -8,8 +8,9 @@ a crash cuts off in between was in no write transaction yet, and is replayed aga
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
+from headwater_storage.keys import prefix_range
 from headwater_storage.log import Position, advance
 from headwater_storage.store import AppliedBatch, AppliedStore, State
 
@@ -39,8 +40,7 @@ class GroupedStore:
     def __init__(self, store: AppliedStore, group_bytes: int) -> None:
         self._store = store
         self._group_bytes = group_bytes
-        self._below = store.snapshot()
-        self._document_below = self._below.get_document
+        self._look_below(store.snapshot())
         self._pending = AppliedBatch()
         self._pending_bytes = 0
         self.state = self._below.state
@@ -68,17 +68,34 @@ class GroupedStore:
         self._store.apply(self._pending, self.state)
         self._flushed = self.state
         self._pending, self._pending_bytes = AppliedBatch(), 0
-        self._below = self._store.snapshot()
-        self._document_below = self._below.get_document
+        self._look_below(self._store.snapshot())
+
+    def _look_below(self, snapshot: StoreSnapshot) -> None:
+        self._below = snapshot
+        self._last_below: dict[bytes, bytes] = {}
 
     def close(self) -> None:
         """Give up what was not flushed."""
         self._below.close()
 
     def get_document(self, key: bytes) -> bytes | None:
-        """Return a stored value of the newest state."""
+        """Return a stored value of the newest state.
+
+        Keys begin with the time at which their document was made, so that of an insert is mostly
+        behind all keys that the real store has of its table, and needs no look at its tree.
+        """
         pending = self._pending.documents
-        return pending[key] if key in pending else self._document_below(key)
+        if key in pending:
+            return pending[key]
+        table = key[:4]
+        last = self._last_below.get(table)
+        if last is None:
+            last = self._last_below[table] = self._find_last_below(table)
+        return self._below.get_document(key) if key <= last else None
+
+    def _find_last_below(self, table: bytes) -> bytes:
+        lo, hi = prefix_range(table)
+        return next((key for key, _ in self._below.documents(lo, hi, reverse=True)), lo)
 
     def get_entry(self, key: bytes) -> bytes | None:
         """Return an index entry's value of the newest state."""
@@ -100,27 +117,26 @@ def _size_of(changes: AppliedBatch) -> int:
     )
 
 
-class _GroupedSnapshot(NamedTuple):
+class _GroupedSnapshot:
     """The newest state of a `GroupedStore`."""
 
-    store: GroupedStore
-    state: State
+    __slots__ = ("_store", "get_document", "get_entry", "state")
 
-    def get_document(self, key: bytes) -> bytes | None:
-        return self.store.get_document(key)
+    def __init__(self, store: GroupedStore, state: State) -> None:
+        self._store = store
+        self.state = state
+        self.get_document = store.get_document
+        self.get_entry = store.get_entry
 
     @property
     def ts(self) -> CommitTs:
         return self.state.ts
 
-    def get_entry(self, key: bytes) -> bytes | None:
-        return self.store.get_entry(key)
-
     def documents(self, lo: bytes, hi: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        return self.store.up_to_date().documents(lo, hi, reverse)
+        return self._store.up_to_date().documents(lo, hi, reverse)
 
     def entries(self, lo: bytes, hi: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        return self.store.up_to_date().entries(lo, hi, reverse)
+        return self._store.up_to_date().entries(lo, hi, reverse)
 
     def close(self) -> None:
         """Nothing: the store closes what is below."""
