@@ -120,9 +120,6 @@ class FileSystem(Protocol):
         """Return how many bytes may still be written where a path lies."""
         ...
 
-    def forget_cached(self, descriptor: int) -> None:
-        """Let later reads come from the disk where the cache holds nothing unwritten."""
-
 
 class Executor(Protocol):
     """Runs blocking work: in threads in the daemon, at once in simulation."""
@@ -268,10 +265,6 @@ class RealFileSystem:
         """Return how many bytes may still be written there."""
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
-
-    def forget_cached(self, descriptor: int) -> None:
-        """Drop clean pages of a file from the cache."""
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class ThreadExecutor:

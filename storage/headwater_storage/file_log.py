@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from headwater_protocol.errors import StorageError
 
 from headwater_storage.disk_errors import disk_error, is_no_room
-from headwater_storage.environment import read_part, write_file_durably
+from headwater_storage.environment import read_file, read_part, write_file_durably
 from headwater_storage.log import (
     EMPTY_HEAD,
     Appended,
@@ -221,15 +221,11 @@ class FileLog:
     def _copy_tail(self, base_number: int, path: Path, known_number: int) -> list[tuple[int, Path]]:
         """Put a durable copy of the last segment's valid records in its place.
 
-        After a failed sync the cache may hold what the disk does not, marked as clean: such
-        pages are dropped first, so that what is copied is what a power cut would leave.
+        Syncing the file itself would not do: after a failed sync the cache may hold what the disk
+        does not, taken for written, and a second sync passes over it. Whatever was read is
+        written anew this way, so it does not matter whether it came from the cache or the disk.
         """
-        descriptor = self._files.open(path, os.O_RDONLY)
-        try:
-            self._files.forget_cached(descriptor)
-            data = self._files.pread(descriptor, self._files.size(descriptor), 0)
-        finally:
-            self._files.close(descriptor)
+        data = read_file(self._files, path) or b""
         scan = scan_segment(data, path, self._log_id, base_number, None, known_number)
         write_file_durably(self._files, path, data[: scan.end])
         return [(base_number, path)]

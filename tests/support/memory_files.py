@@ -3,7 +3,10 @@
 Faults it may produce, all within what a disk and a journaling file system may do in a power
 cut: a write that was not synced is there or not, each 512-byte sector for itself; of the
 name changes in a folder that was not synced a first part is there, in order. On request an
-operation fails with an error. Everything else that a test finds is the product's fault.
+operation fails with an error. When that is a file's sync, nothing since the one before is on
+the disk, and yet the cache takes it for written, as Linux does: later syncs succeed without it,
+and reads see it until the page is dropped. Everything else that a test finds is the product's
+fault.
 """
 
 from __future__ import annotations
@@ -28,9 +31,46 @@ class Crashed(BaseException):
 
 @dataclass(eq=False)
 class Node:
+    """One file.
+
+    Attributes:
+        current: What reads see.
+        durable: What the disk holds.
+        inode: Its number.
+        lost: Sectors that the cache holds and takes for written, though the disk never got them.
+    """
+
     current: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     inode: int = 0
+    lost: set[int] = field(default_factory=set)
+
+    def write(self, data: bytes, offset: int) -> None:
+        self.current[offset : offset + len(data)] = data
+        if self.lost:
+            self.lost -= set(range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)))
+
+    def cut(self, size: int) -> None:
+        del self.current[size:]
+        self.lost = {sector for sector in self.lost if sector * SECTOR < size}
+
+    def sync(self) -> None:
+        before, self.durable = self.durable, bytearray(self.current)
+        for sector in self.lost:
+            self.durable[_span(sector)] = _part(before, sector, len(self.current))
+
+    def fail_sync(self) -> None:
+        count = -(-len(self.current) // SECTOR)
+        self.lost.update(
+            sector
+            for sector in range(count)
+            if self.current[_span(sector)] != _part(self.durable, sector, len(self.current))
+        )
+
+    def drop(self, sector: int) -> None:
+        """Drop a sector from the cache: reads see what the disk holds from now on."""
+        self.lost.discard(sector)
+        self.current[_span(sector)] = _part(self.durable, sector, len(self.current))
 
 
 @dataclass
@@ -48,6 +88,7 @@ class MemoryFiles:
         crash_at: Number of the changing operation that raises `Crashed` instead of being done.
         fail: Name of the operation that fails next, with an errno; cleared by failing.
         space: Bytes that may still be allocated; None: enough.
+        dropping: Decides at each read which lost sectors the cache has dropped by then; None: none.
     """
 
     def __init__(self) -> None:
@@ -57,6 +98,7 @@ class MemoryFiles:
         self.crash_at: int | None = None
         self.fail: tuple[str, int] | None = None
         self.space: int | None = None
+        self.dropping: Random | None = None
         self._next = 3
         self._locks: dict[int, tuple[Node, bool]] = {}
 
@@ -113,7 +155,7 @@ class MemoryFiles:
         elif flags & os.O_TRUNC:
             self._step("truncate", path)
             self._allocate(-len(node.current))
-            node.current = bytearray()
+            node.cut(0)
         self._next += 1
         self.open_files[self._next] = (path, node)
         return self._next
@@ -123,7 +165,12 @@ class MemoryFiles:
         self._locks.pop(descriptor, None)
 
     def pread(self, descriptor: int, size: int, offset: int) -> bytes:
-        return bytes(self.open_files[descriptor][1].current[offset : offset + size])
+        node = self.open_files[descriptor][1]
+        if self.dropping is not None:
+            for sector in sorted(node.lost):
+                if self.dropping.random() < 0.5:
+                    node.drop(sector)
+        return bytes(node.current[offset : offset + size])
 
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         path, node = self.open_files[descriptor]
@@ -132,7 +179,7 @@ class MemoryFiles:
         if growth > 0:
             self._allocate(growth)
             node.current.extend(bytes(growth))
-        node.current[offset : offset + len(data)] = data
+        node.write(data, offset)
 
     def _allocate(self, count: int) -> None:
         if self.space is not None:
@@ -144,12 +191,16 @@ class MemoryFiles:
         path, node = self.open_files[descriptor]
         self._step("cut", path)
         self._allocate(size - len(node.current))
-        del node.current[size:]
+        node.cut(size)
 
     def fdatasync(self, descriptor: int) -> None:
         path, node = self.open_files[descriptor]
-        self._step("sync", path)
-        node.durable = bytearray(node.current)
+        try:
+            self._step("sync", path)
+        except OSError:
+            node.fail_sync()
+            raise
+        node.sync()
 
     def sync_folder(self, path: Path) -> None:
         self._step("sync_folder", path)
@@ -181,9 +232,6 @@ class MemoryFiles:
 
     def free_bytes(self, path: Path) -> int:
         return 1 << 40 if self.space is None else self.space
-
-    def forget_cached(self, descriptor: int) -> None:
-        """Change nothing: the cache here is what a power cut takes or not."""
 
     def kill(self) -> None:
         """End the process: files stay as they are, nothing becomes durable."""
@@ -220,6 +268,15 @@ def _mixture(node: Node, random: Random) -> Node:
     if len(old) > len(new) and random.random() < 0.5:
         del data[len(new) :]
     for start in range(0, min(len(data), len(new)), SECTOR):
-        if random.random() < 0.5:
+        if random.random() < 0.5 and start // SECTOR not in node.lost:
             data[start : start + SECTOR] = new[start : start + SECTOR]
     return Node(data, bytearray(data), node.inode)
+
+
+def _span(sector: int) -> slice:
+    return slice(sector * SECTOR, (sector + 1) * SECTOR)
+
+
+def _part(data: bytearray, sector: int, size: int) -> bytes:
+    """Return a sector of a file that has grown to `size`: zeros where it had not yet been."""
+    return bytes(data[_span(sector)]).ljust(min(SECTOR, size - sector * SECTOR), b"\0")

@@ -76,7 +76,7 @@ class LifeFiles:
         self._on_crash = on_crash
         self._faults = faults
         for name in ("open", "close", "pread", "pwrite", "truncate", "fdatasync", "sync_folder", "rename", "remove", "names",
-                     "size", "free_bytes", "forget_cached", "make_folder", "exists", "inode", "kind"):  # fmt: skip
+                     "size", "free_bytes", "make_folder", "exists", "inode", "kind"):  # fmt: skip
             setattr(self, name, partial(self._do, getattr(disk, name), name in self._CHANGING))
 
     def _do(self, operation: Any, changing: bool, *arguments: Any) -> Any:

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
+from headwater_storage.environment import SyncFailedError
 from headwater_storage.file_log import PREPARED_NAME, FileLog, FileLogOptions
 from headwater_storage.log import (
     EMPTY_HEAD,
@@ -477,8 +478,13 @@ class TestDamage:
         assert heads[-1] in [r.head for r in read_log(files, FOLDER, LOG_ID, 1)]  # type: ignore[arg-type]
 
 
-def loses_what_was_shown(seed: int) -> str | None:
+def loses_what_was_shown(seed: int, *, failing: bool = False) -> str | None:
     """Crash at a random operation of each of eight lives, recovery's own included; the power may go with any of them.
+
+    Args:
+        seed: Decides everything.
+        failing: Syncs may fail as well. What they were for is lost, though the cache takes it for written; it
+            drops some of that at any time.
 
     Returns:
         What was lost of that which an earlier life had acknowledged or shown; None if nothing.
@@ -486,23 +492,32 @@ def loses_what_was_shown(seed: int) -> str | None:
     commits = Commits(7, documents=20)
     random = Random(seed)
     files = MemoryFiles()
+    files.dropping = random if failing else None
     shown: list[list[LoggedTransaction]] = []
     number = 0
     for life in range(9):
         files.crash_at = len(files.operations) + random.randint(1, 60) if life < 8 else None
+        fails_at = random.randint(0, 12) if failing and life < 8 else None
         try:
+            if fails_at == 0:
+                files.fail = ("sync", errno.EIO)
             log = open_log(files)
             found = [r.transactions for r in log.read(1) if r.kind is RecordKind.BATCH]
             if found[: len(shown)] != shown or len(found) > len(shown) + 1:
                 return f"seed {seed}, life {life}: {len(shown)} were shown, {len(found)} are there"
             shown = found
             claim(log)
+            appended = 0
             while life < 8:
+                appended += 1
+                if fails_at == appended:
+                    files.fail = ("sync", errno.EIO)
                 batch = commits.batch(number, random.choice((1, 1, 3)))
                 number += 3
-                log.append(log.encode(log.head, batch, 1))
+                if log.append(log.encode(log.head, batch, 1)) != Appended():
+                    raise Crashed  # the daemon ends, and nobody is told anything
                 shown.append(batch)
-        except Crashed:
+        except (Crashed, SyncFailedError):
             if random.random() < 0.5:
                 files.power_cut(random)
             else:
@@ -512,8 +527,9 @@ def loses_what_was_shown(seed: int) -> str | None:
     return None
 
 
-def test_whatever_was_shown_survives_kills_and_power_cuts_at_any_operation() -> None:
-    assert [lost for seed in range(80) if (lost := loses_what_was_shown(seed))] == []
+@pytest.mark.parametrize("failing", [False, True], ids=["", "syncs fail"])
+def test_whatever_was_shown_survives_kills_and_power_cuts_at_any_operation(failing: bool) -> None:
+    assert [lost for seed in range(80) if (lost := loses_what_was_shown(seed, failing=failing))] == []
 
 
 def test_a_tail_that_is_shown_before_it_is_copied_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,6 +540,32 @@ def test_a_tail_that_is_shown_before_it_is_copied_is_lost(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(FileLog, "_copy_tail", as_it_was_found)
     assert any(loses_what_was_shown(seed) for seed in range(80))
+
+
+def test_a_tail_that_is_synced_where_it_lies_is_lost_after_a_failed_sync(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cache takes for written what a failed sync was for: the next sync passes over it and succeeds."""
+
+    def synced(log: FileLog, base_number: int, path: Path, _known: int) -> list[tuple[int, Path]]:
+        log._make_durable(path)
+        return [(base_number, path)]
+
+    monkeypatch.setattr(FileLog, "_copy_tail", synced)
+    assert any(loses_what_was_shown(seed, failing=True) for seed in range(80))
+
+
+def test_a_failed_sync_that_is_tried_again_loses_what_it_was_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = MemoryFiles.fdatasync
+
+    def tried_again(files: MemoryFiles, descriptor: int) -> None:
+        try:
+            sync(files, descriptor)
+        except SyncFailedError:
+            sync(files, descriptor)
+
+    monkeypatch.setattr(MemoryFiles, "fdatasync", tried_again)
+    assert any(loses_what_was_shown(seed, failing=True) for seed in range(80))
 
 
 def test_a_log_that_is_not_synced_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
