@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from headwater_protocol.messages import AddQuery, ErrorBody
 from headwater_server.reactive.contents import Content
+from headwater_server.reactive.rounds import RoundLimits
 from support.reactive_steps import Steps
 from support.reactive_world import content_of
 
@@ -125,6 +128,27 @@ def test_a_session_that_modifies_again_and_again_keeps_its_place():
     assert session.view.since_ms == 0.0
     steps.core.modify(session, [], [2, 3, 4])
     assert session.view.since_ms == 0.0
+
+
+def most_work_at_a_worker_ms(limits):
+    """Run eight queries of 2 ms in a round; return how long a mutation may have to wait behind them at its worker."""
+    steps = Steps(rounds=limits, new_query_ms=2.0)
+    steps.subscribe("a", *(f"m:{number}" for number in range(8)))
+    steps.open()
+    most = 0.0
+    while steps.calls:
+        most = max(most, 2.0 * len(steps.calls))
+        steps.done([1], ms=2.0)
+    assert len(steps.take()) == 1
+    return most
+
+
+def test_only_a_little_work_is_sent_ahead_to_the_worker_of_a_round():
+    """What lies with a worker runs before a mutation that comes to it, and dies with it if the first call is ended."""
+    assert most_work_at_a_worker_ms(RoundLimits(prefetch_ms=3.0)) == 4.0  # what runs, and one behind it
+    assert most_work_at_a_worker_ms(RoundLimits(prefetch_ms=0.5)) == 2.0
+    assert most_work_at_a_worker_ms(RoundLimits(prefetch_ms=inf)) == 16.0, "nothing else bounds it"
+    assert most_work_at_a_worker_ms(RoundLimits(prefetch_ms=inf, prefetch_calls=3)) == 6.0
 
 
 def test_equal_results_are_not_sent_but_their_new_reads_count():
