@@ -45,7 +45,13 @@ _UNUSABLE_NUMBERS = frozenset(
 """What people have done, not the disk: starting again does not help."""
 PROBE_NAME = "probe.tmp"
 _PROBE_BYTES = 64 << 10
-_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
+_DAMAGED = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.NotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+)
 
 
 def is_no_room(error: BaseException) -> bool:

@@ -83,6 +83,16 @@ def newest_shown(files: FileSystem, path: Path) -> int:
     return newest
 
 
+def state_offset(files: FileSystem, path: Path, metas: bytes) -> int:
+    """Return where in a store's file a snapshot's state lies; 0 if it is not found."""
+    with opened(files, path) as file, suppress(BadPageError):
+        pages = Pages(file, metas_of(metas)[0])
+        for node in pages.leaves(pages.named_trees()[META]):
+            if STATE_KEY in node.keys:
+                return node.number * pages.meta.page_bytes + node.values[node.keys.index(STATE_KEY)][0]
+    return 0
+
+
 class PageSnapshot:
     """Implements `StoreSnapshot` over pages."""
 

@@ -67,6 +67,7 @@ def test_errors_of_the_system(tmp_path: Path) -> None:
         (lmdb.CorruptedError(), "damaged"),
         (lmdb.PageNotFoundError(), "damaged"),
         (lmdb.InvalidError(), "damaged"),
+        (lmdb.NotFoundError(), "damaged"),  # the store's trees are not there
     ],
 )
 def test_errors_of_lmdb(tmp_path: Path, error: lmdb.Error, code: str) -> None:
