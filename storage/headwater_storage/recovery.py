@@ -49,7 +49,7 @@ from headwater_storage.file_log import FileLog, FileLogOptions
 from headwater_storage.format import FORMAT_VERSION, read_format, write_format
 from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, READERS_MAX
 from headwater_storage.log import INCARNATION_BYTES, LOG_ID_BYTES
-from headwater_storage.page_store import check_pages, newest_shown
+from headwater_storage.page_store import check_pages, newest_shown, state_offset
 from headwater_storage.proposal import CommitTs
 from headwater_storage.replay import GROUP_BYTES, Replay
 from headwater_storage.store import EMPTY_STATE, AppliedBatch
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from headwater_storage.environment import Environment
     from headwater_storage.log import Record
     from headwater_storage.replay import ApplyRecord
-    from headwater_storage.store import Store
+    from headwater_storage.store import Store, StoreSnapshot
 
 OWNER_BYTES = 16
 
@@ -185,6 +185,10 @@ def _as_ours(error: BaseException, path: Path, environment: Environment) -> Head
     return None
 
 
+def _is_state_of(side: SideFile, snapshot: StoreSnapshot) -> bool:
+    return snapshot.state == side.state
+
+
 class _Recovery:
     """One run of recovery; `resources` gets what must be closed, in the order of taking."""
 
@@ -212,14 +216,7 @@ class _Recovery:
         self._take_ownership(found, owner)
         store = self._open_store(create=False)
         resources.callback(store.close)
-        pin = store.snapshot()
-        resources.callback(pin.close)
-        if pin.state != found.state:
-            raise StorageError(
-                f"{directory.path}: the store is at record {pin.state.record_number}, its checkpoint at"
-                f" {found.state.record_number}",
-                code="damaged",
-            )
+        pin = self._pin(store, found)
         replay = Replay(store, self._apply_record, group_bytes=self._options.replay_group_bytes)
         try:
             log = FileLog(
@@ -318,8 +315,9 @@ class _Recovery:
         side = read_side_file(self._files, directory.checkpoint_file)
         if side.inode != self._inode() and not side.clean:
             raise StorageError(
-                f"{directory.path} was copied or moved while a daemon used it, so its files may not fit"
-                " together; stop the daemon before copying, or use the original",
+                f"{directory.path} was copied or moved while a daemon used it, or after one was killed, so its files"
+                " may not fit together; copy it again from where a daemon was stopped in order, or let `headwater doctor"
+                " --repair` build the store anew from what was copied",
                 code="directory_copied",
             )
         if self._options.check_bytes:
@@ -361,6 +359,29 @@ class _Recovery:
             readers_max=self._options.readers_max,
             sync_each_batch=self._options.durability == "lmdb",
         )
+
+    def _pin(self, store: Store, side: SideFile) -> StoreSnapshot:
+        """Pin the checkpoint, if the store says of itself what the side file says.
+
+        Nothing else vouches for the store's state, from which the next commit ts, the age of the
+        catalog and the place in the log follow.
+        """
+        path = self._directory.store_folder / DATA_FILE
+        try:
+            pin = store.snapshot()
+        except StorageError as error:
+            raise StorageError(f"{self._state_place(path, side)}: {error.message}", code="damaged") from error
+        self._resources.callback(pin.close)
+        if not _is_state_of(side, pin):
+            raise StorageError(
+                f"{self._state_place(path, side)}: the store is at {pin.state}, its checkpoint at {side.state}; the"
+                " store is damaged, and `headwater doctor --repair` builds it anew",
+                code="damaged",
+            )
+        return pin
+
+    def _state_place(self, path: Path, side: SideFile) -> str:
+        return f"{path}, offset {state_offset(self._files, path, side.metas)}"
 
     def _claim(self, log: FileLog, last_wall_us: int) -> Record:
         """Begin the log's new life, at the wall clock's µs.

@@ -3,10 +3,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from headwater_protocol.errors import StorageError
+from headwater_storage import recovery
+from headwater_storage.checkpoint import read_side_file
 from headwater_storage.directory import DataDirectory, WorkerLock, wait_for_workers
 from headwater_storage.environment import RealFileSystem
 from headwater_storage.format import FORMAT_VERSION
@@ -15,6 +19,7 @@ from headwater_storage.log import RecordKind
 from headwater_storage.recovery import Recovered, StorageOptions, recover
 from headwater_storage.store import EMPTY_STATE
 from headwater_storage.timeline import Timeline
+from support.damage import write
 from support.memory_files import Crashed
 from support.real_files import RecordingFiles
 from support.storage_world import (
@@ -29,6 +34,7 @@ from support.storage_world import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from headwater_storage.store import AppliedBatch, State
@@ -321,7 +327,7 @@ def test_a_worker_does_not_start_into_a_recovery(tmp_path: Path) -> None:
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert FILES.kind(tmp_path)
     monkeypatch.setattr(RealFileSystem, "kind", lambda *_: "nfs4")
-    assert (refusal(tmp_path).code, list(tmp_path.iterdir())) == ("directory_in_use", [])
+    assert (refusal(tmp_path).code, list(tmp_path.iterdir())) == ("directory_unusable", [])
 
 
 def test_a_log_that_does_not_fit_the_store_is_refused(tmp_path: Path) -> None:
@@ -331,6 +337,68 @@ def test_a_log_that_does_not_fit_the_store_is_refused(tmp_path: Path) -> None:
     for segment in (tmp_path / "log").iterdir():
         segment.unlink()
     assert refusal(tmp_path).code == "damaged"
+
+
+def flips_that_are_let_in(path: Path, *, each: int) -> set[str]:
+    """Flip bits of the state in a stopped store, one at a time, and open it.
+
+    Args:
+        path: The directory.
+        each: Every so manieth bit.
+
+    Returns:
+        What was wrong of the state it was opened with: names of its fields.
+    """
+    database = open_database(path)
+    commit(database, COMMITS.batch(0, 3))
+    database.close()
+    store = path / "store" / "data.mdb"
+    data = store.read_bytes()
+    state = read_side_file(FILES, path / "checkpoint").state
+    encoded = msgspec.msgpack.encode(state)
+    assert data.count(encoded) == 1
+    start, wrong = data.index(encoded), set[str]()
+    for bit in range(0, 8 * len(encoded), each):
+        with database_files_kept(path):
+            place = start + bit // 8
+            write(store, data[:place] + bytes([data[place] ^ 1 << bit % 8]) + data[place + 1 :])
+            try:
+                database = open_database(path)
+            except StorageError as error:
+                refused = error
+            else:
+                refused = None
+            if refused is not None:
+                assert refused.code == "damaged"
+                assert f"{store}, offset {start}" in refused.message or " log record " in refused.message
+                continue
+            opened = database.checkpointer.saved_state
+            wrong |= {name for name in state._fields if getattr(opened, name) != getattr(state, name)}
+            database.close(clean=False)
+    return wrong
+
+
+@contextmanager
+def database_files_kept(path: Path) -> Iterator[None]:
+    """Put all files back as they were; the store's stays the same inode."""
+    kept = tree(path)
+    yield
+    for name in tree(path).keys() - kept.keys():
+        (path / name).unlink()
+    for name, content in kept.items():
+        write(path / name, content)
+
+
+def test_a_store_whose_state_is_not_its_checkpoints_is_refused(tmp_path: Path) -> None:
+    """No checksum covers the state: a flipped bit would be a commit ts that was issued already, or never."""
+    assert flips_that_are_let_in(tmp_path / "data", each=5) == set()
+
+
+def test_a_store_that_is_not_compared_with_its_checkpoint_goes_on_from_a_wrong_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_is_state_of", lambda *_: True)
+    assert {"ts", "catalog_ts"} <= flips_that_are_let_in(tmp_path / "data", each=5)
 
 
 def test_a_refused_start_lets_go_of_everything(tmp_path: Path) -> None:
