@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +25,11 @@ from headwater_storage.repair import repair
 from headwater_server.app import Daemon, open_engine
 from headwater_server.functions.zygote_process import worker_environment, zygote_starter
 from headwater_server.garbage import spare_collections
-from headwater_server.lifecycle import ExitCode, run
+from headwater_server.lifecycle import EXIT_CODES, ExitCode, exit_code_of_start, run
 from headwater_server.observe.logs import install
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,12 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="headwater", description="Headwater's daemon.")
     parser.add_argument("--version", action="version", version=version("headwater"))
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("serve", "Run the daemon."),
-        ("config", "Print every setting with its value and where it came from."),
-        ("doctor", "Verify a stopped data directory."),
+    for name, text, codes in (
+        ("serve", "Run the daemon.", EXIT_CODES),
+        ("config", "Print every setting with its value and where it came from.", None),
+        (
+            "doctor",
+            "Verify a stopped data directory, without writing anything in it.",
+            "0 no findings; 1 findings, or it cannot be looked at or repaired; 2 wrong flags or settings",
+        ),
     ):
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=f"Exit codes: {codes}." if codes else None
+        )
         command.add_argument(
             "--config", type=Path, metavar="FILE", help="settings file (default: headwater.toml)"
         )
@@ -95,8 +102,7 @@ def _serve(loaded: Loaded) -> int:
         return uvloop.run(serve())
     except HeadwaterError as error:
         sys.stderr.write(f"headwater: {error.code}: {error.message}\n")
-        if error.code == "disk_failed":
-            return ExitCode.STORAGE_FAILED
+        return exit_code_of_start(error)
     except OSError as error:
         sys.stderr.write(f"headwater: {error}\n")
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -144,23 +150,36 @@ def _repair(loaded: Loaded, *, accept_loss: bool) -> bool:
 def _doctor(loaded: Loaded, *, as_json: bool) -> int:
     environment = real_environment()
     try:
-        with tempfile.TemporaryDirectory(prefix="headwater-doctor-") as scratch:
-            findings = examine(
+        with _scratch() as scratch:
+            findings, unchecked = examine(
                 loaded.settings.data,
                 environment,
-                Path(scratch),
+                scratch,
                 map_size_bytes=loaded.settings.store_limit_bytes,
             )
     except HeadwaterError as error:
-        findings = [Finding(None, None, f"{error.code}: {error.message}")]
+        findings, unchecked = [Finding(None, None, f"{error.code}: {error.message}")], []
     finally:
         environment.executor.close()
     if as_json:
         rows = [finding._asdict() for finding in findings]
-        sys.stdout.write(orjson.dumps({"findings": rows}).decode() + "\n")
+        sys.stdout.write(orjson.dumps({"findings": rows, "unchecked": unchecked}).decode() + "\n")
     else:
         sys.stdout.write("".join(f"{finding}\n" for finding in findings) or "no findings\n")
+        sys.stderr.write("".join(f"headwater: not checked: {text}\n" for text in unchecked))
     return 1 if findings else 0
+
+
+@contextmanager
+def _scratch() -> Iterator[Path | None]:
+    """Make a folder for the length of a block; None if there is no place for one."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="headwater-doctor-")
+    except OSError:
+        yield None
+        return
+    with folder as path:
+        yield Path(path)
 
 
 if __name__ == "__main__":

@@ -33,22 +33,38 @@ class ExitCode(IntEnum):
         STORAGE_FAILED: The disk failed, at the start, while serving or at the last checkpoint, or was full
             while serving and had no room for the one page that the store cannot do without. Nothing
             acknowledged is lost: start it again once the disk is in order.
-        LOG_TAKEN: Another process has taken over the log or the directory. Nothing acknowledged is
-            lost: find out which of the two is meant to have it.
+        TAKEN: Another process has the directory, at the start, or has taken over the directory or the
+            log. Nothing acknowledged is lost: find out which of the two is meant to have it.
     """
 
     STOPPED = 0
     CANNOT_START = 1
     USAGE = 2
     STORAGE_FAILED = 4
-    LOG_TAKEN = 5
+    TAKEN = 5
+
+
+EXIT_CODES = (
+    "0 it was asked to stop; 1 it cannot start, standard error says why; 2 wrong flags or settings; 4 the disk failed,"
+    " start again once it is in order; 5 another process has the data directory or its log"
+)
+"""For people, in `--help`."""
+
+_TAKEN = frozenset({"log_taken", "directory_in_use"})
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """Return how the process ends when its storage failed."""
-    if isinstance(error, HeadwaterError) and error.code in ("log_taken", "directory_in_use"):
-        return ExitCode.LOG_TAKEN
+    if isinstance(error, HeadwaterError) and error.code in _TAKEN:
+        return ExitCode.TAKEN
     return ExitCode.STORAGE_FAILED
+
+
+def exit_code_of_start(error: HeadwaterError) -> ExitCode:
+    """Return how the process ends when it could not start."""
+    if error.code in _TAKEN:
+        return ExitCode.TAKEN
+    return ExitCode.STORAGE_FAILED if error.code == "disk_failed" else ExitCode.CANNOT_START
 
 
 async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:

@@ -67,32 +67,62 @@ class DataDirectory:
         return self.path / "store"
 
 
+def require_database(files: FileSystem, directory: DataDirectory) -> None:
+    """Refuse a path at which no database lies, before anything is made there.
+
+    Raises:
+        StorageError: `directory_unusable`.
+    """
+    parts = (
+        directory.format_file,
+        directory.checkpoint_file,
+        directory.log_folder,
+        directory.store_folder,
+    )
+    if any(map(files.exists, parts)):
+        return
+    path = directory.path
+    names = ", ".join(f"`{part.name}`" for part in parts)
+    found = f"none of {names} is there" if files.exists(path) else "there is no such folder"
+    raise StorageError(
+        f"{path} holds no database: {found}. The setting `data` must name the folder that the daemon was started"
+        " with; `headwater config` prints which one that is here, and `headwater serve` makes a new one",
+        code="directory_unusable",
+    )
+
+
 def refuse_network_filesystem(files: FileSystem, path: Path) -> None:
     """Refuse a folder that two hosts could use at the same time.
 
     Raises:
-        StorageError: `directory_in_use`.
+        StorageError: `directory_unusable`.
     """
     kind = files.kind(path)
     if kind in _NETWORK_FILESYSTEMS:
         raise StorageError(
             f"{path} lies on a network file system ({kind}), where a lock does not keep a second host away;"
             " use a local disk",
-            code="directory_in_use",
+            code="directory_unusable",
         )
 
 
 class DirectoryLock:
     """The exclusive right to a data directory, held until `close` or the end of the process."""
 
-    def __init__(self, files: FileSystem, directory: DataDirectory) -> None:
+    def __init__(self, files: FileSystem, directory: DataDirectory, *, make: bool = True) -> None:
         """Take it.
+
+        Args:
+            files: The file system.
+            directory: Which one.
+            make: Make the lock file if there is none. Without, nothing is written, so that a directory that
+                is read-only can be locked too.
 
         Raises:
             StorageError: `directory_in_use`.
         """
         self._files = files
-        self._descriptor = _open_lock(files, directory.lock_file)
+        self._descriptor = _open_lock(files, directory.lock_file, make=make)
         if not files.try_lock(self._descriptor, shared=False):
             files.close(self._descriptor)
             raise StorageError(
@@ -118,7 +148,7 @@ class WorkerLock:
             StorageError: `directory_in_use`, a daemon is about to recover the directory.
         """
         self._files = files
-        self._descriptor = _open_lock(files, directory.workers_lock_file)
+        self._descriptor = _open_lock(files, directory.workers_lock_file, make=True)
         if not files.try_lock(self._descriptor, shared=True):
             files.close(self._descriptor)
             raise StorageError(f"{directory.path} is being recovered", code="directory_in_use")
@@ -128,13 +158,22 @@ class WorkerLock:
         self._files.close(self._descriptor)
 
 
-def wait_for_workers(files: FileSystem, directory: DataDirectory, clock: Clock, wait_s: float) -> None:
+def wait_for_workers(
+    files: FileSystem, directory: DataDirectory, clock: Clock, wait_s: float, *, make: bool = True
+) -> None:
     """Return when no worker of an earlier daemon has the store mapped any more.
+
+    Args:
+        files: The file system.
+        directory: Which one.
+        clock: Time.
+        wait_s: How long to wait.
+        make: See `DirectoryLock`.
 
     Raises:
         StorageError: `directory_in_use`, some were still there after `wait_s`.
     """
-    descriptor = _open_lock(files, directory.workers_lock_file)
+    descriptor = _open_lock(files, directory.workers_lock_file, make=make)
     try:
         deadline_mono = clock.mono_s() + wait_s
         while not files.try_lock(descriptor, shared=False):
@@ -148,5 +187,5 @@ def wait_for_workers(files: FileSystem, directory: DataDirectory, clock: Clock, 
         files.close(descriptor)
 
 
-def _open_lock(files: FileSystem, path: Path) -> int:
-    return files.open(path, os.O_RDWR | os.O_CREAT)
+def _open_lock(files: FileSystem, path: Path, *, make: bool) -> int:
+    return files.open(path, os.O_RDWR | os.O_CREAT if make else os.O_RDONLY)

@@ -8,7 +8,7 @@ log behind the checkpoint applied in memory: LMDB never sees what may be damaged
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import lmdb
 from headwater_protocol.errors import StorageError
@@ -17,7 +17,7 @@ from headwater_storage.apply import apply_record
 from headwater_storage.catalog import CatalogCache
 from headwater_storage.check import check_snapshot, digest
 from headwater_storage.checkpoint import read_side_file
-from headwater_storage.directory import DataDirectory, DirectoryLock, wait_for_workers
+from headwater_storage.directory import DataDirectory, DirectoryLock, require_database, wait_for_workers
 from headwater_storage.disk_errors import start_error, store_error
 from headwater_storage.findings import Finding
 from headwater_storage.format import read_format
@@ -25,7 +25,7 @@ from headwater_storage.lmdb_store import DATA_FILE, MAP_SIZE_BYTES, LmdbStore
 from headwater_storage.log_format import digest_of
 from headwater_storage.log_survey import LogSurvey
 from headwater_storage.page_check import PageCheck
-from headwater_storage.page_store import PageSnapshot, newest_shown, opened
+from headwater_storage.page_store import PageSnapshot, newest_shown, opened, state_offset
 from headwater_storage.pages import BadPageError, Pages, metas_of
 from headwater_storage.replayed_store import ReplayedStore
 
@@ -39,20 +39,33 @@ if TYPE_CHECKING:
 _DELETED = digest_of(b"")
 
 
+class Examined(NamedTuple):
+    """What a look at a directory came to.
+
+    Attributes:
+        findings: What is wrong.
+        unchecked: What was not looked at, and why.
+    """
+
+    findings: list[Finding]
+    unchecked: list[str]
+
+
 def examine(
     path: Path,
     environment: Environment,
-    scratch: Path,
+    scratch: Path | None,
     *,
     worker_wait_s: float = 10.0,
     map_size_bytes: int = MAP_SIZE_BYTES,
-) -> list[Finding]:
-    """Return everything that is wrong with a data directory that no daemon uses.
+) -> Examined:
+    """Return everything that is wrong with a data directory that no daemon uses; it may be read-only.
 
     Args:
         path: The directory.
         environment: Files and clock.
-        scratch: A folder for a store that is replayed from the log, if that reaches back to its beginning.
+        scratch: A folder for a store that is replayed from the log, if that reaches back to its beginning; None:
+            there is none.
         worker_wait_s: How long to wait for workers of an earlier daemon.
         map_size_bytes: Address space for that store.
 
@@ -62,12 +75,17 @@ def examine(
     """
     directory, files = DataDirectory(path), environment.files
     try:
+        require_database(files, directory)
         with ExitStack() as resources:
+            look = Examination(directory, environment, resources, map_size_bytes)
             if files.exists(directory.lock_file):
-                resources.callback(DirectoryLock(files, directory).close)
+                resources.callback(DirectoryLock(files, directory, make=False).close)
+            else:
+                look.unchecked.append("whether a daemon uses the directory: there is no lock file")
             if files.exists(directory.workers_lock_file):
-                wait_for_workers(files, directory, environment.clock, worker_wait_s)
-            return Examination(directory, environment, resources, map_size_bytes).run(scratch)
+                wait_for_workers(files, directory, environment.clock, worker_wait_s, make=False)
+            look.run(scratch)
+            return Examined(look.findings, look.unchecked)
     except OSError as error:
         raise start_error(error, path, "looking at the database") from error
 
@@ -77,6 +95,7 @@ class Examination:
 
     Attributes:
         findings: What is wrong so far.
+        unchecked: What was not looked at, and why.
         side: The side file, None if it cannot be read.
         log_id: None if it is not known.
         snapshot: The checkpoint, None if its upper pages are damaged.
@@ -90,6 +109,7 @@ class Examination:
         map_size_bytes: int = MAP_SIZE_BYTES,
     ) -> None:
         self.findings: list[Finding] = []
+        self.unchecked: list[str] = []
         self.side: SideFile | None = None
         self.log_id: bytes | None = None
         self.snapshot: PageSnapshot | None = None
@@ -100,24 +120,30 @@ class Examination:
         self._resources = resources
         self._map_size_bytes = map_size_bytes
 
-    def run(self, scratch: Path) -> list[Finding]:
+    def run(self, scratch: Path | None) -> None:
         """Look at everything."""
         if not self.look_at_format():
-            return self.findings
+            return
         self.look_at_side_file()
         if not self.look_at_pages() or self.snapshot is None or self.log_id is None:
             self._look_at_log_alone()
-            return self.findings
+            self.unchecked.append("documents and index entries: what leads to them is damaged or missing")
+            return
         store = ReplayedStore(self.snapshot)
         self._look_at_log(store)
         if self.findings:
-            return self.findings
+            self.unchecked.append("index entries: documents or the log are damaged")
+            return
         try:
             self.findings += [Finding(None, None, text) for text in check_snapshot(store)]
-            self._replay_into(scratch, store)
+            if scratch is None:
+                self.unchecked.append(
+                    "whether replaying the log gives the same: there is no folder for temporary files"
+                )
+            else:
+                self._replay_into(scratch, store)
         except StorageError as error:
             self._add(error)
-        return self.findings
 
     def _add(self, error: StorageError) -> None:
         self.findings.append(Finding(None, None, error.message))
@@ -180,11 +206,9 @@ class Examination:
                 self._add(error)
             return False
         if side is not None and not found and self.snapshot.state != side.state:
-            self.findings.append(
-                Finding(
-                    str(path), None, f"its state is {self.snapshot.state}, the side file says {side.state}"
-                )
-            )
+            offset = state_offset(self._files, path, side.metas)
+            text = f"its state is {self.snapshot.state}, the side file says {side.state}"
+            self.findings.append(Finding(str(path), offset, text))
         return not found
 
     def _look_at_log_alone(self) -> None:
@@ -245,6 +269,10 @@ class Examination:
         records = LogSurvey(self._files, self._directory.log_folder, self.log_id).records()
         first = next(records, None)
         if first is None or first.number != 1:
+            begins = "is empty" if first is None else f"begins with record {first.number}"
+            self.unchecked.append(
+                f"whether replaying the log from its first record gives the same: it {begins}"
+            )
             return
         scratch.mkdir(parents=True, exist_ok=True)
         catalogs = CatalogCache()

@@ -99,8 +99,11 @@ class PageCheck:
         return self.findings
 
     def _found(self, error: BadPageError) -> None:
-        if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(Finding(str(self._path), error.offset, error.text))
+        finding = Finding(str(self._path), error.offset, error.text)
+        if (
+            len(self.findings) < FINDINGS_MAX and finding not in self.findings
+        ):  # a page may be met on two ways
+            self.findings.append(finding)
 
     def _step(self, walk: _Walk) -> bool:
         """Look at one level of a tree; False if there is nothing to go on with."""

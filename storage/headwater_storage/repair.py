@@ -20,7 +20,7 @@ from headwater_storage.apply import record_applier
 from headwater_storage.catalog import FIRST_USER_TABLE, Catalog
 from headwater_storage.check import check_snapshot
 from headwater_storage.checkpoint import CHECKPOINT_FORMAT, SideFile, copy_metas, write_side_file
-from headwater_storage.directory import DataDirectory, DirectoryLock, wait_for_workers
+from headwater_storage.directory import DataDirectory, DirectoryLock, require_database, wait_for_workers
 from headwater_storage.disk_errors import start_error, store_error
 from headwater_storage.doctor import Examination
 from headwater_storage.environment import read_file, write_file_durably
@@ -87,6 +87,7 @@ def repair(
     """
     directory, files = DataDirectory(path), environment.files
     try:
+        require_database(files, directory)
         with ExitStack() as resources:
             resources.callback(DirectoryLock(files, directory).close)
             wait_for_workers(files, directory, environment.clock, worker_wait_s)

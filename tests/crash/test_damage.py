@@ -119,7 +119,7 @@ def repaired(path: Path, truth: Truth, scratch: Path) -> Outcome:
         if report.lost:
             same = {name: data for name, data in tree(path).items() if "lock" not in name} == before
             report = repair(path, environment, accept_loss=True)
-        findings = examine(path, environment, scratch)
+        findings = examine(path, environment, scratch).findings
     except HeadwaterError as error:
         return Outcome(refused=(error.code, error.message))
     if findings and not report.lost:
@@ -220,7 +220,7 @@ class Campaign:
             self.tally["store: found by doctor"] += 1
             self.original.restore()
             self.original.apply(damage)
-            if not examine(self.original.path, prepared_environment(1), self.scratch):
+            if not examine(self.original.path, prepared_environment(1), self.scratch).findings:
                 self._violated(damage, f"doctor found nothing; wrong: {outcome.wrong[:3]}")
 
     def _violated(self, damage: Damage, text: str) -> None:

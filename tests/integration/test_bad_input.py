@@ -554,7 +554,7 @@ def contents(folder: Path) -> dict[str, tuple[int, str]]:
 def test_a_second_daemon_on_a_directory_is_refused(daemon: RunningDaemon) -> None:
     words = serve_command(daemon.data)[3:]
     done = run_server(*words, "--port", "0", "--tcp-port", "0", folder=daemon.folder)
-    assert done.returncode == 1
+    assert done.returncode == 5
     assert "directory_in_use" in done.stderr
     assert str(daemon.data) in done.stderr
     assert "Traceback" not in done.stderr

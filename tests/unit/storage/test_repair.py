@@ -49,13 +49,13 @@ def test_a_whole_log_gives_everything_again(tmp_path: Path, missing: str) -> Non
     truth = prepare(path, WHOLE_LOG)
     (path / missing).unlink()
     before = tree(path)
-    findings = examine(path, prepared_environment(1), tmp_path / "scratch")
+    findings = examine(path, prepared_environment(1), tmp_path / "scratch").findings
     assert any(missing in str(finding) for finding in findings)
     assert tree(path) == before
     report = repair(path, prepared_environment(2))
     assert (report.lost, report.source) == ([], "the log")
     assert report.aside is not None
-    assert examine(path, prepared_environment(1), tmp_path / "scratch") == []
+    assert examine(path, prepared_environment(1), tmp_path / "scratch").findings == []
     assert answers(path, truth) == []
 
 
@@ -105,7 +105,7 @@ def test_what_is_lost_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert any(old[-31:].encode().hex() in text for text in report.lost)
     report = repair(path, prepared_environment(2), accept_loss=True)
     assert report.aside is not None
-    assert examine(path, prepared_environment(1), tmp_path / "scratch") == []
+    assert examine(path, prepared_environment(1), tmp_path / "scratch").findings == []
     told = answers(path, truth)
     assert told
     assert all(old in name or "." in name or name.startswith(("notes", "files", "plain")) for name in told)
@@ -116,11 +116,11 @@ def test_damage_in_the_log_that_the_store_has_outlived_costs_nothing(tmp_path: P
     truth = prepare(path, WHOLE_LOG)
     segment = min((path / "log").glob("segment-*"))
     write(segment, segment.read_bytes()[:700] + b"damage" + segment.read_bytes()[706:])
-    findings = examine(path, prepared_environment(1), tmp_path / "scratch")
+    findings = examine(path, prepared_environment(1), tmp_path / "scratch").findings
     assert any(f"{segment}, offset 512" in str(finding) for finding in findings)
     report = repair(path, prepared_environment(2))
     assert (report.lost, report.source) == ([], "documents and the log")
-    assert examine(path, prepared_environment(1), tmp_path / "scratch") == []
+    assert examine(path, prepared_environment(1), tmp_path / "scratch").findings == []
     assert answers(path, truth) == []
 
 
