@@ -56,6 +56,17 @@ async def headwater(folder: Path, *words: str, **variables: str) -> tuple[int | 
     return process.returncode, out.decode(), err.decode()
 
 
+async def ending(process: Process) -> tuple[bytes, bytes]:
+    """Return what a process still writes until its end; one that does not end is killed."""
+    try:
+        async with asyncio.timeout(WAIT_S):
+            return await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+
+
 @asynccontextmanager
 async def answering(answers: dict[str, tuple[int, Any]]) -> AsyncIterator[tuple[str, list[str | None]]]:
     """Serve fixed answers; yields the URL and the list of keys that come in."""
@@ -148,12 +159,47 @@ async def test_watch_prints_each_update_also_over_a_lost_connection(tmp_path: Pa
                 assert len(json.loads(await process.stdout.readline())) == 2
         finally:
             process.send_signal(signal.SIGINT)
-            out, err = await process.communicate()
+            out, err = await ending(process)
     assert process.returncode == 130
     assert out == b""
     assert b"no connection to" in err
     assert b"connected to" in err
     assert b"Traceback" not in err
+
+
+async def test_watch_ends_on_an_interrupt_also_where_it_was_started_with_interrupts_ignored(
+    tmp_path: Path,
+) -> None:
+    """Started by `make test &` in a script, `watch` once never ended: shells ignore SIGINT for what they background."""
+    async with toy_server(ToyServer()) as toy:
+        words = [
+            sys.executable,
+            "-m",
+            "headwater.cli",
+            "watch",
+            "messages:list",
+            "channel=c",
+            "--url",
+            toy.ws_url,
+        ]
+        process = await asyncio.create_subprocess_exec(
+            "sh",
+            "-c",
+            'trap "" INT; exec "$@"',
+            "sh",
+            *words,
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(WAIT_S):
+                assert json.loads(await process.stdout.readline()) == []
+        finally:
+            process.send_signal(signal.SIGINT)
+            await ending(process)
+    assert process.returncode == 130
 
 
 async def test_watch_of_a_query_that_is_not_there_exits_with_1(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -140,11 +141,42 @@ def output_for(*, as_json: bool = False) -> Output:
 def run_command(output: Output, work: Coroutine[Any, Any, None]) -> None:
     """Run a command to its end; its errors become one line and an exit code."""
     try:
-        asyncio.run(work)
+        asyncio.run(_interruptible(work))
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except HeadwaterError as error:
         fail(output, error)
+
+
+async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command until its end or SIGINT; a second SIGINT does not wait for the command to tidy up.
+
+    The loop's own handler, unlike that of `asyncio.run`, wakes a loop that is about to sleep, and is there
+    also in a process that was started with SIGINT ignored, as shells without job control start
+    what they put in the background.
+
+    Raises:
+        KeyboardInterrupt: A signal came.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def fail(output: Output, error: HeadwaterError) -> NoReturn:

@@ -47,7 +47,7 @@ from headwater_protocol.values import canonical_bytes, pack_value
 
 from headwater.client.function_names import FunctionName, function_name
 from headwater.client.local_results import LocalResults, copied
-from headwater.client.race import race
+from headwater.client.race import ended, race
 from headwater.client.transport import CannotConnectError, TransportClosedError, open_transport, parse_address
 
 if TYPE_CHECKING:
@@ -275,10 +275,11 @@ class Client:
 
     async def close(self) -> None:
         """End the connection and everything that waits on it. May be called twice."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        self._end(TransientError("the client is closed"), quietly=True)
+        try:
+            if self._task is not None and not await ended(self._task):
+                log.error("the connection to %s does not end; it is left behind", self._address.url)
+        finally:
+            self._end(TransientError("the client is closed"), quietly=True)
 
     # ------------------------------------------------------------------------------------------ queries
 

@@ -1,4 +1,4 @@
-"""Run several coroutines until the first of them ends."""
+"""Run several coroutines until the first of them ends, and end a task for certain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
+
+_CANCELLATIONS_MAX = 5
+_CANCEL_AGAIN_S = 2.0  # longer than a transport takes to close, which a second cancellation would cut short
 
 
 async def race(*runners: Coroutine[Any, Any, Any]) -> None:
@@ -26,3 +29,17 @@ async def race(*runners: Coroutine[Any, Any, Any]) -> None:
     for task in tasks:
         if task in done:
             task.result()
+
+
+async def ended(task: asyncio.Task[Any]) -> bool:
+    """Cancel a task until it has ended, a bounded number of times; return whether it has.
+
+    Once is not enough: code below may lose a cancellation, as `asyncio.wait_for` does on Python 3.11
+    when what it waits for is there in the same moment.
+    """
+    for _ in range(_CANCELLATIONS_MAX):
+        if task.done():
+            break
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
+    return task.done()
