@@ -368,13 +368,13 @@ class Settings(BaseSettings):
     drain_limit_s: Annotated[
         float,
         about(
-            "Time that a stopping daemon gives running mutations to finish",
-            why="Keep it below the time after which your supervisor kills.",
+            "Time that a stopping daemon gives to what it had accepted: calls, updates, deploys",
+            why="Keep it 3 s below the time after which your supervisor kills: the rest of the stop takes them.",
             unit="s",
             ge=0,
             le=60,
         ),
-    ] = 8.0
+    ] = 7.0
 
     durability: Annotated[
         Literal["log", "lmdb"],

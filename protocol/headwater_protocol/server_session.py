@@ -200,8 +200,13 @@ class ServerSession:
 
     # -------------------------------------------------------------------------------- from the client
 
-    def receive(self, frame: bytes) -> list[ServerEvent]:
+    def receive(self, frame: bytes, *, stopping: bool = False) -> list[ServerEvent]:
         """Take one frame apart.
+
+        Args:
+            frame: A whole message.
+            stopping: The server begins nothing more: only heartbeats count. The client sends the rest
+                again on its next connection.
 
         Returns:
             What the server has to do; empty for a message that waits for a verdict.
@@ -224,6 +229,8 @@ class ServerSession:
             return [SendFrame(self._out(encode_message(Pong(message.nonce))))]
         if isinstance(message, Pong):
             return [PongReceived(message.nonce)]
+        if stopping:
+            return []
         if self._verdict_pending:
             self._hold(message, len(frame))
             return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 import tempfile
@@ -25,7 +24,14 @@ from headwater_storage.repair import repair
 from headwater_server.app import Daemon, open_engine
 from headwater_server.functions.zygote_process import worker_environment, zygote_starter
 from headwater_server.garbage import spare_collections
-from headwater_server.lifecycle import EXIT_CODES, ExitCode, exit_code_of_start, run
+from headwater_server.lifecycle import (
+    EXIT_CODES,
+    ExitCode,
+    exit_code_of_start,
+    ignore_signals,
+    run,
+    stop_signals,
+)
 from headwater_server.observe.logs import install
 
 if TYPE_CHECKING:
@@ -89,14 +95,16 @@ def _serve(loaded: Loaded) -> int:
     install(settings.log_format, settings.log_level)
 
     async def serve() -> ExitCode:
+        stop = stop_signals()  # before the recovery: it takes a while, and is finished then
         environment = real_environment()
         try:
             engine = open_engine(settings, environment)
             daemon = Daemon(settings, environment, engine, zygote_starter(worker_environment(os.environ)))
             spare_collections()
-            return await run(daemon, drain_limit_s=settings.drain_limit_s)
+            return await run(daemon, stop, drain_limit_s=settings.drain_limit_s)
         finally:
             environment.executor.close()
+            ignore_signals()
 
     try:
         return uvloop.run(serve())
@@ -105,7 +113,7 @@ def _serve(loaded: Loaded) -> int:
         return exit_code_of_start(error)
     except OSError as error:
         sys.stderr.write(f"headwater: {error}\n")
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:  # it came before `stop_signals`
         return ExitCode.STOPPED
     return ExitCode.CANNOT_START
 

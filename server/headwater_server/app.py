@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater")
 
-_ENGINE_STOP_S = 20.0
+_HTTP_STOP_S = 0.3  # for answers on their way, and as long again for handlers that are cancelled
+_ENGINE_STOP_S = 1.0
 
 
 class Daemon:
@@ -181,22 +182,34 @@ class Daemon:
         return task.exception() if task is not None and task.done() and not task.cancelled() else None
 
     async def refuse_new(self) -> None:
-        """Take no new connections and begin no new calls."""
+        """Take no new connections and begin nothing that comes from now on."""
         self.admin_api.stopping = True
+        self.calls.stopping = True
         self.hub.refuse_new()
-        self.mutations.drain()
         if self._site is not None:
             await self._site.stop()
             self._site = None
         if self._tcp is not None:
             self._tcp.close()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything that was accepted is not answered yet."""
+        return (
+            self.mutations.unfinished > 0
+            or self.calls.running > 0
+            or self.admin_api.running > 0
+            or not self.switchboard.core.is_settled
+        )
+
     async def stop(self, *, clean: bool) -> None:
-        """Stop in order: sockets, workers, engine."""
+        """Stop in order: sockets and workers, engine. What is not decided is refused, or has no answer."""
         await self.refuse_new()
+        self.hub.drain()
+        closing = [self.pool.close()]
         if self._runner is not None:
-            await self._runner.cleanup()
-        await self.pool.close()
+            closing.append(self._runner.cleanup())
+        await asyncio.gather(*closing)
         self.engine.stop()
         if self._engine_task is not None:
             # What is durable and not applied yet, the next start applies from the log.
@@ -213,7 +226,9 @@ class Daemon:
         )
         for routes in (WebSocketShell(self.hub), HttpApi(self.calls, self.keys), self.admin_api):
             routes.add_to(app)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=_HTTP_STOP_S
+        )
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, settings.host, settings.port, backlog=1024)
         await self._site.start()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.errors import HeadwaterError
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headwater")
 
 _DRAIN_POLL_S = 0.02
+_FAREWELL_S = 1.0  # for clients to take what is on its way to them, and to close
 _BLOCKED_LOOK_S = 0.02
 _RETRY_LOOK_S = 0.25
 _TICKS_PER_HEARTBEAT = 8
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ExitCode(IntEnum):
@@ -67,18 +69,30 @@ def exit_code_of_start(error: HeadwaterError) -> ExitCode:
     return ExitCode.STORAGE_FAILED if error.code == "disk_failed" else ExitCode.CANNOT_START
 
 
-async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
-    """Start, serve until a signal or a failure of the storage, stop in order."""
+def stop_signals() -> asyncio.Event:
+    """Return what SIGTERM and SIGINT set from now on; further ones change nothing."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    tasks: list[asyncio.Task[object]] = []
+    return stop
+
+
+def ignore_signals() -> None:
+    """Let no signal to stop reach a process that has stopped already: its exit code would be lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+async def run(daemon: Daemon, stop: asyncio.Event, *, drain_limit_s: float) -> ExitCode:
+    """Start, serve until told to stop or the storage fails, stop in order; `stop` may be set at any time."""
+    stopping = asyncio.create_task(stop.wait())
+    tasks: list[asyncio.Future[Any]] = [stopping]
     clean = False
     try:
         try:
-            await daemon.start()
-            await daemon.listen()
+            if not await _started(daemon, stopping):
+                clean = True
+                return ExitCode.STOPPED
         except HeadwaterError:
             failure = daemon.failure  # what waited for a commit only says that it is unknown
             if failure is None:
@@ -86,14 +100,16 @@ async def run(daemon: Daemon, *, drain_limit_s: float) -> ExitCode:
             if isinstance(failure, HeadwaterError) and failure.code == "disk_full":
                 raise failure from None
             return _storage_failed(failure)
-        stopping = asyncio.create_task(stop.wait())
         failed = asyncio.create_task(daemon.failed())
-        tasks += [stopping, failed, *timers(daemon)]
+        tasks += [failed, *timers(daemon)]
         await asyncio.wait((stopping, failed), return_when=asyncio.FIRST_COMPLETED)
+        if not failed.done():
+            logger.info("stopping")
+            drained = asyncio.create_task(_drain(daemon, drain_limit_s))
+            tasks.append(drained)
+            await asyncio.wait((drained, failed), return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
             return _storage_failed(failed.result())
-        logger.info("stopping")
-        await _drain(daemon, drain_limit_s)
         clean = True
         return ExitCode.STOPPED
     finally:
@@ -127,11 +143,38 @@ async def _every(seconds: float, action: Callable[[], object]) -> None:
             logger.exception("timer_failed")
 
 
+async def _started(daemon: Daemon, stopping: asyncio.Future[Any]) -> bool:
+    """Start and let clients in, unless it is to stop before that is done; tell whether it is."""
+    starting = asyncio.create_task(_start(daemon))
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        return True
+    logger.info("stopping before the start is done")
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    return False
+
+
+async def _start(daemon: Daemon) -> None:
+    await daemon.start()
+    await daemon.listen()
+
+
 async def _drain(daemon: Daemon, limit_s: float) -> None:
-    """Begin nothing new, finish what runs, then tell clients to come back; what waited they send again."""
+    """Begin nothing new, finish what was accepted, then tell clients to come back.
+
+    What is not finished at the limit, and what clients have sent meanwhile, they send again.
+    """
     await daemon.refuse_new()
-    deadline_s = asyncio.get_running_loop().time() + limit_s
-    # Polled: they end of themselves within moments, or the limit decides.
-    while daemon.mutations.running and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
-        await asyncio.sleep(_DRAIN_POLL_S)
+    await _within(limit_s, lambda: not daemon.is_busy)
     daemon.hub.drain()
+    await _within(_FAREWELL_S, lambda: not daemon.hub.sockets)
+
+
+async def _within(limit_s: float, holds: Callable[[], bool]) -> None:
+    """Wait until something holds, or the limit has come. Polled: many parts would have to tell otherwise."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + limit_s
+    while not holds() and loop.time() < deadline_s:  # noqa: ASYNC110
+        await asyncio.sleep(_DRAIN_POLL_S)

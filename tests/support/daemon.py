@@ -171,17 +171,16 @@ class RunningDaemon:
 
     def terminate(self) -> int:
         """Ask it to stop and return its exit code."""
-        process = self._take()
-        process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise AssertionError(f"SIGTERM did not end the daemon:\n{self.log_text()}") from None
+        self.signal(signal.SIGTERM)
+        return self.wait_end()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None, "it does not run"
+        self.process.send_signal(number)
 
     def wait_end(self) -> int:
-        """Wait until it ends by itself and return its exit code."""
+        """Wait until it ends and return its exit code."""
         process = self._take()
         try:
             return process.wait(END_TIMEOUT_S)

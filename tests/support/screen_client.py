@@ -65,7 +65,14 @@ class Subscribed:
 
 
 class Wire(Protocol):
-    """One connection."""
+    """One connection.
+
+    Attributes:
+        close_code: How the server ended it; None over TCP, and while it has not.
+    """
+
+    @property
+    def close_code(self) -> int | None: ...
 
     async def send(self, message: bytes) -> None: ...
     async def receive(self) -> list[bytes]: ...
@@ -256,6 +263,8 @@ async def open_wire(url: str) -> Wire:
 
 
 class _TcpWire:
+    close_code = None
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
@@ -292,6 +301,10 @@ class _WebSocketWire:
         self._http = http
         self._socket = connected
         self._raw: socket.socket = connected.get_extra_info("socket")
+
+    @property
+    def close_code(self) -> int | None:
+        return self._socket.close_code
 
     async def send(self, message: bytes) -> None:
         await self._socket.send_bytes(message)

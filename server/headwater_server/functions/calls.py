@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import RequestError, TransientError, error_for
@@ -11,6 +12,8 @@ from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.worker.messages import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headwater_protocol.manifest import Manifest
 
     from headwater_server.functions.failures import ErrorReporter
@@ -24,6 +27,8 @@ class Calls:
 
     Attributes:
         manifest: What the active bundle declares; None before the first deploy.
+        stopping: No call is begun any more.
+        running: How many are not over.
     """
 
     def __init__(
@@ -40,6 +45,8 @@ class Calls:
         self._reporter = reporter
         self._metrics = metrics
         self.manifest: Manifest | None = None
+        self.stopping = False
+        self.running = 0
 
     def kind(self, name: str, *, internal: bool) -> str:
         """Return the kind of a function; raises `unknown_function`, or `no_bundle` before the first deploy.
@@ -58,6 +65,27 @@ class Calls:
 
     async def query(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
         """Return the encoded result of a query at a published snapshot."""
+        with self._begun():
+            return await self._query(name, arguments, internal=internal)
+
+    async def mutation(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+        """Return the encoded result of a mutation that is committed."""
+        with self._begun():
+            return await self._mutation(name, arguments, internal=internal)
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        if self.stopping:
+            raise TransientError("the server is stopping; try again in a moment")
+        self.running += 1
+        self._metrics.calls_running.set(self.running)
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._metrics.calls_running.set(self.running)
+
+    async def _query(self, name: str, arguments: bytes, *, internal: bool) -> bytes:
         done = await self._pool.query(name, arguments, internal=internal)
         self._metrics.calls.labels("query", done.failure.code if done.failure else "success").inc()
         published = asyncio.Event()
@@ -67,8 +95,7 @@ class Calls:
             raise self._error(name, done.failure)
         return done.content
 
-    async def mutation(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
-        """Return the encoded result of a mutation that is committed."""
+    async def _mutation(self, name: str, arguments: bytes, *, internal: bool) -> bytes:
         decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
 
         def receive(call: MutationCall, decision: Decision) -> None:

@@ -63,5 +63,5 @@ class PoolOptions:
     restart_pause_s: float = 0.1
     restart_pause_max_s: float = 5.0
     memory_watch_s: float = 0.5
-    stop_grace_s: float = 2.0
+    stop_grace_s: float = 0.5
     worker: WorkerLimits = field(default_factory=WorkerLimits)

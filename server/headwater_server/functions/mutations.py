@@ -199,15 +199,14 @@ class Mutations:
         )
         self._lane = Lane(runner, committer, self._gate, metrics.lane, limits.lane)
         self._contention = Contention()
-        self._draining = False
+        self._waiting = 0
 
     # ------------------------------------------------------------------ sessions
 
     def attach(self, session: bytes, receiver: Receiver) -> SessionQueue:
         """Give a session's answers to a new connection; what the old one had queued is dropped (it is resent)."""
         queue = self._queues.setdefault(session, SessionQueue(session))
-        queue.waiting.clear()
-        queue.waiting_bytes = 0
+        self._drop_waiting(queue)
         queue.receiver = receiver
         return queue
 
@@ -216,8 +215,7 @@ class Mutations:
         if queue.receiver is not receiver:
             return
         queue.receiver = None
-        queue.waiting.clear()
-        queue.waiting_bytes = 0
+        self._drop_waiting(queue)
         if queue.running is None:
             del self._queues[queue.session]
 
@@ -236,8 +234,6 @@ class Mutations:
         running = queue.running.request if queue.running is not None else None
         if running is not None and running.number == number:
             return None if running.fingerprint == proof else RequestError(code="session_in_use")
-        if self._draining:
-            return TransientError("the server is stopping; connect again in a moment")
         size = len(name) + len(arguments)
         limits = self._limits
         if len(queue.waiting) >= limits.waiting_max or queue.waiting_bytes + size > limits.waiting_bytes_max:
@@ -253,28 +249,19 @@ class Mutations:
         )
         queue.waiting.append(call)
         queue.waiting_bytes += size
+        self._waiting += 1
         self._start_next(queue)
         return None
 
     def run(self, call: MutationCall) -> None:
-        """Run a call that belongs to no session.
-
-        Raises:
-            TransientError: The server is stopping.
-        """
-        if self._draining:
-            raise TransientError("the server is stopping; try again in a moment")
+        """Run a call that belongs to no session."""
         call.started_s = self._mono_s()
         self._start(call)
 
-    def drain(self) -> None:
-        """Begin nothing any more; what runs is finished, what waits is sent again by its client."""
-        self._draining = True
-
     @property
-    def running(self) -> int:
-        """How many calls have begun and are not decided."""
-        return len(self._running_since)
+    def unfinished(self) -> int:
+        """How many calls were accepted and are not decided."""
+        return self._waiting + len(self._running_since)
 
     # ------------------------------------------------------------------ what comes back
 
@@ -367,13 +354,19 @@ class Mutations:
         if queue.starting:
             return
         queue.starting = True
-        while queue.running is None and queue.waiting and not self._draining:
+        while queue.running is None and queue.waiting:
             queue.running = call = queue.waiting.popleft()
             queue.waiting_bytes -= len(call.name) + len(call.arguments)
+            self._waiting -= 1
             self._start(call)
         queue.starting = False
         if queue.running is None and queue.receiver is None:
             self._queues.pop(queue.session, None)
+
+    def _drop_waiting(self, queue: SessionQueue) -> None:
+        self._waiting -= len(queue.waiting)
+        queue.waiting.clear()
+        queue.waiting_bytes = 0
 
     def _start(self, call: MutationCall) -> None:
         call.attempts += 1

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 from headwater.packing import BUNDLE_BYTES_MAX, invalid_bundle
+from headwater_protocol.errors import TransientError
 
 from headwater_server.net.http_api import json_response, read_body
 from headwater_server.net.keys import AdminKeys, bearer_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from headwater_server.functions.deploys import Deployed
     from headwater_server.observe.metrics import Metrics
@@ -34,6 +36,10 @@ class AdminApi:
         rotate_key: Makes a new key, makes it the valid one durably, and returns it.
         published_ts: For `/health`.
         metrics: For `/metrics`.
+
+    Attributes:
+        stopping: Nothing is begun any more.
+        running: How many deploys and changes of the key are not over.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class AdminApi:
         self._metrics = metrics
         self._version = version("headwater")
         self.stopping = False
+        self.running = 0
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -68,7 +75,8 @@ class AdminApi:
             bundle = await read_body(wide)
         except web.HTTPRequestEntityTooLarge:
             raise invalid_bundle(f"the bundle is larger than the limit of {BUNDLE_BYTES_MAX} bytes") from None
-        done = await self._deploys.deploy(bundle)
+        with self._begun():
+            done = await self._deploys.deploy(bundle)
         return json_response(
             {
                 "status": "success",
@@ -81,7 +89,18 @@ class AdminApi:
 
     async def _rotate(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request))
-        return json_response({"status": "success", "key": await self._rotate_key()})
+        with self._begun():
+            return json_response({"status": "success", "key": await self._rotate_key()})
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        if self.stopping:
+            raise TransientError("the server is stopping; try again in a moment")
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
 
     async def _get_version(self, request: web.Request) -> web.Response:
         return web.Response(text=self._version)

@@ -83,6 +83,7 @@ class ConnectionHost(Protocol):
     incarnation: bytes
     frames: SharedFrames
     mono_s: Callable[[], float]
+    draining: bool
 
     def refusal(self, last_ts: int) -> HeadwaterError | None:
         """Return why a client cannot be accepted now, None if it can."""
@@ -95,6 +96,9 @@ class ConnectionHost(Protocol):
 
     def left(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
+
+    def gone(self, connection: Connection) -> None:
+        """Forget a socket that has ended."""
 
 
 class Connection:
@@ -133,7 +137,7 @@ class Connection:
         if self._ended:
             return
         try:
-            self._handle(self._wire.receive(frame))
+            self._handle(self._wire.receive(frame, stopping=self._hub.draining))
         except LocalProtocolError as fault:
             self._fail(fault)
         except ProtocolError as error:
@@ -147,6 +151,7 @@ class Connection:
 
     def lost(self) -> None:
         """The socket has ended."""
+        self._hub.gone(self)
         if not self._ended:
             self._ended = True
             self._leave()

@@ -64,14 +64,20 @@ class Hub:
         self._history_ends = history_ends
         self._history_logged_s: float | None = None
         self._connections: dict[Connection, None] = {}
+        self._sockets: dict[Connection, None] = {}
         self._by_session: dict[bytes, Connection] = {}
         self._blocked: dict[Connection, None] = {}
-        self._draining = False
+        self.draining = False
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets there are, with those that are closing."""
+        return len(self._sockets)
 
     @property
     def is_full(self) -> bool:
         """Whether not even a socket can be taken: too many for each to be told so in the protocol."""
-        return len(self._connections) >= _SOCKETS_FACTOR * self.limits.connections_max
+        return self.sockets >= _SOCKETS_FACTOR * self.limits.connections_max
 
     def accept(self, sink: Sink) -> Connection | None:
         """Return the connection of a new socket, None if there are too many; it is cut off then."""
@@ -81,12 +87,13 @@ class Hub:
             return None
         connection = Connection(self, sink)
         self._connections[connection] = None
+        self._sockets[connection] = None
         self.metrics.sessions.set(len(self._connections))
         return connection
 
     def refusal(self, last_ts: int) -> HeadwaterError | None:
         """Return why a client cannot be accepted now, None if it can."""
-        if self._draining:
+        if self.draining:
             return TransientError("the server is stopping; connect again in a moment")
         if len(self._connections) > self.limits.connections_max:
             return TransientError("the server has as many connections as it may", code="overloaded")
@@ -120,6 +127,10 @@ class Hub:
         self.metrics.sessions.set(len(self._connections))
         self.metrics.sessions_blocked.set(len(self._blocked))
 
+    def gone(self, connection: Connection) -> None:
+        """Forget a socket that has ended."""
+        self._sockets.pop(connection, None)
+
     def blocked(self, connection: Connection) -> None:
         """A client has too much unread; it gets no transitions until it reads."""
         if connection.session is not None:
@@ -144,8 +155,8 @@ class Hub:
             connection.tick(now_s)
 
     def refuse_new(self) -> None:
-        """Accept no more clients; those that are connected go on."""
-        self._draining = True
+        """Accept no more clients, and nothing more from those that are connected."""
+        self.draining = True
 
     def drain(self) -> None:
         """Tell every client to come back later and accept no more."""

@@ -167,7 +167,7 @@ class TcpSink:
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Send messages."""
-        if not self._transport.is_closing():
+        if self._cut is None and not self._transport.is_closing():
             self._transport.write(b"".join([frame(message) for message in messages]))
 
     def unsent_bytes(self) -> int:
@@ -175,13 +175,16 @@ class TcpSink:
         return self._transport.get_write_buffer_size()
 
     def close(self, code: int, reason: str) -> None:
-        """Flush and close; TCP has no close code, the fatal message before it says why.
+        """Flush and end our side; TCP has no close code, the fatal message before it says why.
 
-        A client that does not read is cut off: its buffer would never be empty.
+        The client's own end closes the socket. To close it while bytes of the client are unread
+        would be a reset, which may overtake what was just sent. A client that does not end, or
+        does not read, is cut off.
         """
         if self._cut is None:
             self._cut = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
-            self._transport.close()
+            if not self._transport.is_closing():
+                self._transport.write_eof()
 
     def lost(self) -> None:
         """The socket has ended."""

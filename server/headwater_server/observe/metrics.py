@@ -98,6 +98,11 @@ class Metrics:
         self.calls = Counter(
             "headwater_calls", "How many calls, by kind and outcome?", ("kind", "outcome"), registry=registry
         )
+        self.calls_running = Gauge(
+            "headwater_calls_running",
+            "How many calls over HTTP are not answered yet?",
+            registry=registry,
+        )
         self.sessions = Gauge("headwater_sessions", "How many clients are connected?", registry=registry)
         self.sessions_blocked = Gauge(
             "headwater_sessions_blocked",

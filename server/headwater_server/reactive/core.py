@@ -215,6 +215,11 @@ class ReactiveCore:
         """Return the ts behind which the window must know every commit; None if no round is open."""
         return min((r.opened_at if r.ts is None else r.ts for r in self._rounds.values()), default=None)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every client that reads has been sent the newest, or none can be as there is no worker."""
+        return not self._rounds and (not self._waiting.views or not self._workers)
+
     # ------------------------------------------------------------------------ workers and rounds
 
     def add_worker(self, worker: int) -> None:

@@ -6,6 +6,7 @@ Python imports this module by itself when its folder is in `PYTHONPATH`; `BROKEN
 
 from __future__ import annotations
 
+import importlib
 import os
 import queue
 import threading
@@ -86,7 +87,19 @@ def timeline() -> None:
     time_lines.Timeline.next_us = lambda self: self._clock.wall_us()
 
 
+def drained() -> None:
+    """A daemon that is to stop does not wait for what it has accepted."""
+    importlib.import_module("headwater_server.app").Daemon.is_busy = False
+
+
+def farewell() -> None:
+    """A daemon that stops does not tell its clients."""
+    importlib.import_module("headwater_server.net.hub").Hub.drain = lambda self: self.refuse_new()
+
+
 RULES = {
+    "drained": drained,
+    "farewell": farewell,
     "ranges": ranges,
     "points": points,
     "stale": stale,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.errors import HeadwaterError
 from headwater_server.app import Daemon
-from headwater_server.lifecycle import ExitCode, run
+from headwater_server.lifecycle import ExitCode, run, stop_signals
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
 from headwater_storage.engine import Engine, EngineOptions
@@ -197,13 +197,14 @@ class Life:
 
     async def _serve(self) -> None:
         try:
-            self.ended = await run(self.daemon, drain_limit_s=1.0)
+            self.ended = await run(self.daemon, stop_signals(), drain_limit_s=1.0)
         except HeadwaterError as error:
             self.error, self.ended = error, ExitCode.CANNOT_START
         else:
             self.error = self.daemon.failure
         self.serves = False
-        self.timeline.note(f"daemon {self.number} ends with {self.ended}: {self.error!r}")
+        why = repr(self.error).replace(str(self._settings.data), "")  # equal seeds, equal traces
+        self.timeline.note(f"daemon {self.number} ends with {self.ended}: {why}")
 
     def stop(self) -> None:
         """Ask it to stop, as a signal does."""

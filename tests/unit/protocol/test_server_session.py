@@ -263,6 +263,23 @@ def test_heartbeats_are_answered_at_once_also_while_a_verdict_is_pending() -> No
     assert send(session, Pong(6)) == [PongReceived(6)]
 
 
+def test_a_server_that_stops_takes_heartbeats_and_nothing_else() -> None:
+    session = opened()
+    send(session, ModifyQuerySet(0, 1, (query(1),), ()))
+    for message in (
+        ModifyQuerySet(1, 2, (query(2),), (1,)),
+        Mutation(1, "a:b", b"\x80"),
+        Authenticate(0, None),
+    ):
+        assert session.receive(encode_message(message), stopping=True) == []
+    (pong,) = session.receive(encode_message(Ping(7)), stopping=True)
+    assert isinstance(pong, SendFrame)
+    assert decode_server_message(pong.frame) == Pong(7)
+    moved = decode_server_message(session.transition(101, [(1, VALUE)]))
+    assert isinstance(moved, Transition)
+    assert moved.end == Version(1, 0, 101), "it says nothing of what was not taken"
+
+
 def test_ticks_ping_and_then_give_up() -> None:
     session = opened()
     found = [(second, event) for second in range(14) for event in session.tick(float(second))]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater_protocol.codec import encode_message
+from headwater_protocol.frames import frame
 from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import Connect
 from headwater_protocol.server_session import ServerSession
@@ -99,11 +100,11 @@ def test_nothing_shared_outlives_the_turn_that_sent_it() -> None:
 
 
 class UnreadTransport:
-    """Never gets rid of what was written; so `close` alone never ends it."""
+    """Never gets rid of what was written, and its client never ends its side; so only `abort` ends it."""
 
     def __init__(self) -> None:
         self.written = b""
-        self.aborted = self.closing = False
+        self.aborted = self.ended = False
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -112,10 +113,11 @@ class UnreadTransport:
         return len(self.written)
 
     def is_closing(self) -> bool:
-        return self.closing
+        return self.aborted
 
-    def close(self) -> None:
-        self.closing = True
+    def write_eof(self) -> None:
+        assert not self.ended
+        self.ended = True
 
     def abort(self) -> None:
         self.aborted = True
@@ -144,7 +146,9 @@ async def test_a_tcp_client_that_does_not_read_its_end_is_cut_off(monkeypatch: p
     sink.send([b"the end"])
     sink.close(1002, "the end")
     sink.close(1002, "the end")
-    assert transport.closing
+    sink.send([b"behind the end"])
+    assert transport.written == frame(b"the end")
+    assert transport.ended
     assert not transport.aborted, "what is on its way may still be read"
     [(pause_s, action)] = timers.set
     assert 0 < pause_s < 10

@@ -38,6 +38,12 @@ def count(ctx: QueryCtx, text: str) -> int:
 
 
 @query
+def count_slowly(ctx: QueryCtx, text: str, seconds: float) -> int:
+    time.sleep(seconds)
+    return len(ctx.db.query(Note.by_text, text=text).collect())
+
+
+@query
 def value_of(ctx: QueryCtx, key: str) -> Any:
     pair = ctx.db.query(Pair.by_key, key=key).unique()
     return pair.value if pair else None
