@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from headwater.client.aio import Client, connect
     from headwater.client.blocking import BlockingClient, connect_blocking
     from headwater.client.local_results import LocalResults
+    from headwater.client.states import ClientState
 
 __all__ = [
     "ApplicationError",
     "Auth",
     "BlockingClient",
     "Client",
+    "ClientState",
     "Database",
     "DatabaseReader",
     "HeadwaterError",
@@ -64,6 +66,7 @@ _CLIENT = {
     "BlockingClient": "headwater.client.blocking",
     "connect_blocking": "headwater.client.blocking",
     "LocalResults": "headwater.client.local_results",
+    "ClientState": "headwater.client.states",
 }
 
 

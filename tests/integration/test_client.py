@@ -224,7 +224,7 @@ async def test_a_server_that_comes_later_is_found() -> None:
     async with connect(f"ws://127.0.0.1:{port}", connect_timeout_s=None) as client:
         query = asyncio.create_task(client.query("messages:list", channel="c"))
         mutation = asyncio.create_task(send(client, "early"))
-        await until(lambda: client.state.problem != "not connected yet")
+        await until(lambda: client.state.last_problem is not None)
         assert not client.state.connected
         async with toy_server(toy, port=port):
             await client.wait_connected(WAIT_S)
@@ -256,7 +256,7 @@ async def test_a_silent_server_is_left(toy: ToyServer, url: str) -> None:
     async with connect(url) as client:
         toy.silent = True
         await until(lambda: not client.state.connected)
-        assert client.state.problem == "the server has gone silent"
+        assert client.state.last_problem == "the server has gone silent"
         toy.silent = False
         await until(lambda: client.state.connected)
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from headwater.client import aio, race
+from headwater.client import aio, connection, race
 from headwater.client.aio import IN_FLIGHT_MAX, Client
 from headwater.client.transport import open_transport, parse_address
 from support.toy_server import ToyServer, toy_server
@@ -121,7 +121,7 @@ async def test_one_cancellation_alone_would_not_do(toy: ToyServer, monkeypatch: 
 async def test_a_client_may_be_closed_at_every_step_of_connecting(
     toy: ToyServer, kind: str, reconnect: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aio, "backoff_s", lambda *_: 0.0)
+    monkeypatch.setattr(connection, "backoff_s", lambda *_: 0.0)
     others = asyncio.all_tasks()
     found = set()
     for turns in range(STEPS):

@@ -65,7 +65,7 @@ class WatchedClient(EagerClient):
 
     def __init__(self, url: str, writer: str, session: type[ClientSession], chance: random.Random) -> None:
         super().__init__(url, chance)
-        self._session = session(chance.randbytes(16), "test")
+        self._session = self._connection.session = session(chance.randbytes(16), "test")
         self.writer = writer
         self.pending: set[int] = set()
         self.failing: set[int] = set()

@@ -12,7 +12,7 @@ AUTHORING = {"Id", "Index", "Meta", "Struct", "Table", "field", "mutation", "que
 CONTEXTS = {"Auth", "Database", "DatabaseReader", "Identity", "MutationCtx", "Query", "QueryCtx"}
 FUNCTIONS = {"MutationFunction", "QueryFunction"}
 VALUES = {"ApplicationError", "HeadwaterError", "Int64", "Page", "PageOptions"}
-CLIENT = {"BlockingClient", "Client", "LocalResults", "connect", "connect_blocking"}
+CLIENT = {"BlockingClient", "Client", "ClientState", "LocalResults", "connect", "connect_blocking"}
 
 
 def test_the_public_names_are_these() -> None:

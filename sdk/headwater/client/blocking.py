@@ -14,18 +14,20 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headwater_protocol.errors import TransientError
 
-from headwater.client.aio import Client, ClientState, Subscription, connect
+from headwater.client.aio import Client, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import TracebackType
 
     from headwater.client.function_names import FunctionName
     from headwater.client.local_results import LocalResults
+    from headwater.client.states import ClientState, States
+    from headwater.client.subscription import Subscription
 
 T = TypeVar("T")
 
@@ -71,8 +73,12 @@ class BlockingClient:
 
     @property
     def state(self) -> ClientState:
-        """Whether the client is connected and what is in flight."""
+        """Whether the client is connected and what it waits for."""
         return self._client.state
+
+    def states(self) -> BlockingStates:
+        """Follow the client's state. See `Client.states`."""
+        return BlockingStates(self, self._wait(self._states()))
 
     def query(self, function: FunctionName, /, **arguments: Any) -> Any:
         """Return a query's result at this moment. See `Client.query`."""
@@ -125,6 +131,9 @@ class BlockingClient:
     async def _subscribe(self, function: FunctionName, arguments: dict[str, Any]) -> Subscription:
         return self._client.subscribe(function, **arguments)
 
+    async def _states(self) -> States:
+        return self._client.states()
+
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         loop = self._loop
         if loop is None:
@@ -144,31 +153,51 @@ class BlockingClient:
             raise
 
 
-class BlockingSubscription:
-    """Results of a query, newest first come; see `Subscription` for what may be skipped."""
+class BlockingUpdates(Generic[T]):
+    """What an asynchronous iterator of the client brings, for callers that wait."""
 
-    def __init__(self, client: BlockingClient, subscription: Subscription) -> None:
+    def __init__(self, client: BlockingClient, updates: AsyncIterator[T]) -> None:
         self._client = client
-        self._subscription = subscription
+        self._updates = updates
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> T:
         return self.next()
 
-    def next(self, timeout_s: float | None = None) -> Any:
-        """Wait for the next result.
+    def next(self, timeout_s: float | None = None) -> T:
+        """Wait for the next one.
 
         Raises:
-            StopIteration: The subscription or the client was closed.
+            StopIteration: There will be none, as it was closed or the client was.
             TimeoutError: None came in time.
             HeadwaterError: The query failed; a later change may bring a result.
         """
-        ended, value = self._client._wait(self._next(timeout_s))
-        if ended:
+        found = self._client._wait(self._next(timeout_s))
+        if not found:
             raise StopIteration
-        return value
+        return found[0]
+
+    async def _next(self, timeout_s: float | None) -> tuple[T] | tuple[()]:
+        # The end travels as a value: StopIteration cannot pass through a future.
+        try:
+            async with asyncio.timeout(timeout_s):
+                return (await anext(self._updates),)
+        except StopAsyncIteration:
+            return ()
+
+
+class BlockingStates(BlockingUpdates["ClientState"]):
+    """The states of a client: the present one, and the newest after every change."""
+
+
+class BlockingSubscription(BlockingUpdates[Any]):
+    """Results of a query, newest first come; see `Subscription` for what may be skipped."""
+
+    def __init__(self, client: BlockingClient, subscription: Subscription) -> None:
+        super().__init__(client, subscription)
+        self._subscription = subscription
 
     def close(self) -> None:
         """Unsubscribe. May be called twice."""
@@ -181,11 +210,3 @@ class BlockingSubscription:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    async def _next(self, timeout_s: float | None) -> tuple[bool, Any]:
-        # The end travels as a value: StopIteration cannot pass through a future.
-        try:
-            async with asyncio.timeout(timeout_s):
-                return False, await anext(self._subscription)
-        except StopAsyncIteration:
-            return True, None
