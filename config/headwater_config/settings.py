@@ -276,7 +276,8 @@ class Settings(BaseSettings):
         float,
         about(
             "Time between heartbeats on an idle connection",
-            why="Keep it below the idle time after which proxies on the way close a connection.",
+            why="Keep it below the idle time after which proxies on the way close a connection. Three of them"
+            " without a word end one: that is how long a client behind a dead line shows what it had.",
             unit="s",
             ge=1,
             le=600,
@@ -286,7 +287,7 @@ class Settings(BaseSettings):
         int,
         about(
             "Connections at one time",
-            why="An idle one takes about 14 kB; the system's limit on open files must allow as many.",
+            why="An idle one takes about 14 kB; the system's hard limit on open files must allow as many.",
             unit="sessions",
             ge=1,
             le=1_000_000,

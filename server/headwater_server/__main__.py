@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -93,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(loaded: Loaded) -> int:
     settings = loaded.settings
     install(settings.log_format, settings.log_level)
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # a connection is an open file
 
     async def serve() -> ExitCode:
         stop = stop_signals()  # before the recovery: it takes a while, and is finished then

@@ -97,7 +97,14 @@ def farewell() -> None:
     importlib.import_module("headwater_server.net.hub").Hub.drain = lambda self: self.refuse_new()
 
 
+def heartbeat() -> None:
+    """The daemon neither sends heartbeats nor misses them."""
+    sessions = importlib.import_module("headwater_protocol.server_session")
+    sessions.ServerSession.tick = lambda self, now_mono: []
+
+
 RULES = {
+    "heartbeat": heartbeat,
     "drained": drained,
     "farewell": farewell,
     "ranges": ranges,
