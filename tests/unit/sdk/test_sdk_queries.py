@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from headwater import queries
 from support.bundles import World, encode, small_world
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ def even(ctx: QueryCtx, cursor: str | None = None) -> Page[Item]:
 @query
 def options(ctx: QueryCtx, options: PageOptions) -> Page[Item]:
     return ctx.db.query(Item.by_group_rank, group="a").paginate(options)
+
+@query
+def any_page(ctx: QueryCtx, what: str, cursor: str | None = None) -> Any:
+    q, scan = ctx.db.query, ctx.db.scan
+    return eval(what).paginate(cursor, 2)
+
+@query
+def in_a_row(ctx: QueryCtx) -> list[Page[Item]]:
+    first = ctx.db.query(Item.by_group_rank, group="a").paginate(None, 2)
+    return [first, ctx.db.query(Item.by_group_rank, group="a").paginate(first.continue_cursor, 2)]
 
 @query
 def two(ctx: QueryCtx) -> list[Page[Item]]:
@@ -339,6 +350,14 @@ def test_each_page_of_a_call_has_its_end(full: World) -> None:
     assert [ranks(page) for page in pages] == [[0, 1], [2, 3]]
 
 
+def test_each_page_of_a_query_has_its_end(full: World) -> None:
+    assert [ranks(page) for page in full.query("f:in_a_row")] == [[1, 2], [3, 4]]
+    journal = full.last.journal
+    full.mutation("f:add", group="a", rank=0)
+    pages: Any = rerun(full, journal, "f:in_a_row")
+    assert [ranks(page) for page in pages] == [[0, 1, 2], [3, 4]]
+
+
 def test_page_options_of_clients(full: World) -> None:
     page = full.query("f:options", options={"numItems": 2.0, "cursor": None, "id": 5})
     assert ranks(page) == [1, 2]
@@ -363,6 +382,51 @@ def test_cursors_of_other_arguments_are_refused(full: World, arguments: dict[str
 def test_cursors_of_other_functions_are_refused(full: World) -> None:
     cursor = full.query("f:page", above=-1)["continueCursor"]
     assert full.refused(full.query, "f:other_page", cursor=cursor).code == "invalid_cursor"
+
+
+OTHER_PLACES = [
+    ("scan(Item)", "scan(Owner)"),
+    ("scan(Item)", "q(Item.by_size)"),
+    ("q(Item.by_group)", "q(Item.by_group_rank)"),
+    ("q(Item.by_group, group='a')", "q(Item.by_group_rank, group='a')"),
+    ("q(Item.by_group, group='a')", "q(Item.by_group)"),
+    ("q(Item.by_group, group='a')", "q(Item.by_group, group='b')"),
+    ("q(Item.by_rank_weight, rank=3)", "q(Item.by_size, size=3)"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER_PLACES)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_cursors_of_other_tables_and_indexes_are_refused(
+    full: World, one: str, other: str, swapped: bool
+) -> None:
+    one, other = (other, one) if swapped else (one, other)
+    cursor = full.query("f:any_page", what=one)["continueCursor"]
+    full.query("f:any_page", what=one, cursor=cursor)
+    assert full.refused(full.query, "f:any_page", what=other, cursor=cursor).code == "invalid_cursor"
+
+
+def test_a_cursor_that_names_no_query_shows_another_place_of_another(
+    full: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "fingerprint", lambda _: bytes(8))
+    taken = [full.query("f:any_page", what=one)["continueCursor"] for one, _ in OTHER_PLACES]
+    for (_, other), cursor in zip(OTHER_PLACES, taken, strict=True):
+        full.query("f:any_page", what=other, cursor=cursor)
+
+
+def test_a_cursor_of_an_index_that_has_other_fields_now_is_refused(tmp_path: Path) -> None:
+    """A deploy may give a name to another index."""
+    found = []
+    for fields in ('"rank"', '"rank", "weight"'):
+        source = SOURCE.replace('by_size = Index("size")', f"by_size = Index({fields})")
+        with small_world(tmp_path / str(len(found)), {"f": source}) as world:
+            for rank in range(5):
+                world.mutation("f:add", group="a", rank=rank)
+            for cursor in found:
+                refused = world.refused(world.query, "f:any_page", what="q(Item.by_size)", cursor=cursor)
+                assert refused.code == "invalid_cursor"
+            found.append(world.query("f:any_page", what="q(Item.by_size)")["continueCursor"])
 
 
 def test_a_moving_bound_does_not_spoil_a_cursor(full: World) -> None:

@@ -13,6 +13,7 @@ from headwater_protocol.messages import (
     ActionAnswer,
     AddQuery,
     Authenticate,
+    AuthError,
     ClientMessage,
     Connect,
     ErrorBody,
@@ -138,6 +139,17 @@ def pings(number: int) -> ClientMessage:
 
 def sign_ins(number: int) -> ClientMessage:
     return Authenticate(number, "token")
+
+
+def test_signing_out_is_followed_by_a_transition_that_says_so() -> None:
+    place = Place()
+    connection, sink = place.client()
+    say(connection, Authenticate(0, "token"), Authenticate(1, None), subscribe(1, "m:q"))
+    refused, signed_out = sink.messages[1:3]
+    assert isinstance(refused, AuthError)
+    assert isinstance(signed_out, Transition)
+    assert (signed_out.start.identity, signed_out.end.identity) == (0, 2)
+    assert place.steps.rounds, "what came behind it was left out"
 
 
 @pytest.mark.parametrize("message", [actions, pings, sign_ins])
