@@ -6,6 +6,7 @@ For each rule of the core there is a world in which the rule is broken, and the 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from headwater_server.reactive.core import ReactiveCore
@@ -14,12 +15,12 @@ from headwater_server.reactive.sessions import FOREVER, LiveQuery
 from support.reactive_world import RuleBrokenError, Setup, World
 
 
-def replayable(seed, setup):
-    """Run one history; a failure says which."""
+def replayable(seed, setup, command="make sim SEED="):
+    """Run one history and return it; a failure says which."""
     try:
-        World(seed, setup).run()
+        return World(seed, setup).run()
     except AssertionError as violation:
-        violation.add_note(f"make sim SEED={seed} repeats it ({setup})")
+        violation.add_note(f"{command}{seed} repeats it ({setup})")
         raise
 
 
@@ -38,11 +39,24 @@ def test_random_histories_of_many_who_look_at_the_same(workers, seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.parametrize("write_gap", [0.5, 3.0, 20.0])
-def test_random_histories_at_length(workers, write_gap, seeds):
-    for seed in seeds(range(1_000, 1_200)):
-        replayable(seed, Setup(workers=workers, write_gap=write_gap, end=600, deploys=2))
+def test_random_histories_at_length(long_run):
+    """Each seed is 90 long histories, a tenth of a second each; how many of them is said by `MINUTES` alone."""
+    for seed in long_run.seeds():
+        worlds = [
+            replayable(
+                number,
+                Setup(workers=workers, write_gap=write_gap, end=600, deploys=2),
+                "make torture ONLY=random_histories_at_length SEED=",
+            )
+            for number, workers, write_gap in product(range(seed, seed + 10), [1, 2, 4], [0.5, 3.0, 20.0])
+        ]
+        long_run.record(
+            "live results",
+            seed,
+            histories=len(worlds),
+            commits=sum(len(world.states) for world in worlds),
+            runs_of_queries=sum(world.runs for world in worlds),
+        )
 
 
 def test_histories_meet_every_kind_of_change():
