@@ -250,10 +250,11 @@ class Daemon:
             return transaction.proposal()
 
     def _history_ends(self, last_ts: int) -> HeadwaterError | None:
-        """A client has seen a ts that this database has not reached: an older copy of it was restored."""
+        """A client has seen a ts that this database has not reached: an older copy was restored, under an earlier clock."""
         return TransientError(
-            f"this client has seen commit {last_ts}, the database is at {self.engine.published_ts}: an older copy"
-            " of it was restored; reload the client"
+            f"this client has seen commit {last_ts}, the database is at {self.engine.published_ts}: an older copy of it"
+            " was restored, and the server's clock went back; reload the client, or start the server again with its"
+            " clock set right"
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import struct
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from headwater.client.aio import Client, connect
 from support.daemon import RunningDaemon, wait_until
-from support.native import built
+from support.wall_clock import Wall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,39 +26,10 @@ if TYPE_CHECKING:
 
 HOUR_S, YEAR_S = 3_600, 31_557_600
 JUMPS_S = (HOUR_S, -HOUR_S, 10 * YEAR_S, -10 * YEAR_S)
-NS = 1_000_000_000
 OPTIONS = (
     *("--workers", "2", "--heartbeat-s", "1", "--call-time-limit-s", "2"),
     *("--checkpoint-interval-s", "0.2"),
 )
-
-
-class Wall:
-    """The daemon's wall clock, which this test sets."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(16))
-        self._path = path
-        self._offset_s = 0
-        self.environment = {"LD_PRELOAD": str(built("clock")), "CLOCK_FILE": str(path)}
-
-    def jump(self, seconds: int) -> None:
-        self._set(self._offset_s + seconds, stuck_ns=0)
-
-    def set_right(self) -> None:
-        self._set(0, stuck_ns=0)
-
-    def stand(self) -> None:
-        self._set(self._offset_s, stuck_ns=time.time_ns() + self._offset_s * NS)
-
-    def let_go(self) -> None:
-        self._set(self._offset_s, stuck_ns=0)
-
-    def _set(self, offset_s: int, *, stuck_ns: int) -> None:
-        self._offset_s = offset_s
-        with self._path.open("r+b") as file:  # not truncated: processes have it mapped
-            file.write(struct.pack("qq", offset_s * NS, stuck_ns))
 
 
 @dataclass

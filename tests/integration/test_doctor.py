@@ -118,16 +118,15 @@ def test_the_log_is_replayed_only_where_there_is_a_folder_for_it(
 @pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize("words", [[], ["--repair"]])
 def test_a_path_without_a_database_is_told_as_that_and_left_alone(
-    tmp_path: Path, there: bool, words: list[str]
+    tmp_path: Path, there: bool, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "elsewhere"
     if there:
         path.mkdir()
         (path / "notes.txt").write_text("something else")
     before = tree(tmp_path)
-    done = doctor(path, *words)
-    assert done.returncode == 1
-    said = done.stdout + done.stderr
+    assert main(["doctor", "--data", str(path), *words]) == 1
+    said = "".join(capsys.readouterr())
     for word in ("directory_unusable", str(path), "holds no database", "the setting `data`"):
         assert word.casefold() in said.casefold()
     assert len(said.splitlines()) == 1
@@ -135,10 +134,11 @@ def test_a_path_without_a_database_is_told_as_that_and_left_alone(
 
 
 @pytest.mark.parametrize("size", [0, 2 * 4096, 5 * 4096])
-def test_no_finding_is_told_twice(directory: Path, size: int) -> None:
+def test_no_finding_is_told_twice(directory: Path, size: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The root of the tree of trees is met on two ways."""
     os.truncate(directory / "store" / "data.mdb", size)
-    findings = doctor(directory).stdout.splitlines()
+    assert main(["doctor", "--data", str(directory)]) == 1
+    findings = capsys.readouterr().out.splitlines()
     assert len(findings) == len(set(findings)) > 0
 
 
