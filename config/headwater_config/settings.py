@@ -261,7 +261,18 @@ class Settings(BaseSettings):
             ge=16 * 1024,
             le=64 * MIB,
         ),
-    ] = MIB
+    ] = 256 * 1024
+    session_unsent_limit_bytes: Annotated[
+        int,
+        about(
+            "Bytes that the system may hold for one client beside, not yet sent",
+            why="Without a limit it takes some MiB for each client that does not read, and what is in it is old."
+            " Raise it where single clients on fast lines are sent very much.",
+            unit="bytes",
+            ge=16 * 1024,
+            le=64 * MIB,
+        ),
+    ] = 64 * 1024
     session_stall_limit_s: Annotated[
         float,
         about(

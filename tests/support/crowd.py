@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from headwater_protocol.backoff import backoff_s
@@ -43,6 +44,7 @@ class Member:
         ended: How often the server has said why it ends the connection, by code.
         connections: How many it has had.
         on_value: Called with each value that comes.
+        receive_buffer_bytes: What the system keeps for it unread; 0 leaves that to the system.
     """
 
     def __init__(self, port: int, chance: random.Random, *, websocket: bool) -> None:
@@ -56,6 +58,7 @@ class Member:
         self.values: dict[int, Any] = {}
         self.ended: list[str] = []
         self.connections = 0
+        self.receive_buffer_bytes = 0
         self.on_value: Callable[[Any], None] = lambda value: None
 
     def subscribe(self, name: str, /, **arguments: Any) -> int:
@@ -73,9 +76,17 @@ class Member:
 
     def stop_reading(self) -> None:
         """Take nothing any more from the present connection."""
+        self._transport().pause_reading()
+
+    def read_on(self) -> None:
+        """Read again, if the connection is still there."""
+        if self._link is not None:
+            self._transport().resume_reading()
+
+    def _transport(self) -> asyncio.Transport:
         assert self._link is not None
         assert self._link.transport is not None
-        self._link.transport.pause_reading()
+        return self._link.transport
 
     @property
     def is_open(self) -> bool:
@@ -106,6 +117,9 @@ class Member:
     async def _serve(self, link: _Link) -> None:
         self.connections += 1
         self.session.connect()
+        if self.receive_buffer_bytes:
+            raw = self._transport().get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
         link.greet(websocket=self._websocket)
         self._flush()
         loop = asyncio.get_running_loop()

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headwater.connection")
 
 _NAME_CHARACTERS_SHOWN = 200
-_UNREAD_FACTOR = 4
+_UNREAD_FACTOR = 2
 _REMOVED_MAX = LIST_ITEMS_MAX - QUERIES_MAX  # so that a transition can name them beside all that are left
 
 
@@ -57,8 +57,9 @@ class ConnectionLimits:
     Attributes:
         wire: What the protocol session enforces.
         connections_max: Connections at one time.
-        send_buffer_bytes: Unsent bytes after which a client gets no transitions. Four times as many
+        send_buffer_bytes: Bytes that wait for the socket after which a client gets no transitions. Twice as many
             of other messages on top end the connection.
+        unsent_bytes: What the system may hold beside, not yet sent.
         stall_limit_s: Time without reading after which a client is closed.
         kept_answers_bytes: Results of mutations kept for a client that does not read; they are
             stored, so that one whose connection is ended gets them again.
@@ -67,7 +68,8 @@ class ConnectionLimits:
 
     wire: ServerLimits = field(default_factory=ServerLimits)
     connections_max: int = 20_000
-    send_buffer_bytes: int = 1024 * 1024
+    send_buffer_bytes: int = 256 << 10
+    unsent_bytes: int = 64 << 10
     stall_limit_s: float = 60.0
     kept_answers_bytes: int = 4 << 20
     subscribed_bytes: int = 32 << 20

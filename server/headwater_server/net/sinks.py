@@ -7,6 +7,7 @@ may have, and the reactive core then sends nothing but answers until they are re
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 _BINARY_FINAL = 0x82
 _CLOSE_TIMEOUT_S = 2.0
 _ENTRY_BYTES = 256  # what an entry of a cache costs besides its bytes
+
+
+def limit_unsent(transport: asyncio.BaseTransport, limit_bytes: int) -> None:
+    """Let the system take no more for a client than is about to be sent.
+
+    Else it takes some MiB of what a client does not read, where nobody can see it or take it back. What is on
+    its way to one that reads is not limited, as it would be by a smaller send buffer.
+    """
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit_bytes)
 
 
 class Sink(Protocol):

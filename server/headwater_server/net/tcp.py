@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from headwater_protocol.errors import ProtocolError
 from headwater_protocol.frames import FrameDecoder
 
-from headwater_server.net.sinks import TcpSink
+from headwater_server.net.sinks import TcpSink, limit_unsent
 
 if TYPE_CHECKING:
     from headwater_server.net.connection import Connection
@@ -26,6 +26,7 @@ class TcpShell(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a new connection."""
+        limit_unsent(transport, self._hub.limits.unsent_bytes)
         self._sink = TcpSink(cast("asyncio.Transport", transport))
         self._connection = self._hub.accept(self._sink)
         if self._connection is not None:

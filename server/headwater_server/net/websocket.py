@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp import WSMsgType, web
 
-from headwater_server.net.sinks import WebSocketSink
+from headwater_server.net.sinks import WebSocketSink, limit_unsent
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +34,7 @@ class WebSocketShell:
             raise web.HTTPServiceUnavailable(text="the server has as many connections as it may")
         await socket.prepare(request)
         transport = cast("asyncio.Transport", request.transport)
+        limit_unsent(transport, self._hub.limits.unsent_bytes)
         connection = self._hub.accept(WebSocketSink(socket, transport, self._hub.frames))
         if connection is None:
             return socket

@@ -103,7 +103,13 @@ def heartbeat() -> None:
     sessions.ServerSession.tick = lambda self, now_mono: []
 
 
+def blocked() -> None:
+    """A client that does not read is sent everything all the same."""
+    importlib.import_module("headwater_server.net.hub").Hub.blocked = lambda self, connection: None
+
+
 RULES = {
+    "blocked": blocked,
     "heartbeat": heartbeat,
     "drained": drained,
     "farewell": farewell,

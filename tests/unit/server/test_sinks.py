@@ -9,6 +9,7 @@ from headwater_protocol.frames import frame
 from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import Connect
 from headwater_protocol.server_session import ServerSession
+from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.sinks import SharedFrames, TcpSink, websocket_frame
 from headwater_server.net.tcp import TcpShell
 
@@ -106,6 +107,9 @@ class UnreadTransport:
         self.written = b""
         self.aborted = self.ended = False
 
+    def get_extra_info(self, name: str) -> None:
+        """It has no socket."""
+
     def write(self, data: bytes) -> None:
         self.written += data
 
@@ -160,6 +164,7 @@ class OneConnection:
     """A hub and its connection in one; ends it when a frame comes."""
 
     frame_limit_bytes = 100
+    limits = ConnectionLimits()
 
     def __init__(self) -> None:
         self.sink: Any = None
@@ -189,6 +194,8 @@ async def test_the_timer_of_a_tcp_connection_ends_with_it(monkeypatch: pytest.Mo
 
 async def test_a_tcp_socket_that_the_hub_does_not_take_is_left_alone() -> None:
     class FullHub:
+        limits = ConnectionLimits()
+
         def accept(self, sink: TcpSink) -> None:
             sink.abort()
 
