@@ -11,32 +11,54 @@ import asyncio
 import os
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater_protocol.errors import HeadwaterError
 from support.daemon import running
-from support.screen_client import Failure, ScreenClient
+from support.screen_client import Failure, ScreenClient, Values
 from support.screen_model import PageModel, World, read_commits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from support.daemon import RunningDaemon
+    from support.runs import LongRun
     from support.screen_model import Commit
 
-WRITERS = 4
-WATCHERS = 5
-WRITES = 300  # of each writer
-WRITES_LONG = 5_000
 TEAMS = 4
 PLAYERS_MAX = 80
 LEVELS = (None, 1.0, 1.5, 2.0, 3.0)
 KILLS = 2
+FIRST_SUBSCRIPTIONS = 6  # a new watcher has so many at once, and then more
 # What a worker was running when it was killed may show this error until it is tried again.
 ENDED_BY_FORCE = {"worker_died"}
 REFUSALS = {"application_error", "unique_violation", "worker_died"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a trial is.
+
+    Attributes:
+        writes: How often each writer writes.
+        subscriptions: How many each watcher has at a time.
+    """
+
+    writers: int = 4
+    watchers: int = 5
+    subscriptions: int = 12
+    writes: int = 300
+    workers: int = 2
+
+    @property
+    def clients(self) -> int:
+        return self.writers + self.watchers
+
+
+SHORT = Scale()
+LARGE = Scale(watchers=196, subscriptions=50, writes=100)
 
 
 @dataclass
@@ -44,7 +66,6 @@ class Game:
     """What the clients know together.
 
     Attributes:
-        writes: How often each writer writes.
         teams: Ids.
         players: Ids of players that may still be there.
         done: Writes so far.
@@ -52,7 +73,7 @@ class Game:
     """
 
     chance: random.Random
-    writes: int
+    scale: Scale
     teams: list[str] = field(default_factory=list)
     players: list[str] = field(default_factory=list)
     done: int = 0
@@ -117,7 +138,7 @@ class Game:
 
 async def write(client: ScreenClient, game: Game) -> None:
     """Write, as fast as answers come, and cut the connection now and then."""
-    for _ in range(game.writes):
+    for _ in range(game.scale.writes):
         kind, arguments = game.write()
         try:
             done = await client.mutation(f"game:{kind}", **arguments)
@@ -135,12 +156,16 @@ async def write(client: ScreenClient, game: Game) -> None:
 async def watch(client: ScreenClient, game: Game) -> None:
     """Subscribe and unsubscribe, and cut the connection now and then, until cancelled."""
     subscribed: list[int] = []
+    slower = game.scale.watchers / SHORT.watchers
     while True:
-        if len(subscribed) > 12:
+        if len(subscribed) > game.scale.subscriptions:
             client.unsubscribe(subscribed.pop(game.chance.randrange(len(subscribed))))
-        name, arguments = game.query()
-        subscribed.append(client.subscribe(f"screens:{name}", **arguments))
-        await asyncio.sleep(game.chance.uniform(0.02, 0.2))
+        while len(subscribed) <= game.scale.subscriptions:
+            name, arguments = game.query()
+            subscribed.append(client.subscribe(f"screens:{name}", **arguments))
+            if len(subscribed) % FIRST_SUBSCRIPTIONS == 0:
+                break
+        await asyncio.sleep(game.chance.uniform(0.02, 0.2) * slower)
         if game.chance.random() < 0.08:
             client.cut()
 
@@ -157,17 +182,18 @@ async def disturb(daemon: RunningDaemon, game: Game) -> str:
 
 
 async def reached(game: Game, part: float) -> None:
-    while game.done < part * WRITERS * game.writes:
+    while game.done < part * game.scale.writers * game.scale.writes:
         await asyncio.sleep(0.005)
 
 
 async def play(daemon: RunningDaemon, game: Game) -> tuple[list[ScreenClient], str]:
     """Run all clients; return them and the second bundle's name."""
-    urls = [daemon.tcp_url, daemon.url]
+    urls, values = [daemon.tcp_url, daemon.url], Values()
     clients = [
-        ScreenClient(urls[number % 2], game.chance.randbytes(16)) for number in range(WRITERS + WATCHERS)
+        ScreenClient(urls[number % 2], game.chance.randbytes(16), values)
+        for number in range(game.scale.clients)
     ]
-    writers, watchers = clients[:WRITERS], clients[WRITERS:]
+    writers, watchers = clients[: game.scale.writers], clients[game.scale.writers :]
     async with asyncio.TaskGroup() as tasks:
         running_clients = [tasks.create_task(client.run()) for client in clients]
         for number in range(TEAMS):
@@ -201,7 +227,7 @@ class Comparison:
         self.clients = clients
         self.pages: dict[tuple[int, int], PageModel] = {}
         self.compared: dict[str, int] = {}
-        self.different: dict[str, set[str]] = {}
+        self.different: dict[str, set[int]] = {}
         self.forced: set[str] = set()
 
     def against(self, commits: list[Commit], second_bundle: str) -> None:
@@ -225,7 +251,7 @@ class Comparison:
         for query, value in shown.values.items():
             subscribed = client.queries[query]
             self.compared[subscribed.name] = self.compared.get(subscribed.name, 0) + 1
-            self.different.setdefault(subscribed.name, set()).add(repr(value))
+            self.different.setdefault(subscribed.name, set()).add(id(value))
             if isinstance(value, Failure) and value.code in ENDED_BY_FORCE:
                 assert shown is not client.shown[-1], f"client {number}: {subscribed} was never tried again"
                 self.forced.add(str(subscribed))
@@ -248,19 +274,24 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.mark.timeout(180)
 def test_every_screen_is_what_its_queries_give_at_its_ts(tmp_path: Path, seed: int) -> None:
-    screen_trial(tmp_path, seed, WRITES)
+    screen_trial(tmp_path, seed, SHORT)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_screen_is_right_for_long(tmp_path: Path, seed: int) -> None:
-    screen_trial(tmp_path, seed, WRITES_LONG)
+@pytest.mark.timeout(7200)
+def test_the_screens_of_two_hundred_clients(tmp_path: Path, long_run: LongRun) -> None:
+    for seed in long_run.seeds():
+        workers = (1, 2, 4)[seed % 3]
+        counts = screen_trial(tmp_path / str(seed), seed, replace(LARGE, workers=workers))
+        long_run.record("screens", seed, workers=workers, **counts)
 
 
-def screen_trial(folder: Path, seed: int, writes: int) -> None:
+def screen_trial(folder: Path, seed: int, scale: Scale) -> dict[str, int]:
+    """Run a trial and return what it has counted."""
     print(f"HEADWATER_SEED={seed}")
-    game = Game(random.Random(seed), writes)
-    with running(folder, deploy="screens_one") as daemon:
+    folder.mkdir(exist_ok=True)
+    game = Game(random.Random(seed), scale)
+    with running(folder, "--workers", str(scale.workers), deploy="screens_one") as daemon:
         clients, second = asyncio.run(play(daemon, game))
         assert daemon.terminate() == 0
         commits = read_commits(daemon.data)
@@ -284,6 +315,15 @@ def screen_trial(folder: Path, seed: int, writes: int) -> None:
     assert len(comparison.forced) <= KILLS
     assert comparison.compared.keys() == {f"screens:{name}" for name in ALL_QUERIES}
     assert sum(len(values) for values in comparison.different.values()) > 1_000
+    return {
+        "updates": sum(counts[kind] for kind in ("Value", "Delta", "Failed", "Unchanged")),
+        "values": sum(comparison.compared.values()),
+        "transitions": sum(len(client.shown) for client in clients),
+        "commits": len(commits),
+        "connections": counts["connections"],
+        "worker_kills": KILLS,
+        "deploys": 2,
+    }
 
 
 ALL_QUERIES = [

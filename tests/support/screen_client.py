@@ -64,6 +64,17 @@ class Subscribed:
     arguments: dict[str, Any]
 
 
+class Values:
+    """Keeps one object of each value, however many clients hold it and however often it comes."""
+
+    def __init__(self) -> None:
+        self._by_content: dict[bytes, Any] = {}
+
+    def kept(self, value: Any) -> Any:
+        """Return the object that stands for a value."""
+        return self._by_content.setdefault(pack_value(value), value)
+
+
 class Wire(Protocol):
     """One connection.
 
@@ -90,8 +101,9 @@ class ScreenClient:
         counts: How often which kind of message and change came, for a test to see that it was tried.
     """
 
-    def __init__(self, url: str, session: bytes) -> None:
+    def __init__(self, url: str, session: bytes, values: Values) -> None:
         self._url = url
+        self._kept = values.kept
         self._session = ClientSession(session, "screens")
         self._wire: Wire | None = None
         self._wake = asyncio.Event()
@@ -227,7 +239,7 @@ class ScreenClient:
         for event in events:
             match event:
                 case ValueChanged(number, value):
-                    self._values[number] = value
+                    self._values[number] = self._kept(value)
                 case QueryFailed(number, error):
                     self._values[number] = Failure(error.code, error.data)
                 case MutationResolved(request, value, error):
