@@ -2,67 +2,34 @@
 
 Value: CPU time of the daemon and all its processes together for each pushed update. The
 limit: CPU time of a plain aiohttp server that writes the same bytes to as many sockets. The
-receivers are one process that reads raw sockets with epoll and checks every 100th frame.
+receivers are one process that reads raw sockets with epoll.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import headwater
-from headwater_protocol.codec import encode_message
-from headwater_protocol.messages import AddQuery, Connect, ModifyQuerySet
-from headwater_protocol.values import pack_value
-from headwater_protocol.versions import SUPPORTED_VERSIONS
 
 from benchmarks import slices
 from benchmarks.child import Child
 from benchmarks.daemon import Daemon, free_port, running
 from benchmarks.processes import tree_cpu_s
+from benchmarks.subscribers import Subscribers
+
+if TYPE_CHECKING:
+    from benchmarks.subscribers import Call
 
 SUBSCRIBERS = 1_000
 BODY = "x" * 250
 TOPIC = "fanout"
 
 
-class Receivers:
-    """The receivers' process."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    @classmethod
-    async def start(cls, port: int, path: str, count: int) -> Receivers:
-        """Open all connections; each subscribes to the list, which a plain server ignores."""
-        modify = ModifyQuerySet(0, 1, (AddQuery(1, "feed:newest", pack_value({"topic": TOPIC})),), ())
-        # Zeros become a session id of its own for each connection.
-        hello = encode_message(Connect(SUPPORTED_VERSIONS, bytes(16), 0, None, "benchmark"))
-        words = ["127.0.0.1", port, path, count, hello.hex(), encode_message(modify).hex()]
-        return cls(await Child.start("benchmarks.receivers", *words))
-
-    async def count(self) -> dict[str, float]:
-        """Return frames and bytes received so far, and CPU seconds."""
-        row: dict[str, float] = json.loads(await self._child.ask("count"))
-        return row
-
-    async def settled(self, frames: float) -> dict[str, float]:
-        """Wait until at least so many frames have arrived."""
-        deadline = time.monotonic() + 30
-        while (row := await self.count())["frames"] < frames:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{frames} frames expected, {row['frames']} came")
-        return row
-
-    async def close(self) -> None:
-        """End it."""
-        await self._child.close()
-
-
 async def ours(
-    daemon: Daemon, client: headwater.Client, receivers: Receivers, seconds: float
+    daemon: Daemon, client: headwater.Client, receivers: Subscribers, seconds: float
 ) -> tuple[float, float, int]:
     """Return CPU µs for each update, updates a second, and bytes of an update."""
     before, cpu_before = await receivers.count(), tree_cpu_s(daemon.pid)
@@ -79,7 +46,7 @@ async def ours(
     return cpu_us, updates / spent, round((after["bytes"] - before["bytes"]) / updates)
 
 
-async def plain(server: Child, receivers: Receivers, size: int, seconds: float) -> float:
+async def plain(server: Child, receivers: Subscribers, size: int, seconds: float) -> float:
     """Return CPU µs for each message of the plain server."""
     before, cpu_before = await receivers.count(), tree_cpu_s(server.pid)
     expected = before["frames"]
@@ -94,14 +61,15 @@ async def measure(count: int) -> tuple[slices.Paired, dict[str, object]]:
     """Measure slices in turns."""
     result = slices.Paired([], [], more_is_better=False)
     rates: list[float] = []
+    looks: list[list[Call]] = [[("feed:newest", {"topic": TOPIC})]] * SUBSCRIBERS
     async with running() as daemon, headwater.connect(daemon.url) as client:
         for _ in range(50):
             await client.mutation("feed:add", topic=TOPIC, body=BODY)
-        receivers = await Receivers.start(daemon.port, "/sync", SUBSCRIBERS)
+        receivers = await Subscribers.start(daemon.port, "/sync", looks)
         await receivers.settled(2 * SUBSCRIBERS)  # welcome and first value
         port = free_port()
         server = await Child.start("benchmarks.plain_fanout", port)
-        plain_receivers = await Receivers.start(port, "/", SUBSCRIBERS)
+        plain_receivers = await Subscribers.start(port, "/", looks)
         _, _, size = await ours(daemon, client, receivers, slices.SLICE_S / 2)
         await plain(server, plain_receivers, size, slices.SLICE_S / 2)
         for _ in range(count):

@@ -1,11 +1,11 @@
-"""Clients that transfer money as fast as they are answered: raw sockets, one epoll.
+"""Clients that move money as fast as they are answered: raw sockets, one epoll.
 
-`python -m benchmarks.mutators PORT CLIENTS IN_FLIGHT FIRST ACCOUNTS SEED` opens the clients
+`python -m benchmarks.mutators PORT CLIENTS IN_FLIGHT FIRST ACCOUNTS SEED FUNCTION` opens the clients
 and then answers each line `SECONDS EXPONENT` on standard input: mutations are kept in flight
 for so long, then the answers to the rest are awaited, and one JSON line tells how many were
 answered in how many seconds and how many with the rest, the errors among them, the latencies in ms of those that were
 answered in time (median and 99th percentile, from sending to the answer), and this process'
-CPU seconds. The accounts are those from `FIRST` on, drawn with Zipf's law of that exponent;
+CPU seconds. FUNCTION is `bank:transfer`, between two accounts, or `bank:pay_in`, into one. The accounts are those from `FIRST` on, drawn with Zipf's law of that exponent;
 0 draws them all alike.
 """
 
@@ -53,7 +53,10 @@ class Client:
 class Mutators:
     """All clients."""
 
-    def __init__(self, port: int, clients: int, in_flight: int, first: int, accounts: int, seed: int) -> None:
+    def __init__(
+        self, port: int, clients: int, in_flight: int, first: int, accounts: int, seed: int, function: str
+    ) -> None:
+        self._function = function
         self._in_flight = in_flight
         self._accounts = range(first, first + accounts)
         self._weights: list[float] | None = None
@@ -125,13 +128,18 @@ class Mutators:
         frames = []
         now_s = time.perf_counter()
         while send_more and client.in_flight < self._in_flight:
-            source, target = self._two_accounts()
-            arguments = pack_value({"source": source, "target": target, "amount": 1})
-            frames.append(masked_frame(encode_message(Mutation(client.request, "bank:transfer", arguments))))
+            arguments = pack_value(self._arguments())
+            frames.append(masked_frame(encode_message(Mutation(client.request, self._function, arguments))))
             client.sent_s[client.request] = now_s
             client.request += 1
             client.in_flight += 1
         client.send(b"".join(frames))
+
+    def _arguments(self) -> dict[str, int]:
+        source, target = self._two_accounts()
+        if self._function == "bank:pay_in":
+            return {"number": target, "amount": 1}
+        return {"source": source, "target": target, "amount": 1}
 
     def _two_accounts(self) -> list[int]:
         while True:
@@ -142,7 +150,8 @@ class Mutators:
 
 def main() -> None:
     """Serve the commands on standard input until it ends."""
-    mutators = Mutators(*(int(word) for word in sys.argv[1:7]))
+    port, clients, in_flight, first, accounts, seed = map(int, sys.argv[1:7])
+    mutators = Mutators(port, clients, in_flight, first, accounts, seed, sys.argv[7])
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -1,9 +1,8 @@
 """Many WebSocket clients in one process: raw sockets, one epoll, next to no work for each frame.
 
-`python -m benchmarks.receivers HOST PORT PATH COUNT HELLO…` opens COUNT connections, sends
-each the HELLO messages (hex; 16 zero bytes in one become a session id of its own), and then answers on standard output for each line it is given
-on standard input: `count` → frames and bytes received so far and this process' CPU seconds.
-Every 100th frame is checked: a final binary frame whose payload is a msgpack array.
+`python -m benchmarks.receivers PORT PATH FILE` opens a connection for each item of the file, a msgpack array, and sends
+it the item's messages (16 zero bytes in one become a session id of its own). Then it answers on standard output each line it is given
+on standard input: `count` → frames, bytes and changes of queries received so far and this process' CPU seconds.
 """
 
 from __future__ import annotations
@@ -13,25 +12,28 @@ import os
 import select
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from headwater_protocol.codec import encode_message
+from headwater_protocol.messages import Ping, Pong, Transition
 
-from benchmarks.websockets import FrameReader, connect
+from benchmarks.websockets import FrameReader, connect, masked_frame
 
 if TYPE_CHECKING:
     import socket
 
-CHECK_EVERY = 100
-_decode = msgspec.msgpack.Decoder().decode
+_decode_transition = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw, msgspec.Raw, list[msgspec.Raw]]).decode
 
 
 class Receivers:
-    """Reads and counts the frames of all connections."""
+    """Reads and counts the frames of all connections, and answers pings."""
 
     def __init__(self) -> None:
         self.frames = 0
         self.bytes = 0
+        self.changes = 0
         self._readers: dict[int, FrameReader] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._epoll = select.epoll()
@@ -59,20 +61,21 @@ class Receivers:
         for payload in self._readers[number].feed(data):
             self.frames += 1
             self.bytes += len(payload)
-            if self.frames % CHECK_EVERY == 0:
-                message = _decode(payload)
-                if not isinstance(message, list) or not message:
-                    raise ValueError("a frame is not a message")
+            match payload[1]:  # behind the head of an array
+                case Transition.TAG:
+                    self.changes += len(_decode_transition(payload)[3])
+                case Ping.TAG:
+                    answer = encode_message(Pong(msgspec.msgpack.decode(payload)[1]))
+                    self._sockets[number].send(masked_frame(answer))
 
 
 def main() -> None:
     """Serve the commands on standard input until it ends."""
-    host, port, path, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    hello = [bytes.fromhex(text) for text in sys.argv[5:]]
+    port, path, file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     receivers = Receivers()
-    for _ in range(count):
+    for hello in msgspec.msgpack.decode(Path(file).read_bytes(), type=list[list[bytes]]):
         own = [message.replace(bytes(16), os.urandom(16)) for message in hello]
-        receivers.add(*connect(host, port, path, own))
+        receivers.add(*connect("127.0.0.1", port, path, own))
         receivers.poll(0)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -85,7 +88,12 @@ def main() -> None:
             continue
         if not line:
             return
-        row = {"frames": receivers.frames, "bytes": receivers.bytes, "cpu_s": time.process_time()}
+        row = {
+            "frames": receivers.frames,
+            "bytes": receivers.bytes,
+            "changes": receivers.changes,
+            "cpu_s": time.process_time(),
+        }
         sys.stdout.write(json.dumps(row) + "\n")
         sys.stdout.flush()
 

@@ -1,7 +1,7 @@
 """What subscriptions cost writes that do not concern them: 10,000 on 10,000 accounts, each on another one.
 
-Ours: transfers a second between random accounts while 100 clients are subscribed to 100 accounts each;
-a transfer concerns two of the subscriptions. The limit: the same transfers in a second daemon to which
+Ours: payments a second into random accounts while 100 clients are subscribed to 100 accounts each;
+a payment concerns one of the subscriptions. The limit: the same payments in a second daemon to which
 nobody is subscribed. Before that: how long one client takes to open 1,000 subscriptions and have all values.
 """
 
@@ -18,47 +18,17 @@ import headwater
 from benchmarks import slices
 from benchmarks.child import Child
 from benchmarks.daemon import running
+from benchmarks.subscribers import Subscribers
 from benchmarks.transfers import check_money, open_accounts, run_load
 
 if TYPE_CHECKING:
     from benchmarks.daemon import Daemon
+    from benchmarks.subscribers import Call
 
 SUBSCRIPTIONS = 10_000
 CLIENTS = 100
 OPENED = 1_000
 WRITERS = 8
-IN_FLIGHT = 20
-
-
-class Watchers:
-    """Clients that look at one account with each of their subscriptions.
-
-    Attributes:
-        updates: Values that came after the first ones.
-    """
-
-    def __init__(self) -> None:
-        self.updates = 0
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def open(self, stack: AsyncExitStack, daemon: Daemon) -> None:
-        """Open all subscriptions and wait until each has its first value."""
-        each = SUBSCRIPTIONS // CLIENTS
-        for first in range(0, SUBSCRIPTIONS, each):
-            client = await stack.enter_async_context(headwater.connect(daemon.url))
-            subscriptions = [client.subscribe("bank:balance", number=first + i) for i in range(each)]
-            for subscription in subscriptions:
-                await anext(subscription)
-            self._tasks += [asyncio.create_task(self._watch(subscription)) for subscription in subscriptions]
-        stack.callback(self._stop)
-
-    async def _watch(self, subscription: headwater.Subscription) -> None:
-        async for _ in subscription:
-            self.updates += 1
-
-    def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
 
 
 async def opening_s(daemon: Daemon) -> float:
@@ -72,35 +42,41 @@ async def opening_s(daemon: Daemon) -> float:
         return time.perf_counter() - start
 
 
-async def measure(count: int) -> tuple[slices.Paired, dict[str, object]]:
+async def measure(count: int, writers: int, in_flight: int) -> tuple[slices.Paired, dict[str, object]]:
     """Measure both daemons in turns."""
     result = slices.Paired([], [], more_is_better=True)
-    watchers = Watchers()
-    answers = 0.0
+    answers = {"watched": 0.0, "others": 0.0}
     async with AsyncExitStack() as stack:
         daemons = [await stack.enter_async_context(running()) for _ in range(2)]
         loads = []
         for daemon in daemons:
             await open_accounts(daemon, SUBSCRIPTIONS)
-            words = (daemon.port, WRITERS, IN_FLIGHT, 0, SUBSCRIPTIONS, 1)
+            words = (daemon.port, writers, in_flight, 0, SUBSCRIPTIONS, 1, "bank:pay_in")
             loads.append(await Child.start("benchmarks.mutators", *words))
         opened_s = await opening_s(daemons[0])
-        await watchers.open(stack, daemons[0])
-        for load in loads:
-            await run_load(load, slices.SLICE_S)
-        watchers.updates = 0
-        for _ in range(count):
-            for load, rates in zip(loads, (result.ours, result.limit), strict=True):
+        each = SUBSCRIPTIONS // CLIENTS
+        looks: list[list[Call]] = [
+            [("bank:balance", {"number": first + i}) for i in range(each)]
+            for first in range(0, SUBSCRIPTIONS, each)
+        ]
+        subscribers = await Subscribers.start(daemons[0].port, "/sync", looks)
+        first = await subscribers.settled(SUBSCRIPTIONS, "changes")
+        for _ in range(count + 1):
+            for load, rates, name in zip(loads, (result.ours, result.limit), answers, strict=True):
                 slice_ = await run_load(load, slices.SLICE_S * 2)
                 rates.append(slice_["answers"] / slice_["seconds"])
-                answers += slice_["all_answers"] * (load is loads[0])
-        await asyncio.sleep(0.5)
-        for load, daemon in zip(loads, daemons, strict=True):
+                answers[name] += slice_["all_answers"]
+        del result.ours[0], result.limit[0]
+        changes = (await subscribers.settled(first["changes"], "changes"))["changes"] - first["changes"]
+        for load, daemon, paid_in in zip(loads, daemons, answers.values(), strict=True):
             await load.close()
-            await check_money(daemon, SUBSCRIPTIONS)
+            await check_money(daemon, SUBSCRIPTIONS, int(paid_in))
+        await subscribers.close()
     further: dict[str, object] = {
         "subscriptions": SUBSCRIPTIONS,
-        "updates_a_transfer": round(watchers.updates / answers, 3),
+        "writers": writers,
+        "in_flight": in_flight,
+        "changes_a_write": round(changes / answers["watched"], 3),
         f"opening_{OPENED}_s": round(opened_s, 3),
     }
     return result, further
@@ -108,9 +84,14 @@ async def measure(count: int) -> tuple[slices.Paired, dict[str, object]]:
 
 def main() -> int:
     """Run the benchmark."""
-    chosen = slices.arguments(__doc__).parse_args()
-    result, further = asyncio.run(measure(chosen.slices))
-    report = slices.Report("selective", result.row("transfers/s"), further)
+    parser = slices.arguments(__doc__)
+    parser.add_argument(
+        "--writers", type=int, default=WRITERS, help=f"clients that write (default {WRITERS})"
+    )
+    parser.add_argument("--in-flight", type=int, default=1, help="writes of each under way (default 1)")
+    chosen = parser.parse_args()
+    result, further = asyncio.run(measure(chosen.slices, chosen.writers, chosen.in_flight))
+    report = slices.Report("selective", result.row("writes/s"), further)
     report.further["machine"] = slices.machine()
     report.print(as_json=chosen.json)
     return 0

@@ -74,11 +74,11 @@ async def open_accounts(daemon: Daemon, count: int) -> None:
             await client.mutation("bank:open_accounts", first=first, count=some, balance=1_000)
 
 
-async def check_money(daemon: Daemon, accounts: int) -> None:
+async def check_money(daemon: Daemon, accounts: int, paid_in: int = 0) -> None:
     """Fail if money was made or lost."""
     async with headwater.connect(daemon.url) as client:
         money = await client.query("bank:total")
-    if money != accounts * 1_000:
+    if money != accounts * 1_000 + paid_in:
         raise AssertionError(f"money was made or lost: {money}")
 
 
@@ -114,7 +114,9 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
     async with running() as daemon:
         await open_accounts(daemon, ACCOUNTS)
         bare, batches = BarePipeline(folder), bare_batches()
-        load = await Child.start("benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, 0, ACCOUNTS, 1)
+        load = await Child.start(
+            "benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, 0, ACCOUNTS, 1, "bank:transfer"
+        )
         clients_before_s = (await run_load(load, 1.0))["cpu_s"]
         bare.run(batches, slices.SLICE_S / 2)
         cpu = {"daemon": 0.0, "workers": 0.0, "clients": 0.0}
@@ -151,9 +153,11 @@ async def measure_hot(exponent: float, count: int) -> tuple[slices.Paired, dict[
     errors = 0.0
     async with running() as daemon:
         await open_accounts(daemon, ACCOUNTS + BYSTANDER_ACCOUNTS)
-        load = await Child.start("benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, 0, ACCOUNTS, 1)
+        load = await Child.start(
+            "benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, 0, ACCOUNTS, 1, "bank:transfer"
+        )
         bystander = await Child.start(
-            "benchmarks.mutators", daemon.port, 1, 1, ACCOUNTS, BYSTANDER_ACCOUNTS, 2
+            "benchmarks.mutators", daemon.port, 1, 1, ACCOUNTS, BYSTANDER_ACCOUNTS, 2, "bank:transfer"
         )
         for each in (exponent, 0.0):
             await run_load(load, HOT_SLICE_S, each)

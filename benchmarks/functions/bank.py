@@ -20,6 +20,14 @@ def transfer(ctx: MutationCtx, source: int, target: int, amount: int) -> None:
     ctx.db.patch(payee.id, balance=payee.balance + amount)
 
 
+@mutation
+def pay_in(ctx: MutationCtx, number: int, amount: int) -> None:
+    account = ctx.db.query(Account.by_number, number=number).unique()
+    if account is None:
+        raise ApplicationError("no such account")
+    ctx.db.patch(account.id, balance=account.balance + amount)
+
+
 @query
 def total(ctx: QueryCtx) -> int:
     return sum(account.balance for account in ctx.db.scan(Account))

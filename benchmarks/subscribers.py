@@ -1,0 +1,66 @@
+"""Many subscribed clients, in a process that costs as little as it can: `benchmarks.receivers`, from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from headwater_protocol.codec import encode_message
+from headwater_protocol.messages import AddQuery, Connect, ModifyQuerySet
+from headwater_protocol.values import pack_value
+from headwater_protocol.versions import SUPPORTED_VERSIONS
+
+from benchmarks.child import Child
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+TIMEOUT_S = 60.0
+
+Call = tuple[str, dict[str, object]]
+"""A query function and its arguments."""
+
+
+class Subscribers:
+    """The process."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    @classmethod
+    async def start(cls, port: int, path: str, connections: Iterable[Sequence[Call]]) -> Subscribers:
+        """Open connections, each of which subscribes to some queries; a plain server ignores what it is sent."""
+        # Zeros become a session id of its own for each connection.
+        connect = encode_message(Connect(SUPPORTED_VERSIONS, bytes(16), 0, None, "benchmark"))
+        hellos = []
+        for calls in connections:
+            added = (
+                AddQuery(number, name, pack_value(given)) for number, (name, given) in enumerate(calls, 1)
+            )
+            hellos.append([connect, encode_message(ModifyQuerySet(0, 1, tuple(added), ()))])
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(msgspec.msgpack.encode(hellos))
+            file.flush()
+            return cls(await Child.start("benchmarks.receivers", port, path, file.name))
+
+    async def count(self) -> dict[str, float]:
+        """Return frames, bytes and changes received so far, and CPU seconds."""
+        row: dict[str, float] = json.loads(await self._child.ask("count"))
+        return row
+
+    async def settled(self, least: float, what: str = "frames") -> dict[str, float]:
+        """Wait until at least so many frames, or changes, have arrived."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while (row := await self.count())[what] < least:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{least} {what} expected, {row[what]} came")
+            await asyncio.sleep(0)
+        return row
+
+    async def close(self) -> None:
+        """End it."""
+        await self._child.close()
