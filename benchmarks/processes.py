@@ -1,4 +1,4 @@
-"""CPU time of a process and all that it started, read from /proc."""
+"""CPU time and memory of a process and all that it started, read from /proc."""
 
 from __future__ import annotations
 
@@ -38,4 +38,16 @@ def tree_cpu_s(pid: int) -> float:
             total += cpu_s(member)
         except OSError:
             continue
+    return total
+
+
+def tree_pss_bytes(pid: int) -> int:
+    """Return the proportional set size of a process and its living descendants: shared pages are counted once."""
+    total = 0
+    for member in tree(pid):
+        try:
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return total

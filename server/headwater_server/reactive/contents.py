@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from headwater_protocol.messages import ErrorBody
 
 DIGEST_BYTES = 16
+_CONTENT_BYTES = 650
+"""What a content costs beside what is in it, measured: its object, its weak reference, its places in dicts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -56,7 +58,7 @@ class Content:
     @property
     def size_bytes(self) -> int:
         """What this content costs in memory, roughly."""
-        size = len(self.data) + len(self.bounds or b"") + 64 * len(self.ids or ()) + 256
+        size = len(self.data) + len(self.bounds or b"") + 64 * len(self.ids or ()) + _CONTENT_BYTES
         if self.failure is not None:
             size += 4 * len(self.failure.message) + len(self.failure.data or b"")
         return size

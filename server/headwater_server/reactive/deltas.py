@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headwater_server.reactive.contents import Content, ContentStore
 
 WORTHWHILE = 0.6  # a delta larger than this part of the full value is not worth its work at the client
+_MEMO_ENTRY_BYTES = 400  # what one costs beside its body and journal, measured: keys, digest, places in dicts
 LIST, MAP = 0, 1
 KEEP, INSERT, PATCH = 0, 1, 2
 
@@ -197,6 +198,10 @@ def _array_header(count: int) -> bytes:
     return struct.pack(">BH", 0xDC, count) if count < 65536 else struct.pack(">BI", 0xDD, count)
 
 
+def _memo_entry_bytes(journal: bytes | None, body: bytes) -> int:
+    return _MEMO_ENTRY_BYTES + len(journal or b"") + len(body)
+
+
 class ChangeBodies:
     """Encoded bodies of changes, each made once and then shared by all clients that need it.
 
@@ -227,10 +232,10 @@ class ChangeBodies:
         body = self._encode(base, content, journal)
         self._contents.keep(content)
         self._memo[key] = body
-        self.held_bytes += len(body)
+        self.held_bytes += _memo_entry_bytes(journal, body)
         while self.held_bytes > self._memo_bytes and len(self._memo) > 1:
-            _, gone = self._memo.popitem(last=False)
-            self.held_bytes -= len(gone)
+            (_, _, gone_journal), gone = self._memo.popitem(last=False)
+            self.held_bytes -= _memo_entry_bytes(gone_journal, gone)
         return body
 
     def unchanged(self, content: Content, journal: bytes | None) -> bytes:

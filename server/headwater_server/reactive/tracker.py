@@ -20,6 +20,9 @@ KEYSPACE_BYTES = 4
 SMALL_BUCKET_LIMIT = 64
 BLOCK_LIMIT = 128
 PREFIX_LENGTHS_LIMIT = 16
+_POINT_BYTES = 300
+_SPAN_BYTES = 500
+"""What one costs beside the key itself, measured: objects, dict entries, a set of readers or a bucket of its own."""
 
 Entry = TypeVar("Entry")
 
@@ -148,6 +151,11 @@ class Tracker(Generic[Entry]):
                     del self._points[point]
         for span in spans:
             self._remove_span(span)
+
+    def size_bytes(self, entry: Entry) -> int:
+        """Return what the reads of an entry cost in memory, roughly; 0 if it is not registered."""
+        points, spans = self._entries.get(entry, ((), ()))
+        return _POINT_BYTES * len(points) + _SPAN_BYTES * len(spans)
 
     def matching(self, keys: Iterable[bytes]) -> set[Entry]:
         """Return the entries that have read any of these keys."""

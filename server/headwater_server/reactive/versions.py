@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from headwater_server.reactive.contents import Content, ContentStore
 
 _NAME_CHARACTERS_MAX = 512
-_PARKED_QUERY_BYTES = 512
+_PARKED_QUERY_BYTES = 2_000
+"""What a live query with a version costs beside its key, its result and its reads, measured."""
 
 
 class RunCosts:
@@ -166,7 +167,8 @@ class LiveQueries:
             return  # else subscribing anew would kill the next worker at once
         versions = query.versions()
         size = _PARKED_QUERY_BYTES + query.key.size_bytes
-        size += sum(version.content.size_bytes + len(version.journal or b"") for version in versions)
+        for version in versions:
+            size += version.content.size_bytes + len(version.journal or b"") + self.tracker.size_bytes(version)
         failed = any(version.content.failure is not None for version in versions)
         live = any(version.until == FOREVER for version in versions)
         if failed or not live or size > self._parked_bytes:

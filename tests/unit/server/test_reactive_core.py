@@ -351,7 +351,7 @@ def test_what_nobody_looks_at_stays_while_it_is_right():
 
 
 def test_parked_results_are_bounded_in_bytes():
-    steps = Steps(parked_bytes=4_000)
+    steps = Steps(parked_bytes=10_000)
     for number in range(10):
         session = steps.subscribe("a", f"m:q{number}")
         steps.open()
@@ -359,6 +359,17 @@ def test_parked_results_are_bounded_in_bytes():
         steps.core.disconnect(session)
         steps.core.check()
     assert 0 < len(steps.core._live.by_key) < 10
+
+
+def test_what_parked_results_have_read_counts():
+    steps = Steps(parked_bytes=100_000)
+    for number in range(20):
+        session = steps.subscribe("a", f"m:q{number}")
+        steps.open()
+        steps.done([1], points=[f"docs{number}-{i}".encode() for i in range(50)])
+        steps.core.disconnect(session)
+        steps.core.check()
+    assert 0 < len(steps.core._live.by_key) < 8
 
 
 def test_the_keys_of_parked_results_count():
