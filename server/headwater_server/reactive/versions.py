@@ -168,7 +168,9 @@ class LiveQueries:
         versions = query.versions()
         size = _PARKED_QUERY_BYTES + query.key.size_bytes
         for version in versions:
-            size += version.content.size_bytes + len(version.journal or b"") + self.tracker.size_bytes(version)
+            size += (
+                version.content.size_bytes + len(version.journal or b"") + self.tracker.size_bytes(version)
+            )
         failed = any(version.content.failure is not None for version in versions)
         live = any(version.until == FOREVER for version in versions)
         if failed or not live or size > self._parked_bytes:
