@@ -199,6 +199,15 @@ class RegisteredFunction:
         """What clients call: `module:function`, modules nested by `/`."""
         return self._name
 
+    @property
+    def page_argument(self) -> str | None:
+        """Name of its argument of type `PageOptions`, by which clients page through it; None if it has none."""
+        for name, annotation in self.declared.__annotations__.items():
+            written = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+            if written.rpartition(".")[2] == "PageOptions":
+                return name
+        return None
+
     def rename(self, name: str) -> None:
         """Set the name; the bundle that loads the function knows where its package begins."""
         self._name = name

@@ -41,8 +41,9 @@ from headwater_protocol.limits import SESSION_BYTES
 from headwater_protocol.values import canonical_bytes, pack_value
 
 from headwater.client.connection import Connection
-from headwater.client.function_names import FunctionName, function_name
+from headwater.client.function_names import FunctionName, function_name, page_argument
 from headwater.client.local_results import LocalResults
+from headwater.client.pages import PageChain, Pages, PageSlot
 from headwater.client.race import ended
 from headwater.client.states import ClientState, States, Waiting
 from headwater.client.subscription import Slot, Subscription
@@ -117,7 +118,8 @@ class Client:
         self._connect_timeout_s = connect_timeout_s
         self._session = ClientSession(source.randbytes(SESSION_BYTES), CLIENT_NAME)
         self._room = asyncio.Semaphore(in_flight_max)
-        self._slots: dict[int, Slot] = {}
+        self._slots: dict[int, Slot | PageSlot] = {}
+        self._unsettled: dict[PageChain, None] = {}  # pages of these have changed in the present step
         self._mutations: dict[int, asyncio.Future[Any]] = {}
         self._waiting = Waiting(self._changed)
         self._watching: weakref.WeakSet[States] = weakref.WeakSet()
@@ -185,8 +187,38 @@ class Client:
             RequestError: The arguments are no values.
             TransientError: The client is not open, or has too many queries.
         """
-        number, slot = self._follow(function, arguments)
-        return Subscription(slot, self._unfollow, number)
+        slot = Slot()
+        return Subscription(slot, self._unfollow, self._follow(function, arguments, slot))
+
+    def paginate(
+        self, function: FunctionName, page_size: int, argument: str | None = None, /, **arguments: Any
+    ) -> Pages:
+        """Follow a query page by page: `async for paged in client.paginate("messages:pages", 20, channel=channel)`.
+
+        All loaded pages are live and shown as one list, without gaps and doubles while rows come
+        and go; `load_more()` adds a page. One that has grown too large is split.
+
+        Args:
+            function: A query that returns a `Page` and takes `PageOptions`.
+            page_size: How many rows a new page gets.
+            argument: Name of its argument of type `PageOptions`. None: what the function itself or its
+                generated stub tells; for a function given by its name, `options`.
+            **arguments: Its other ones.
+
+        Raises:
+            RequestError: The arguments are no values.
+            TransientError: The client is not open, or has too many queries.
+        """
+        options = page_argument(function) if argument is None else argument
+
+        def follow(asked: dict[str, Any], slot: PageSlot) -> int:
+            return self._follow(function, arguments | {options: asked}, slot)
+
+        chain = PageChain(
+            page_size, follow, self._unfollow, lambda chain: self._unsettled.update({chain: None})
+        )
+        chain.load()
+        return Pages(chain)
 
     async def query(self, function: FunctionName, /, **arguments: Any) -> Any:
         """Return a query's result, at one moment not before this call. Waits for a connection if need be.
@@ -196,7 +228,8 @@ class Client:
         Raises:
             HeadwaterError: It failed; `code` says how.
         """
-        number, slot = self._follow(function, arguments, confirmed=True)
+        slot = Slot()
+        number = self._follow(function, arguments, slot, confirmed=True)
         with self._waiting.one():
             try:
                 return await slot.take()
@@ -264,16 +297,21 @@ class Client:
     # ------------------------------------------------------------------------------------------ queries
 
     def _follow(
-        self, function: FunctionName, arguments: dict[str, Any], *, confirmed: bool = False
-    ) -> tuple[int, Slot]:
+        self,
+        function: FunctionName,
+        arguments: dict[str, Any],
+        slot: Slot | PageSlot,
+        *,
+        confirmed: bool = False,
+    ) -> int:
         self._require_open()
         name, packed = function_name(function), canonical_bytes(arguments)
         number = self._session.subscribe(name, packed, confirmed=confirmed)
         self._connection.wake.set()
-        slot = self._slots[number] = Slot()
+        self._slots[number] = slot
         self._changed()
         self._dispatch(self._session.take_events())
-        return number, slot
+        return number
 
     def _unfollow(self, number: int) -> None:
         slot = self._slots.pop(number, None)
@@ -322,6 +360,12 @@ class Client:
                     pass
                 case _:
                     assert_never(event)
+        while self._unsettled:
+            chain, _ = self._unsettled.popitem()
+            try:
+                chain.settle()
+            except HeadwaterError as error:
+                chain.out.put(None, error)
 
     def _resolve(self, request: int, value: Any, failure: HeadwaterError | None) -> None:
         future = self._mutations.pop(request, None)

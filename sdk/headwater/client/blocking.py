@@ -14,11 +14,12 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from headwater_protocol.errors import TransientError
 
 from headwater.client.aio import Client, connect
+from headwater.client.pages import Paged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from headwater.client.function_names import FunctionName
     from headwater.client.local_results import LocalResults
+    from headwater.client.pages import Pages, Status
     from headwater.client.states import ClientState, States
     from headwater.client.subscription import Subscription
 
@@ -98,6 +100,12 @@ class BlockingClient:
         """Follow a query: an iterator over its results. See `Client.subscribe`."""
         return BlockingSubscription(self, self._wait(self._subscribe(function, arguments)))
 
+    def paginate(
+        self, function: FunctionName, page_size: int, argument: str | None = None, /, **arguments: Any
+    ) -> BlockingPages:
+        """Follow a query page by page. See `Client.paginate`."""
+        return BlockingPages(self, self._wait(self._paginate(function, page_size, argument, arguments)))
+
     def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until there is a connection. See `Client.wait_connected`."""
         self._wait(self._client.wait_connected(timeout_s))
@@ -130,6 +138,11 @@ class BlockingClient:
 
     async def _subscribe(self, function: FunctionName, arguments: dict[str, Any]) -> Subscription:
         return self._client.subscribe(function, **arguments)
+
+    async def _paginate(
+        self, function: FunctionName, page_size: int, argument: str | None, arguments: dict[str, Any]
+    ) -> Pages:
+        return self._client.paginate(function, page_size, argument, **arguments)
 
     async def _states(self) -> States:
         return self._client.states()
@@ -192,21 +205,43 @@ class BlockingStates(BlockingUpdates["ClientState"]):
     """The states of a client: the present one, and the newest after every change."""
 
 
-class BlockingSubscription(BlockingUpdates[Any]):
-    """Results of a query, newest first come; see `Subscription` for what may be skipped."""
-
-    def __init__(self, client: BlockingClient, subscription: Subscription) -> None:
-        super().__init__(client, subscription)
-        self._subscription = subscription
+class _Closable(BlockingUpdates[T]):
+    def __init__(self, client: BlockingClient, updates: Any) -> None:
+        super().__init__(client, updates)
+        self._closing = updates.aclose
 
     def close(self) -> None:
         """Unsubscribe. May be called twice."""
-        self._client._wait(self._subscription.aclose())
+        self._client._wait(self._closing())
 
-    def __enter__(self) -> BlockingSubscription:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class BlockingSubscription(_Closable[Any]):
+    """Results of a query, newest first come; see `Subscription` for what may be skipped."""
+
+
+class BlockingPages(_Closable[Paged]):
+    """The pages of a live query as one list; see `Pages`."""
+
+    def __init__(self, client: BlockingClient, pages: Pages) -> None:
+        super().__init__(client, pages)
+        self._pages = pages
+
+    @property
+    def status(self) -> Status:
+        """Whether there is more, and whether it is on its way."""
+        return self._pages.status
+
+    def load_more(self, page_size: int | None = None) -> bool:
+        """Ask for the next page. See `Pages.load_more`."""
+        return self._client._wait(self._load_more(page_size))
+
+    async def _load_more(self, page_size: int | None) -> bool:
+        return self._pages.load_more(page_size)

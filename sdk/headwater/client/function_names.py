@@ -29,3 +29,20 @@ def function_name(function: FunctionName) -> str:
     if not isinstance(name, str) or not name:
         raise RequestError(f"expected a function or its name such as 'messages:list', got {function!r}")
     return name
+
+
+PAGE_ARGUMENT = "options"
+
+
+def page_argument(function: FunctionName) -> str:
+    """Return the name of a function's argument of type `PageOptions`, as far as the function tells.
+
+    Raises:
+        RequestError: It tells that it has none.
+    """
+    if isinstance(function, str):
+        return PAGE_ARGUMENT
+    name = getattr(function, "page_argument", PAGE_ARGUMENT)
+    if not isinstance(name, str):
+        raise RequestError(f"{function_name(function)} has no argument of type PageOptions")
+    return name

@@ -31,7 +31,7 @@ class Subscription:
         self._number = number
         # A loop that is left by `break` drops its subscription: that must end it at the server too.
         loop = asyncio.get_running_loop()
-        weakref.finalize(self, _call_later, loop, unfollow, number).atexit = False
+        weakref.finalize(self, call_later, loop, unfollow, number).atexit = False
 
     def __aiter__(self) -> Subscription:
         return self
@@ -96,7 +96,7 @@ class Slot:
         raise StopAsyncIteration
 
 
-def _call_later(loop: asyncio.AbstractEventLoop, call: Callable[[int], None], number: int) -> None:
-    # Finalizers run in whichever thread drops the last reference, also after the loop has ended.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(call, number)
+def call_later(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: Any) -> None:
+    """Have a finalizer's work done in the loop: it runs in whichever thread drops the last reference."""
+    with contextlib.suppress(RuntimeError):  # the loop may have ended
+        loop.call_soon_threadsafe(call, *arguments)
