@@ -273,6 +273,17 @@ class Settings(BaseSettings):
             le=64 * MIB,
         ),
     ] = 64 * 1024
+    compress_from_bytes: Annotated[
+        int,
+        about(
+            "Size from which messages are compressed for WebSocket clients that can inflate, as browsers can",
+            why="0 compresses nothing, which spares the daemon's time where bytes cost nothing: 10 µs a kilobyte,"
+            " and 40 kB of memory for each client that compresses what it sends.",
+            unit="bytes",
+            ge=0,
+            le=64 * MIB,
+        ),
+    ] = 1024
     session_stall_limit_s: Annotated[
         float,
         about(

@@ -351,5 +351,6 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
         connections_max=settings.max_sessions,
         send_buffer_bytes=settings.session_send_buffer_bytes,
         unsent_bytes=settings.session_unsent_limit_bytes,
+        deflate_from_bytes=settings.compress_from_bytes,
         stall_limit_s=settings.session_stall_limit_s,
     )

@@ -267,7 +267,7 @@ async def open_wire(url: str) -> Wire:
         return _TcpWire(*await asyncio.open_connection(host, int(port)))
     http = aiohttp.ClientSession()
     try:
-        connected = await http.ws_connect(f"{url}/sync", max_msg_size=FRAME_LIMIT_BYTES)
+        connected = await http.ws_connect(f"{url}/sync", max_msg_size=FRAME_LIMIT_BYTES, compress=15)
     except BaseException:
         await http.close()
         raise

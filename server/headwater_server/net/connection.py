@@ -60,6 +60,7 @@ class ConnectionLimits:
         send_buffer_bytes: Bytes that wait for the socket after which a client gets no transitions. Twice as many
             of other messages on top end the connection.
         unsent_bytes: What the system may hold beside, not yet sent.
+        deflate_from_bytes: Messages from that size on are compressed for clients that can inflate; 0: none.
         stall_limit_s: Time without reading after which a client is closed.
         kept_answers_bytes: Results of mutations kept for a client that does not read; they are
             stored, so that one whose connection is ended gets them again.
@@ -70,6 +71,7 @@ class ConnectionLimits:
     connections_max: int = 20_000
     send_buffer_bytes: int = 256 << 10
     unsent_bytes: int = 64 << 10
+    deflate_from_bytes: int = 1024
     stall_limit_s: float = 60.0
     kept_answers_bytes: int = 4 << 20
     subscribed_bytes: int = 32 << 20

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headwater_protocol.errors import HeadwaterError, TransientError
 
 from headwater_server.net.connection import Connection, ConnectionLimits
+from headwater_server.net.deflate import Deflater
 from headwater_server.net.sinks import SharedFrames, Sink
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Hub:
         self.metrics = metrics
         self.limits = limits
         self.mono_s = mono_s
-        self.frames = SharedFrames(soon)
+        self.frames = SharedFrames(soon, Deflater(limits.deflate_from_bytes))
         self._history_ends = history_ends
         self._history_logged_s: float | None = None
         self._connections: dict[Connection, None] = {}

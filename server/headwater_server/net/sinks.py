@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Protocol
 from headwater_protocol.frames import frame
 from headwater_protocol.server_session import SameTransitions
 
+from headwater_server.net.deflate import WINDOW_BITS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aiohttp import web
     from headwater_protocol.server_session import MadeTransition
 
+    from headwater_server.net.deflate import Deflater
+
 _BINARY_FINAL = 0x82
+_BINARY_FINAL_DEFLATED = 0xC2
 _CLOSE_TIMEOUT_S = 2.0
 _ENTRY_BYTES = 256  # what an entry of a cache costs besides its bytes
 
@@ -52,14 +57,14 @@ class Sink(Protocol):
         """End the connection now."""
 
 
-def websocket_frame(message: bytes) -> bytes:
+def websocket_frame(payload: bytes, first_byte: int = _BINARY_FINAL) -> bytes:
     """Return one unmasked, final binary frame (RFC 6455 section 5.2)."""
-    length = len(message)
+    length = len(payload)
     if length < 126:
-        return bytes((_BINARY_FINAL, length)) + message
+        return bytes((first_byte, length)) + payload
     if length < 65536:
-        return struct.pack(">BBH", _BINARY_FINAL, 126, length) + message
-    return struct.pack(">BBQ", _BINARY_FINAL, 127, length) + message
+        return struct.pack(">BBH", first_byte, 126, length) + payload
+    return struct.pack(">BBQ", first_byte, 127, length) + payload
 
 
 class _Transitions(SameTransitions):
@@ -82,16 +87,26 @@ class SharedFrames:
 
     Args:
         soon: Calls something at the end of this turn of the event loop.
+        deflater: Compresses for the clients that can inflate.
         bytes_max: Bound of all entries together.
 
     Attributes:
         transitions: For `ServerSession.transition`.
+        deflates: Whether any frame is compressed.
     """
 
-    def __init__(self, soon: Callable[[Callable[[], None]], object], bytes_max: int = 8 << 20) -> None:
+    def __init__(
+        self,
+        soon: Callable[[Callable[[], None]], object],
+        deflater: Deflater,
+        bytes_max: int = 8 << 20,
+    ) -> None:
         self._soon = soon
+        self._deflater = deflater
         self._bytes_max = bytes_max
         self._frames: dict[bytes, bytes] = {}
+        self._deflated_frames: dict[bytes, bytes] = {}
+        self.deflates = deflater.is_on
         self._clear_due = False
         self.held_bytes = 0
         self.transitions: SameTransitions = _Transitions(self._make_room)
@@ -104,9 +119,21 @@ class SharedFrames:
             found = self._frames[message] = websocket_frame(message)
         return found
 
+    def deflated_frame(self, message: bytes) -> bytes:
+        """Return the WebSocket frame of a message for a client that can inflate; compressed where that pays."""
+        found = self._deflated_frames.get(message)
+        if found is None:
+            payload = self._deflater.deflated(message)
+            if payload is None:
+                return self.frame(message)
+            self._make_room(len(message) + len(payload))
+            found = self._deflated_frames[message] = websocket_frame(payload, _BINARY_FINAL_DEFLATED)
+        return found
+
     def clear(self) -> None:
         """Forget them; called after each publish."""
         self._frames.clear()
+        self._deflated_frames.clear()
         self.transitions.clear()
         self.held_bytes = 0
 
@@ -127,8 +154,8 @@ class SharedFrames:
 class WebSocketSink:
     """Writes prebuilt frames to the transport of an accepted WebSocket.
 
-    aiohttp itself writes only control frames there, in the same thread, so frames never mix;
-    compression is off, so a frame's bytes are the same for every client.
+    aiohttp itself writes only control frames there, in the same thread, so frames never mix.
+    A frame's bytes are the same for every client, or for every client that can inflate.
     """
 
     def __init__(
@@ -136,7 +163,8 @@ class WebSocketSink:
     ) -> None:
         self._socket = socket
         self._transport = transport
-        self._frames = frames
+        # A client may inflate in a smaller window than ours, or not at all: all frames may come to it as they are.
+        self._frame = frames.deflated_frame if socket.compress == WINDOW_BITS else frames.frame
         self._closing: asyncio.Task[bool] | None = None
 
     def send(self, messages: Sequence[bytes]) -> None:
@@ -144,9 +172,9 @@ class WebSocketSink:
         if self._closing is not None or self._transport.is_closing():
             return
         if len(messages) == 1:
-            self._transport.write(self._frames.frame(messages[0]))
+            self._transport.write(self._frame(messages[0]))
         else:
-            self._transport.write(b"".join([websocket_frame(message) for message in messages]))
+            self._transport.write(b"".join([self._frame(message) for message in messages]))
 
     def unsent_bytes(self) -> int:
         """Return what waits in the transport."""

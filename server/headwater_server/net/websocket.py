@@ -27,7 +27,8 @@ class WebSocketShell:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         limit = self._hub.limits.wire.frame_limit_bytes
         # The library fixes its limit here: the larger one; the session checks the smaller before decoding.
-        socket = web.WebSocketResponse(max_msg_size=limit, compress=False, autoping=True)
+        # So it is for what a client has compressed: it is inflated up to the limit and no further.
+        socket = web.WebSocketResponse(max_msg_size=limit, compress=self._hub.frames.deflates, autoping=True)
         if not socket.can_prepare(request):
             raise web.HTTPUpgradeRequired(text="/sync is a WebSocket")
         if self._hub.is_full:

@@ -10,6 +10,7 @@ from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import Connect
 from headwater_protocol.server_session import ServerSession
 from headwater_server.net.connection import ConnectionLimits
+from headwater_server.net.deflate import Deflater
 from headwater_server.net.sinks import SharedFrames, TcpSink, websocket_frame
 from headwater_server.net.tcp import TcpShell
 
@@ -57,7 +58,7 @@ def opened() -> ServerSession:
 
 def test_a_frame_is_built_once_for_all_and_forgotten_in_bounds() -> None:
     turn = Turn()
-    frames = SharedFrames(turn.soon, bytes_max=BOUND)
+    frames = SharedFrames(turn.soon, Deflater(0), bytes_max=BOUND)
     first = frames.frame(b"a")
     assert frames.frame(b"a") is first
     for number in range(100):
@@ -71,7 +72,7 @@ def test_a_frame_is_built_once_for_all_and_forgotten_in_bounds() -> None:
 
 def test_shared_transitions_are_bounded_in_bytes_though_no_frame_is_made_of_them() -> None:
     """On TCP, and where an answer goes with them, there is no frame."""
-    frames = SharedFrames(Turn().soon, bytes_max=BOUND)
+    frames = SharedFrames(Turn().soon, Deflater(0), bytes_max=BOUND)
     for ts in range(2, 100):
         session = opened()
         made = session.transition(ts, [], frames.transitions)
@@ -85,7 +86,7 @@ def test_shared_transitions_are_bounded_in_bytes_though_no_frame_is_made_of_them
 
 def test_nothing_shared_outlives_the_turn_that_sent_it() -> None:
     turn = Turn()
-    frames = SharedFrames(turn.soon)
+    frames = SharedFrames(turn.soon, Deflater(0))
     for ts in (2, 3):
         opened().transition(ts, [], frames.transitions)
         frames.frame(b"a")
