@@ -80,6 +80,15 @@ DELTAS: dict[str, tuple[Any, Any]] = {
     "the same element twice": (ROWS, [0, [[0, 0, 1], [0, 0, 1]]]),
     "everything goes": (ROWS, [0, []]),
     "fields of a dict": ({"a": 1, "b": 2}, [1, {"a": 1.0, "c": []}, ["b"]]),
+    "a list in a dict": (
+        {"page": ROWS, "isDone": False},
+        [1, {"isDone": True}, [], {"page": [0, [[0, 1, 2], [1, [7]]]]}],
+    ),
+    "a list in an element": ([[1], [2]], [0, [[0, 0, 1], [3, 1, [0, [[0, 0, 1], [1, [3]]]]]]]),
+    "a dict in an element": (
+        [{"in": {"n": 1, "m": 2}}],
+        [0, [[3, 0, [1, {}, [], {"in": [1, {"n": 2}, ["m"]]}]]]],
+    ),
 }
 BAD: dict[str, tuple[str, bytes]] = {
     "nothing": ("client", b""), "not an array": ("client", b"\x81\x01\x02"), "an empty array": ("client", b"\x90"),
@@ -99,7 +108,8 @@ BAD: dict[str, tuple[str, bytes]] = {
     "a number as key": ("value", b"\x81\x01\x02"), "an unknown extension": ("value", b"\xd4\x07\x00"),
     "an Int64 of four bytes": ("value", b"\xd6\x01\x00\x00\x00\x00"), "a value of bad text": ("value", b"\xa1\xff"),
     "a range outside the list": ("delta", values.pack_value([0, [[0, 1, 3]]])), "an element outside the list": ("delta", values.pack_value([0, [[2, 3, {}, []]]])),
-    "an unknown operation": ("delta", values.pack_value([0, [[3, 1]]])), "dict operations for a list": ("delta", values.pack_value([1, {}, []])),
+    "an unknown operation": ("delta", values.pack_value([0, [[4, 1]]])), "dict operations for a list": ("delta", values.pack_value([1, {}, []])),
     "a field that is not there": ("delta", values.pack_value([0, [[2, 0, {}, ["q"]]]])),
+    "a field both put and changed": ("delta", values.pack_value([0, [[3, 0, [1, {"_id": {}}, [], {"_id": [1, {}, []]}]]]])),
     "a frame above the limit": ("frame", (CONNECT_FRAME_BYTES + 1).to_bytes(4, "big")),
 }  # fmt: skip

@@ -10,7 +10,8 @@ from headwater_server.reactive.contents import Content
 from headwater_server.reactive.core import ReactiveCore, ReactiveOptions
 from headwater_server.reactive.sessions import QueryResult
 
-from support.reactive_world import WorldWindow, content_of
+from support.plain_results import content_of
+from support.reactive_world import WorldWindow
 
 decode = msgspec.msgpack.decode
 

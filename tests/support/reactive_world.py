@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import heapq
 import random
-import struct
 from bisect import insort
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from typing import Any
 
-import msgspec
 from headwater_protocol.messages import AddQuery, ErrorBody
-from headwater_server.reactive.contents import Content
 from headwater_server.reactive.core import ReactiveCore, ReactiveOptions
 from headwater_server.reactive.rounds import RoundLimits
 from headwater_server.reactive.sessions import Moved, QueryKey, QueryResult, Session
+
+from support.plain_results import apply_operations, content_of, decode, encode
 
 KEYS = 10
 BUNDLE = "B"
@@ -35,8 +34,6 @@ LIMIT_MS = 30.0
 KINDS = ["sum", "ptr", "own", "page", "page", "slow", "hot", "rows", "map", "poison"]
 
 State = dict[Any, int]
-encode = msgspec.msgpack.encode
-decode = msgspec.msgpack.decode
 
 
 class RuleBrokenError(AssertionError):
@@ -109,43 +106,6 @@ def _page(first: int, journal: bytes | None, state: State) -> Answer:
     end = fixed if fixed is not None else last
     ranges = [(point(first), point(last) + b"\0")] if first <= last else []
     return Answer([state[BUNDLE], rows], set(), journal=bytes([end]), ranges=ranges)
-
-
-def content_of(value: Any) -> Content:
-    """Encode a result as a worker does."""
-    data = encode(value)
-    if not isinstance(value, list):
-        return Content.of(data)
-    elements = [encode(element) for element in value]
-    place = len(data) - sum(map(len, elements))
-    bounds = [place]
-    for element in elements:
-        place += len(element)
-        bounds.append(place)
-    ids = [element.get("_id") if isinstance(element, dict) else None for element in value]
-    return Content.of(data, struct.pack(f"<{len(bounds)}I", *bounds), ids)
-
-
-def apply_operations(old: Any, operations: bytes) -> Any:
-    """Apply a delta as SPEC.md has it. The test's own: it shares no code with the core or the client."""
-    kind, *rest = decode(operations)
-    if kind == 1:
-        changed, removed = rest
-        return {name: value for name, value in old.items() if name not in removed} | changed
-    new: list[Any] = []
-    for operation in rest[0]:
-        match operation:
-            case [0, start, number]:
-                if start + number > len(old):
-                    raise RuleBrokenError("a delta keeps what is not there")
-                new += old[start : start + number]
-            case [1, elements]:
-                new += elements
-            case [2, index, changed, removed]:
-                new.append({n: v for n, v in old[index].items() if n not in removed} | changed)
-            case _:
-                raise RuleBrokenError(f"no such operation: {operation}")
-    return new
 
 
 class WorldWindow:

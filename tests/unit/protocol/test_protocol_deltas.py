@@ -26,6 +26,26 @@ def test_fields_of_a_dict() -> None:
     assert new["a"] is old["a"]
 
 
+def test_lists_and_dicts_within() -> None:
+    page = {"page": ROWS, "isDone": False, "more": {"deep": {"n": 1, "same": [1]}}}
+    new = apply_delta(
+        page,
+        pack_value(
+            [1, {"isDone": True}, [], {
+                "page": [0, [[0, 1, 1], [3, 0, [1, {}, [], {"deep": [0, [[0, 0, 1], [1, [7]]]]}]]]],
+                "more": [1, {}, [], {"deep": [1, {"n": 2}, []]}],
+            }]
+        ),
+    )  # fmt: skip
+    assert new == {
+        "page": [ROWS[1], {"_id": "a", "deep": [1, 7]}],
+        "isDone": True,
+        "more": {"deep": {"n": 2, "same": [1]}},
+    }
+    assert new["page"][0] is ROWS[1]
+    assert new["more"]["deep"]["same"] is page["more"]["deep"]["same"]  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("old", "operations"),
     [
@@ -43,6 +63,16 @@ def test_fields_of_a_dict() -> None:
         (ROWS, [1, {}, []]),
         ([1], [0, [[2, 0, {}, []]]]),
         ({"a": 1}, [0, []]),
+        (ROWS, [0, [[3, 3, [1, {}, []]]]]),
+        (ROWS, [0, [[3, -1, [1, {}, []]]]]),
+        (ROWS, [0, [[3, 0, [0, []]]]]),
+        (ROWS, [0, [[3, 0, {}]]]),
+        ({"a": {}}, [1, {}, [], {"b": [1, {}, []]}]),
+        ({"a": {}}, [1, {"a": {}}, [], {"a": [1, {}, []]}]),
+        ({"a": {}}, [1, {}, ["a"], {"a": [1, {}, []]}]),
+        ({"a": 1}, [1, {}, [], {"a": [1, {}, []]}]),
+        ({"a": {}}, [1, {}, [], {"a": None}]),
+        ({"a": {}}, [1, {}, [], []]),
         ("text", [1, {}, []]),
         (ROWS, [2]),
         (ROWS, []),
@@ -58,3 +88,5 @@ def test_a_few_bytes_cannot_ask_for_endless_copies() -> None:
     old = [None] * 100_000
     with pytest.raises(ProtocolError, match="at most"):
         apply_delta(old, pack_value([0, [[0, 0, 100_000]] * 200]))
+    with pytest.raises(ProtocolError, match="at most"):
+        apply_delta([old], pack_value([0, [[3, 0, [0, [[0, 0, 100_000]] * 20]]] * 10]))

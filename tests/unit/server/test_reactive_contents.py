@@ -5,7 +5,7 @@ import gc
 from headwater_protocol.messages import ErrorBody
 from headwater_server.reactive.contents import Content, ContentStore
 from headwater_server.reactive.deltas import ChangeBodies, delta
-from support.reactive_world import apply_operations, content_of, decode
+from support.plain_results import apply_operations, content_of, decode
 
 
 def rows(*numbers):

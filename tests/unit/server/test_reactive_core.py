@@ -6,8 +6,8 @@ import pytest
 from headwater_protocol.messages import AddQuery, ErrorBody
 from headwater_server.reactive.contents import Content
 from headwater_server.reactive.rounds import RoundLimits
+from support.plain_results import content_of
 from support.reactive_steps import Steps
-from support.reactive_world import content_of
 
 KILLED = ErrorBody("time_limit", "ended")
 
