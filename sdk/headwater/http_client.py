@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from headwater_protocol.errors import HeadwaterError, InternalError, OutcomeUnknown, RequestError, error_for
+from headwater_protocol.manifest import Manifest
 
 from headwater.client.transport import CannotConnectError, reason_of
 
@@ -97,6 +98,17 @@ class HttpClient:
             return Deployed(answer["bundle"], answer["functions"], answer["tables"], answer["changed"])
         except KeyError:
             raise self._not_ours("/api/admin/deploy") from None
+
+    async def manifest(self) -> Manifest:
+        """Return what the deployed bundle declares; empty before the first deploy.
+
+        Raises:
+            ProtocolError: The server describes it in another version of this form.
+        """
+        answer = await self._request("GET", "/api/admin/manifest")
+        if "manifest" not in answer:
+            raise self._not_ours("/api/admin/manifest")
+        return Manifest.from_json(json.dumps(answer["manifest"]))
 
     async def rotate_key(self) -> str:
         """Have the server make a new key and forget the one used here; return the new one."""

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import calls, daemon, deploy, dev
+from headwater.cli import calls, codegen, daemon, deploy, dev
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -54,6 +54,7 @@ app.command(context_settings=daemon.PASS_ON)(daemon.serve)
 app.command()(deploy.deploy)
 app.command()(calls.run)
 app.command()(calls.watch)
+app.command()(codegen.codegen)
 app.add_typer(deploy.key_commands, name="key")
 app.command(context_settings=daemon.PASS_ON)(daemon.doctor)
 app.command(context_settings=daemon.PASS_ON)(daemon.config)

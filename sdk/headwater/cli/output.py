@@ -44,6 +44,11 @@ class Output:
             self._data.rule(Text(title), style="dim")
         self._data.print(layout(value))
 
+    def text(self, text: str) -> None:
+        """Print text as data, as it is."""
+        self._data.file.write(text)
+        self._data.file.flush()
+
     def say(self, text: str, *, style: str = "") -> None:
         """Tell the person something."""
         self._talk.print(Text(printable(text, keep_lines=True)), style=style, soft_wrap=True, highlight=False)

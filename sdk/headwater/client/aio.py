@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import weakref
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, assert_never, overload
 
 from headwater_protocol.client_events import (
     ActionResolved,
@@ -41,7 +41,13 @@ from headwater_protocol.limits import SESSION_BYTES
 from headwater_protocol.values import canonical_bytes, pack_value
 
 from headwater.client.connection import Connection
-from headwater.client.function_names import FunctionName, function_name, page_argument
+from headwater.client.function_names import (
+    AnyFunction,
+    FunctionName,
+    check_named,
+    function_name,
+    page_argument,
+)
 from headwater.client.local_results import LocalResults
 from headwater.client.pages import PageChain, Pages, PageSlot
 from headwater.client.race import ended
@@ -55,7 +61,13 @@ if TYPE_CHECKING:
 
     from headwater_protocol.client_events import ClientEvent
 
+    from headwater.client.references import MutationReference, PagedReference, QueryReference
     from headwater.client.transport import Address, OpenTransport
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+T = TypeVar("T")
 
 log = logging.getLogger("headwater.client")
 
@@ -177,7 +189,13 @@ class Client:
         self._watching.add(states)
         return states
 
-    def subscribe(self, function: FunctionName, /, **arguments: Any) -> Subscription:
+    @overload
+    def subscribe(
+        self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs
+    ) -> Subscription[R]: ...
+    @overload
+    def subscribe(self, function: FunctionName, /, **arguments: Any) -> Subscription[Any]: ...
+    def subscribe(self, function: AnyFunction, /, *_placed: Any, **arguments: Any) -> Subscription[Any]:
         """Follow a query: `async for value in client.subscribe("messages:list", channel=channel)`.
 
         The first value comes as soon as the server has run the query, further ones whenever
@@ -187,12 +205,33 @@ class Client:
             RequestError: The arguments are no values.
             TransientError: The client is not open, or has too many queries.
         """
+        check_named(_placed)
         slot = Slot()
         return Subscription(slot, self._unfollow, self._follow(function, arguments, slot))
 
+    @overload
+    def paginate(
+        self,
+        function: PagedReference[P, R, Q, T],
+        page_size: int,
+        argument: None = None,
+        /,
+        *args: Q.args,
+        **arguments: Q.kwargs,
+    ) -> Pages[T]: ...
+    @overload
     def paginate(
         self, function: FunctionName, page_size: int, argument: str | None = None, /, **arguments: Any
-    ) -> Pages:
+    ) -> Pages[Any]: ...
+    def paginate(
+        self,
+        function: AnyFunction,
+        page_size: int,
+        argument: str | None = None,
+        /,
+        *_placed: Any,
+        **arguments: Any,
+    ) -> Pages[Any]:
         """Follow a query page by page: `async for paged in client.paginate("messages:pages", 20, channel=channel)`.
 
         All loaded pages are live and shown as one list, without gaps and doubles while rows come
@@ -209,6 +248,7 @@ class Client:
             RequestError: The arguments are no values.
             TransientError: The client is not open, or has too many queries.
         """
+        check_named(_placed)
         options = page_argument(function) if argument is None else argument
 
         def follow(asked: dict[str, Any], slot: PageSlot) -> int:
@@ -220,7 +260,11 @@ class Client:
         chain.load()
         return Pages(chain)
 
-    async def query(self, function: FunctionName, /, **arguments: Any) -> Any:
+    @overload
+    async def query(self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+    @overload
+    async def query(self, function: FunctionName, /, **arguments: Any) -> Any: ...
+    async def query(self, function: AnyFunction, /, *_placed: Any, **arguments: Any) -> Any:
         """Return a query's result, at one moment not before this call. Waits for a connection if need be.
 
         It is the server's: optimistic updates do not show in it.
@@ -228,6 +272,7 @@ class Client:
         Raises:
             HeadwaterError: It failed; `code` says how.
         """
+        check_named(_placed)
         slot = Slot()
         number = self._follow(function, arguments, slot, confirmed=True)
         with self._waiting.one():
@@ -238,11 +283,29 @@ class Client:
             finally:
                 self._unfollow(number)
 
+    @overload
+    async def mutation(
+        self,
+        function: MutationReference[P, R],
+        update: Callable[[LocalResults], None] | None = None,
+        /,
+        *args: P.args,
+        **arguments: P.kwargs,
+    ) -> R: ...
+    @overload
     async def mutation(
         self,
         function: FunctionName,
         update: Callable[[LocalResults], None] | None = None,
         /,
+        **arguments: Any,
+    ) -> Any: ...
+    async def mutation(
+        self,
+        function: AnyFunction,
+        update: Callable[[LocalResults], None] | None = None,
+        /,
+        *_placed: Any,
         **arguments: Any,
     ) -> Any:
         """Run a mutation and return its result. It is committed and seen by this client's queries then.
@@ -264,6 +327,7 @@ class Client:
                 that the server has forgotten it. It is not sent again.
             HeadwaterError: It failed and has had no effect; `code` says how.
         """
+        check_named(_placed)
         name = function_name(function)
         packed = pack_value(arguments)
         with self._waiting.one():
@@ -298,7 +362,7 @@ class Client:
 
     def _follow(
         self,
-        function: FunctionName,
+        function: AnyFunction,
         arguments: dict[str, Any],
         slot: Slot | PageSlot,
         *,

@@ -14,7 +14,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from headwater_protocol.errors import TransientError
 
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import TracebackType
 
-    from headwater.client.function_names import FunctionName
+    from headwater.client.function_names import AnyFunction, FunctionName
     from headwater.client.local_results import LocalResults
     from headwater.client.pages import Pages, Status
+    from headwater.client.references import MutationReference, PagedReference, QueryReference
     from headwater.client.states import ClientState, States
     from headwater.client.subscription import Subscription
 
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -82,29 +86,77 @@ class BlockingClient:
         """Follow the client's state. See `Client.states`."""
         return BlockingStates(self, self._wait(self._states()))
 
-    def query(self, function: FunctionName, /, **arguments: Any) -> Any:
+    @overload
+    def query(self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+    @overload
+    def query(self, function: FunctionName, /, **arguments: Any) -> Any: ...
+    def query(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
         """Return a query's result at this moment. See `Client.query`."""
-        return self._wait(self._client.query(function, **arguments))
+        return self._wait(self._client.query(function, *args, **arguments))
 
+    @overload
+    def mutation(
+        self,
+        function: MutationReference[P, R],
+        update: Callable[[LocalResults], None] | None = None,
+        /,
+        *args: P.args,
+        **arguments: P.kwargs,
+    ) -> R: ...
+    @overload
     def mutation(
         self,
         function: FunctionName,
         update: Callable[[LocalResults], None] | None = None,
         /,
         **arguments: Any,
+    ) -> Any: ...
+    def mutation(
+        self,
+        function: Any,
+        update: Callable[[LocalResults], None] | None = None,
+        /,
+        *args: Any,
+        **arguments: Any,
     ) -> Any:
         """Run a mutation and return its result. See `Client.mutation`; an update runs in the client's thread."""
-        return self._wait(self._client.mutation(function, update, **arguments))
+        return self._wait(self._client.mutation(function, update, *args, **arguments))
 
-    def subscribe(self, function: FunctionName, /, **arguments: Any) -> BlockingSubscription:
+    @overload
+    def subscribe(
+        self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs
+    ) -> BlockingSubscription[R]: ...
+    @overload
+    def subscribe(self, function: FunctionName, /, **arguments: Any) -> BlockingSubscription[Any]: ...
+    def subscribe(self, function: AnyFunction, /, *args: Any, **arguments: Any) -> BlockingSubscription[Any]:
         """Follow a query: an iterator over its results. See `Client.subscribe`."""
-        return BlockingSubscription(self, self._wait(self._subscribe(function, arguments)))
+        return BlockingSubscription(self, self._wait(self._subscribe(function, args, arguments)))
 
+    @overload
+    def paginate(
+        self,
+        function: PagedReference[P, R, Q, T],
+        page_size: int,
+        argument: None = None,
+        /,
+        *args: Q.args,
+        **arguments: Q.kwargs,
+    ) -> BlockingPages[T]: ...
+    @overload
     def paginate(
         self, function: FunctionName, page_size: int, argument: str | None = None, /, **arguments: Any
-    ) -> BlockingPages:
+    ) -> BlockingPages[Any]: ...
+    def paginate(
+        self,
+        function: AnyFunction,
+        page_size: int,
+        argument: str | None = None,
+        /,
+        *args: Any,
+        **arguments: Any,
+    ) -> BlockingPages[Any]:
         """Follow a query page by page. See `Client.paginate`."""
-        return BlockingPages(self, self._wait(self._paginate(function, page_size, argument, arguments)))
+        return BlockingPages(self, self._wait(self._paginate(function, page_size, argument, args, arguments)))
 
     def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until there is a connection. See `Client.wait_connected`."""
@@ -136,13 +188,20 @@ class BlockingClient:
             started.set_result(None)
             await self._stop.wait()
 
-    async def _subscribe(self, function: FunctionName, arguments: dict[str, Any]) -> Subscription:
-        return self._client.subscribe(function, **arguments)
+    async def _subscribe(
+        self, function: Any, args: tuple[Any, ...], arguments: dict[str, Any]
+    ) -> Subscription[Any]:
+        return self._client.subscribe(function, *args, **arguments)
 
     async def _paginate(
-        self, function: FunctionName, page_size: int, argument: str | None, arguments: dict[str, Any]
-    ) -> Pages:
-        return self._client.paginate(function, page_size, argument, **arguments)
+        self,
+        function: Any,
+        page_size: int,
+        argument: Any,
+        args: tuple[Any, ...],
+        arguments: dict[str, Any],
+    ) -> Pages[Any]:
+        return self._client.paginate(function, page_size, argument, *args, **arguments)
 
     async def _states(self) -> States:
         return self._client.states()
@@ -223,14 +282,14 @@ class _Closable(BlockingUpdates[T]):
         self.close()
 
 
-class BlockingSubscription(_Closable[Any]):
+class BlockingSubscription(_Closable[T]):
     """Results of a query, newest first come; see `Subscription` for what may be skipped."""
 
 
-class BlockingPages(_Closable[Paged]):
+class BlockingPages(_Closable[Paged[T]]):
     """The pages of a live query as one list; see `Pages`."""
 
-    def __init__(self, client: BlockingClient, pages: Pages) -> None:
+    def __init__(self, client: BlockingClient, pages: Pages[T]) -> None:
         super().__init__(client, pages)
         self._pages = pages
 

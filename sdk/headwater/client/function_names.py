@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from headwater_protocol.errors import RequestError
+
+from headwater.client.references import Reference
 
 
 class NamedFunction(Protocol):
@@ -17,14 +19,17 @@ class NamedFunction(Protocol):
 
 
 FunctionName = str | NamedFunction
+AnyFunction = FunctionName | Reference
 
 
-def function_name(function: FunctionName) -> str:
-    """Return the name of a function given by name or as itself.
+def function_name(function: AnyFunction) -> str:
+    """Return the name of a function given by name, as itself or as its stub.
 
     Raises:
         RequestError: It is neither.
     """
+    if isinstance(function, Reference):
+        return function.path
     name = function if isinstance(function, str) else getattr(function, "name", None)
     if not isinstance(name, str) or not name:
         raise RequestError(f"expected a function or its name such as 'messages:list', got {function!r}")
@@ -34,7 +39,7 @@ def function_name(function: FunctionName) -> str:
 PAGE_ARGUMENT = "options"
 
 
-def page_argument(function: FunctionName) -> str:
+def page_argument(function: AnyFunction) -> str:
     """Return the name of a function's argument of type `PageOptions`, as far as the function tells.
 
     Raises:
@@ -46,3 +51,13 @@ def page_argument(function: FunctionName) -> str:
     if not isinstance(name, str):
         raise RequestError(f"{function_name(function)} has no argument of type PageOptions")
     return name
+
+
+def check_named(positional: tuple[Any, ...]) -> None:
+    """Refuse arguments of a function that are given by their place.
+
+    Raises:
+        TypeError: There are some.
+    """
+    if positional:
+        raise TypeError(f"arguments are given by their names; got {positional[0]!r} by its place")

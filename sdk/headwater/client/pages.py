@@ -11,7 +11,7 @@ import asyncio
 import weakref
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from headwater_protocol.errors import HeadwaterError, ProtocolError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+T = TypeVar("T")
 Status = Literal["loading_first_page", "can_load_more", "loading_more", "exhausted"]
 
 _SPLIT_TIMES = 2  # a page with more than this many times the rows it was asked for is split
@@ -29,7 +30,7 @@ _JOIN_PART = 2  # two neighbours with at most this part of the rows one was aske
 
 
 @dataclass(frozen=True, slots=True)
-class Paged:
+class Paged(Generic[T]):
     """What the pages show together.
 
     Attributes:
@@ -37,7 +38,7 @@ class Paged:
         status: `loading_first_page`, `can_load_more`, `loading_more` or `exhausted`.
     """
 
-    items: list[Any]
+    items: list[T]
     status: Status
 
 
@@ -170,7 +171,7 @@ class PageChain:
             unfollow: Ends a subscription.
             touch: Has `settle` called behind the step that goes on.
         """
-        self.shown = Paged([], "loading_first_page")
+        self.shown: Paged[Any] = Paged([], "loading_first_page")
         self.out = Slot()
         self._size = page_size
         self._follow = follow
@@ -270,7 +271,7 @@ class PageChain:
         if shown.status != "loading_first_page":
             self.out.put(shown, None)
 
-    def _joined(self) -> Paged:
+    def _joined(self) -> Paged[Any]:
         items: list[Any] = []
         for page in self._pages:
             if page.value is None:
@@ -362,7 +363,7 @@ def _is_page(value: Any) -> bool:
     )
 
 
-class Pages:
+class Pages(Generic[T]):
     """The pages of a live query as one list, an asynchronous iterator of `Paged`. Made by `Client.paginate`.
 
     Holds one value: the newest that was not taken. It ends when it is closed, when nothing refers to it any
@@ -391,18 +392,18 @@ class Pages:
         self._chain.load(page_size)
         return True
 
-    def __aiter__(self) -> Pages:
+    def __aiter__(self) -> Pages[T]:
         return self
 
-    async def __anext__(self) -> Paged:
-        paged: Paged = await self._chain.out.take()
+    async def __anext__(self) -> Paged[T]:
+        paged: Paged[T] = await self._chain.out.take()
         return replace(paged, items=copied(paged.items))
 
     async def aclose(self) -> None:
         """Unsubscribe. May be called twice."""
         self._chain.close()
 
-    async def __aenter__(self) -> Pages:
+    async def __aenter__(self) -> Pages[T]:
         return self
 
     async def __aexit__(

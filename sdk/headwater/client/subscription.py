@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from headwater.client.local_results import copied
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from headwater_protocol.errors import HeadwaterError
 
+R = TypeVar("R")
 
-class Subscription:
+
+class Subscription(Generic[R]):
     """The results of a live query, an asynchronous iterator. Made by `Client.subscribe`.
 
     Holds one value: the newest that was not taken. It ends when it is closed, when nothing
@@ -33,17 +35,18 @@ class Subscription:
         loop = asyncio.get_running_loop()
         weakref.finalize(self, call_later, loop, unfollow, number).atexit = False
 
-    def __aiter__(self) -> Subscription:
+    def __aiter__(self) -> Subscription[R]:
         return self
 
-    async def __anext__(self) -> Any:
-        return await self._slot.take()
+    async def __anext__(self) -> R:
+        value: R = await self._slot.take()
+        return value
 
     async def aclose(self) -> None:
         """Unsubscribe. May be called twice."""
         self._unfollow(self._number)
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self) -> Subscription[R]:
         return self
 
     async def __aexit__(

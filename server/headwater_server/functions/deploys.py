@@ -55,6 +55,11 @@ class Deploys:
         self._metrics = metrics
         self._one_at_a_time = asyncio.Lock()
 
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the active bundle declares; None before the first deploy."""
+        return self._calls.manifest
+
     async def restore(self) -> None:
         """Bring the active bundle of the database into service; nothing to do before the first deploy."""
         active = self._engine.active_bundle()

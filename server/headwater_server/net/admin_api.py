@@ -1,7 +1,8 @@
-"""What the deployment's key opens: deploys and the key itself. Also version, health and metrics, which are open."""
+"""What the deployment's key opens: deploys, what is deployed, and the key itself. Also version, health and metrics, which are open."""
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 from headwater.packing import BUNDLE_BYTES_MAX, invalid_bundle
 from headwater_protocol.errors import TransientError
+from headwater_protocol.manifest import Manifest
 
 from headwater_server.net.http_api import json_response, read_body
 from headwater_server.net.keys import AdminKeys, bearer_key
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 class Deploys(Protocol):
     """What brings bundles into service."""
 
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the active bundle declares; None before the first deploy."""
+
     async def deploy(self, bundle: bytes) -> Deployed:
         """Make a bundle the active one."""
 
@@ -31,7 +37,7 @@ class AdminApi:
     """The routes; `add_to` puts them into an aiohttp application.
 
     Args:
-        deploys: For `/api/admin/deploy`.
+        deploys: For `/api/admin/deploy` and `/api/admin/manifest`.
         keys: Who may.
         rotate_key: Makes a new key, makes it the valid one durably, and returns it.
         published_ts: For `/health`.
@@ -62,6 +68,7 @@ class AdminApi:
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
         app.router.add_post("/api/admin/deploy", self._deploy)
+        app.router.add_get("/api/admin/manifest", self._get_manifest)
         app.router.add_post("/api/admin/rotate-key", self._rotate)
         app.router.add_get("/version", self._get_version)
         app.router.add_get("/health", self._get_health)
@@ -86,6 +93,11 @@ class AdminApi:
                 "changed": done.changed,
             }
         )
+
+    async def _get_manifest(self, request: web.Request) -> web.Response:
+        self._keys.require(bearer_key(request))
+        manifest = self._deploys.manifest or Manifest()
+        return json_response({"status": "success", "manifest": json.loads(manifest.to_json())})
 
     async def _rotate(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request))

@@ -60,7 +60,7 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(r"headwater \d+\.\d+\.\d+\S*\n", result.stdout)
     help_text = invoke(tmp_path, "--help").stdout
-    for command in ("dev", "serve", "deploy", "run", "watch", "key", "doctor", "config"):
+    for command in ("dev", "serve", "deploy", "run", "watch", "codegen", "key", "doctor", "config"):
         assert re.search(rf"^  {command} ", help_text, re.MULTILINE)
     assert "3 the server cannot be" in " ".join(help_text.split())
 

@@ -1,0 +1,146 @@
+"""`headwater codegen`: typed stubs of a bundle's functions for its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from headwater_protocol.errors import HeadwaterError, InternalError, RequestError, error_for
+from headwater_protocol.manifest import Manifest
+
+from headwater.cli.deployment import (
+    KeyFileOption,
+    Surroundings,
+    UrlOption,
+    find_url,
+    output_for,
+    require_key,
+    run_command,
+    surroundings_of,
+    usage,
+)
+from headwater.http_client import HttpClient
+from headwater.stubs import python_stubs
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from headwater.cli.output import Output
+
+FolderArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The bundle: the folder with your functions. Without it: what is deployed on the server.",
+        metavar="[DIR]",
+        exists=True,
+        file_okay=False,
+    ),
+]
+PythonOption = Annotated[bool, typer.Option("--python", help="Make a Python module.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="File to write. Without it: stdout.", metavar="FILE")
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Write nothing; exit with 1 if the file is not what would be written.")
+]
+_DESCRIBE_TIMEOUT_S = 60.0
+
+
+def codegen(
+    context: typer.Context,
+    folder: FolderArgument = None,
+    python: PythonOption = False,
+    out: OutOption = None,
+    check: CheckOption = False,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
+) -> None:
+    """Write typed stubs of your functions, for clients: `client.query(api.messages.list, channel=channel)`.
+
+    Type checkers then know arguments and results. Reading from a server needs the deployment's key.
+    """
+    output = output_for()
+    surroundings = surroundings_of(context)
+    if not python:
+        raise typer.BadParameter("say what to make: --python")
+    if check and out is None:
+        raise typer.BadParameter("--check needs --out FILE")
+    if folder is not None:
+        run_command(output, _write(output, _manifest_of_folder(surroundings, folder), out, check=check))
+        return
+    try:
+        key = require_key(surroundings, key_file)
+        http = HttpClient(find_url(surroundings, url), key=key.text)
+    except RequestError as error:
+        raise usage(error) from None
+    run_command(output, _write(output, _manifest_of_server(http), out, check=check))
+
+
+async def _write(
+    output: Output, source: Coroutine[Any, Any, Manifest], out: Path | None, *, check: bool
+) -> None:
+    text = python_stubs(await source)
+    if out is None:
+        output.text(text)
+    else:
+        _put(output, text, out, check=check)
+
+
+def _put(output: Output, text: str, out: Path, *, check: bool) -> None:
+    """Bring a file up to date, or see that it is.
+
+    Raises:
+        RequestError: It is not, or it cannot be read or written.
+    """
+    try:
+        if out.exists() and out.read_bytes() == text.encode():
+            output.say(f"{out} is up to date", style="green")
+        elif check:
+            raise RequestError(f"{out} is out of date; make it again without --check")
+        else:
+            out.write_bytes(text.encode())
+            output.say(f"wrote {out}", style="green")
+    except OSError as error:
+        raise RequestError(f"cannot read or write {out}: {error.strerror}") from None
+
+
+async def _manifest_of_server(http: HttpClient) -> Manifest:
+    async with http:
+        return await http.manifest()
+
+
+async def _manifest_of_folder(surroundings: Surroundings, folder: Path) -> Manifest:
+    """Have a process of its own import the functions; what they print goes to stderr."""
+    words = [surroundings.python, "-P", "-m", "headwater.describe", str(folder)]
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_DESCRIBE_TIMEOUT_S):
+            printed, told = await process.communicate()
+    except TimeoutError:
+        raise RequestError(
+            f"{folder} was not imported within {_DESCRIBE_TIMEOUT_S:.0f} s", code="invalid_bundle"
+        ) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == 0:
+        return Manifest.from_json(printed)
+    raise _failure(told)
+
+
+def _failure(told: bytes) -> HeadwaterError:
+    try:
+        error = json.loads(told.splitlines()[-1])
+        return error_for(error["code"], error["message"])
+    except (ValueError, LookupError, TypeError):
+        return InternalError(f"the functions cannot be read: {told.decode(errors='replace')[-2000:].strip()}")

@@ -1,0 +1,234 @@
+"""Stubs of any bundle are a module that runs, says the same each time and reaches every function that clients may call."""
+
+from __future__ import annotations
+
+import random
+import typing
+from typing import Any
+
+import pytest
+from headwater.client.references import MutationReference, PagedReference, QueryReference, Reference
+from headwater.stubs import python_stubs
+from headwater_protocol.manifest import FunctionManifest, Manifest, TableManifest
+
+NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+
+
+def function(
+    name: str, *, returns: Any = None, arguments: Any = None, kind: Any = "query", **more: Any
+) -> FunctionManifest:
+    return FunctionManifest(
+        name, kind, more.pop("internal", False), arguments or NOTHING, returns or {"type": "null"}, **more
+    )
+
+
+def loaded(*functions: FunctionManifest, tables: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the names of the module made of functions."""
+    manifest = Manifest(tuple(TableManifest(name, "{}") for name in tables), functions)
+    text = python_stubs(manifest)
+    assert text == python_stubs(Manifest.from_json(manifest.to_json()))
+    module: dict[str, Any] = {"__name__": "api"}
+    exec(compile(text, "api.py", "exec"), module)
+    for item in [item for item in module.values() if typing.is_typeddict(item)]:
+        typing.get_type_hints(item, module, {})
+    return module
+
+
+def reached(space: Any) -> list[Reference]:
+    found = []
+    for name, item in vars(space).items():
+        if isinstance(item, Reference):
+            found.append(item)
+        elif isinstance(item, type) and not name.startswith("__"):
+            found += reached(item)
+    return found
+
+
+def paths(module: dict[str, Any]) -> list[str]:
+    spaces = [item for item in module.values() if isinstance(item, type) and not typing.is_typeddict(item)]
+    return sorted(item.path for space in spaces for item in reached(space))
+
+
+def test_internal_functions_and_actions_are_left_out() -> None:
+    module = loaded(function("a:seen"), function("a:hidden", internal=True), function("a:act", kind="action"))
+    assert paths(module) == ["a:seen"]
+
+
+def test_a_stub_knows_its_kind_and_its_page_options() -> None:
+    page = {"page": {"type": "array", "items": {"type": "string"}}, "isDone": {}, "continueCursor": {}}
+    options = {"numItems": {"type": "integer"}, "cursor": {}, "endCursor": {}, "id": {}}
+    arguments = {
+        "type": "object",
+        "properties": {"how": {"$ref": "#/$defs/PageOptions"}},
+        "required": ["how"],
+        "$defs": {"PageOptions": {"type": "object", "properties": options, "required": ["numItems"]}},
+    }
+    returns = {
+        "$ref": "#/$defs/str_",
+        "$defs": {"str_": {"type": "object", "properties": page, "required": sorted(page)}},
+    }
+    module = loaded(
+        function("m:plain"),
+        function("m:pages", arguments=arguments, returns=returns),
+        function("m:write", kind="mutation"),
+    )
+    space = module["m"]
+    assert type(space.plain) is QueryReference
+    assert type(space.pages) is PagedReference
+    assert type(space.write) is MutationReference
+    assert space.pages.page_argument == "how"
+    assert module["_m__pages__rows"].__annotations__ == {"return": "str"}
+    with pytest.raises(TypeError, match="handed to a client"):
+        module["_m__pages__rows"]()
+
+
+def test_names_that_python_has_or_that_meet_are_told_apart() -> None:
+    ref = {"$ref": "#/$defs/Row", "$defs": {"Row": {"type": "object", "properties": {}, "required": []}}}
+    odd = {
+        "$ref": "#/$defs/Row",
+        "$defs": {
+            "Row": {
+                "type": "object",
+                "properties": {"class": {"type": "integer"}, "a-b": {"$ref": "#/$defs/Row"}},
+                "required": ["a-b", "class"],
+            }
+        },
+    }
+    module = loaded(
+        function("a/b:c", returns=ref),
+        function("a_b:c", returns=odd),
+        function("a:b"),
+        function("list:import", returns={"type": "array", "items": {"type": "integer"}}),
+        function("datetime:now", returns={"type": "string", "format": "date-time"}),
+        function("typing:list", returns={"anyOf": [{"enum": ["x", 'a"b', 1, True]}, {"type": "null"}]}),
+        function("Row:Row"),
+        tables=("row", "lists of_things", "Row"),
+    )
+    assert paths(module) == sorted(
+        ["a/b:c", "a_b:c", "a:b", "list:import", "datetime:now", "typing:list", "Row:Row"]
+    )
+    assert module["list_"].import_.path == "list:import"
+    assert module["a"].b_.path == "a:b"
+    assert module["a"].b.c.path == "a/b:c"
+    assert module["Row"].Row.path == "Row:Row"
+    assert module["RowId"].__name__ == "RowId"
+    assert module["RowId_2"].__name__ == "RowId_2"
+    assert "ListsOfThingsId" in module
+    assert set(typing.get_type_hints(module["Row_3"], module, {})) == {"class", "a-b"}
+
+
+@pytest.mark.parametrize(
+    "doc", ['says "quoted"', "ends in a \\", 'has """ in it', "two\n\nlines", "\\N{DASH}", '"']
+)
+def test_docstrings_come_through(doc: str) -> None:
+    module = loaded(function("m:f", doc=doc))
+    assert module["m"].f.path == "m:f"
+
+
+def test_what_may_be_left_out_of_arguments_is_there_in_results() -> None:
+    defs = {
+        "Profile": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "default": ""}, "name": {"type": "string"}},
+            "required": ["name"],
+        }
+    }
+    arguments = {
+        "type": "object",
+        "properties": {
+            "profile": {"$ref": "#/$defs/Profile"},
+            "size": {"type": "number", "default": float("inf")},
+        },
+        "required": ["profile"],
+        "$defs": defs,
+    }
+    module = loaded(function("m:f", arguments=arguments, returns={"$ref": "#/$defs/Profile", "$defs": defs}))
+    assert module["Profile"].__required_keys__ == {"city", "name"}
+    assert set(typing.get_type_hints(module["ProfileInput"], module, {})) == {"city", "name"}
+    assert "NotRequired" in str(module["ProfileInput"].__annotations__["city"])
+
+
+WORDS = [
+    "a",
+    "b",
+    "ab",
+    "a_",
+    "b_",
+    "_a",
+    "list",
+    "list_",
+    "str",
+    "class",
+    "import",
+    "Node",
+    "RowsId",
+    "_t",
+    "_r",
+]
+LEAVES: list[dict[str, Any]] = [
+    {},
+    {"type": "null"},
+    {"type": "boolean"},
+    {"type": "integer", "minimum": 0},
+    {"type": "number"},
+    {"type": "string"},
+    {"type": "string", "format": "date-time"},
+    {"type": "string", "contentEncoding": "base64"},
+    {"type": "string", "x-table": "rows"},
+    {"const": "a"},
+    {"enum": ["a", 1]},
+    {"$ref": "#/$defs/Node"},
+    {"$ref": "#/$defs/Leaf"},
+]
+
+
+class Some:
+    """Random manifests."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+
+    def schema(self, depth: int = 3) -> dict[str, Any]:
+        kind = self.chance.choice(["leaf", "leaf", "list", "dict", "union", "tuple"]) if depth else "leaf"
+        inner = [self.schema(depth - 1) for _ in range(self.chance.randint(1, 3))] if kind != "leaf" else []
+        match kind:
+            case "list":
+                return {"type": "array", "items": inner[0]}
+            case "dict":
+                return {"type": "object", "additionalProperties": inner[0]}
+            case "union":
+                return {"anyOf": inner}
+            case "tuple":
+                return {"type": "array", "prefixItems": inner[1:], "items": False}
+        return self.chance.choice(LEAVES)
+
+    def struct(self) -> dict[str, Any]:
+        fields = self.chance.sample(WORDS, self.chance.randint(0, 3))
+        required = sorted(field for field in fields if self.chance.random() < 0.5)
+        return {
+            "type": "object",
+            "properties": {field: self.schema() for field in fields},
+            "required": required,
+        }
+
+    def function(self) -> FunctionManifest:
+        chance = self.chance
+        defs = {"Node": self.struct(), "Leaf": self.struct()}
+        names = chance.sample(["x", "y", "list_", "str"], chance.randint(0, 3))
+        arguments = {"type": "object", "properties": {name: self.schema() for name in names}, "required": []}
+        path = "/".join(chance.choices(WORDS, k=chance.randint(1, 3)))
+        return function(
+            f"{path}:{chance.choice(WORDS)}",
+            kind=chance.choice(["query", "mutation"]),
+            arguments=arguments | {"$defs": defs},
+            returns=self.schema() | {"$defs": defs},
+            doc="".join(chance.choices("a\"\\\n '", k=chance.randint(0, 9))),
+        )
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_stubs_of_any_functions_run_and_reach_them(seed: int) -> None:
+    some = Some(seed)
+    found = {item.name: item for item in (some.function() for _ in range(6))}
+    module = loaded(*(item for _, item in sorted(found.items())), tables=("rows",))
+    assert paths(module) == sorted(found)
