@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from headwater.client.local_results import LocalResults
     from headwater_protocol.client_events import ClientEvent
+    from support.runs import LongRun
 
 CALLS = 60
 TASKS = 3
@@ -60,6 +61,7 @@ class WatchedClient(EagerClient):
         pending: Numbers of the entries that are to be seen: called, and not failed.
         failing: Those whose call is asked to fail: they may be seen until it has.
         values: How many values were looked at.
+        cuts: How many connections were cut.
         faults: What was wrong.
     """
 
@@ -70,6 +72,7 @@ class WatchedClient(EagerClient):
         self.pending: set[int] = set()
         self.failing: set[int] = set()
         self.values = 0
+        self.cuts = 0
         self.faults: list[str] = []
         self.shown: dict[int, Any] = {}
 
@@ -106,7 +109,9 @@ class WatchedClient(EagerClient):
 
 
 @contextlib.asynccontextmanager
-async def proxied(daemon: RunningDaemon, chance: random.Random) -> AsyncIterator[tuple[str, Figures]]:
+async def proxied(
+    daemon: RunningDaemon, chance: random.Random, *, tcp: bool
+) -> AsyncIterator[tuple[str, Figures]]:
     figures = Figures()
 
     def plan() -> Plan:
@@ -117,17 +122,28 @@ async def proxied(daemon: RunningDaemon, chance: random.Random) -> AsyncIterator
             lag_s=chance.choice((0.0, 0.002, 0.02)),
         )
 
-    async with CuttingProxy(daemon.port, plan, figures, websocket=True) as proxy:
-        yield f"ws://127.0.0.1:{proxy.port}", figures
+    target, scheme = (daemon.tcp_port, "tcp") if tcp else (daemon.port, "ws")
+    async with CuttingProxy(target, plan, figures, websocket=not tcp) as proxy:
+        yield f"{scheme}://127.0.0.1:{proxy.port}", figures
 
 
 async def watched(
-    daemon: RunningDaemon, writer: str, session: type[ClientSession], seed: int
+    daemon: RunningDaemon,
+    writer: str,
+    session: type[ClientSession],
+    seed: int,
+    *,
+    tcp: bool = False,
+    calls: int = CALLS,
 ) -> WatchedClient:
     """Add entries under cuts and while another client writes, and return the client with what it saw."""
     chance = random.Random(f"{writer} {seed}")  # a session id of its own
-    numbers = iter(range(CALLS))
-    async with proxied(daemon, chance) as (url, figures), connect(daemon.url) as other, asyncio.timeout(120):
+    numbers = iter(range(calls))
+    async with (
+        proxied(daemon, chance, tcp=tcp) as (url, figures),
+        connect(daemon.url) as other,
+        asyncio.timeout(60 + calls),
+    ):
         client = WatchedClient(url, writer, session, chance)
         async with client:
             entries = client.subscribe("once:entries", writer=writer, after=-1)
@@ -140,29 +156,41 @@ async def watched(
                     await client.add(number, fail=chance.random() < 0.2)
 
             async def write() -> None:
-                for number in range(CALLS):
+                for number in range(calls):
                     await other.mutation("once:add", writer=f"not {writer}", number=number)
 
             await asyncio.gather(write(), *(call() for _ in range(TASKS)))
             await entries.aclose()
             await counters.aclose()
-        assert sum(figures.cuts.values()) > CALLS / 20
+        client.cuts = sum(figures.cuts.values())
+        assert client.cuts > calls / 20
         stored = await other.query("once:entries", writer=writer, after=-1)
         assert {entry[1] for entry in stored} == client.pending
     return client
 
 
-async def test_no_value_flickers_on_connections_that_are_cut(daemon: RunningDaemon) -> None:
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_no_value_flickers_on_connections_that_are_cut(daemon: RunningDaemon, tcp: bool) -> None:
     for seed in range(3):
-        client = await watched(daemon, f"writer {seed}", ClientSession, seed)
+        client = await watched(daemon, f"writer {seed} {tcp}", ClientSession, seed, tcp=tcp)
         assert client.faults == [], f"seed {seed}"
         assert client.values > CALLS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+async def test_no_value_flickers_at_length(daemon: RunningDaemon, long_run: LongRun) -> None:
+    for seed in long_run.seeds():
+        tcp = seed % 2 == 0
+        client = await watched(daemon, f"long {seed}", ClientSession, seed, tcp=tcp, calls=10 * CALLS)
+        assert client.faults == [], f"seed {seed}"
+        long_run.record("flicker", seed, values=client.values, cuts=client.cuts, calls=10 * CALLS)
 
 
 @pytest.mark.parametrize("broken", BROKEN)
 async def test_a_session_that_flickers_is_seen(daemon: RunningDaemon, broken: type[ClientSession]) -> None:
     for seed in range(30):
-        client = await watched(daemon, f"{broken.__name__} {seed}", broken, seed)
+        client = await watched(daemon, f"{broken.__name__} {seed}", broken, seed, tcp=seed % 2 == 0)
         if client.faults:
             return
     raise AssertionError("thirty runs showed no fault")

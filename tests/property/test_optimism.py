@@ -1,7 +1,8 @@
 """Optimistic updates never flicker: every value that is shown has every pending change exactly once.
 
 A model server of plain lists in front of the real client session, on a link that delays and is cut
-anywhere, also between a commit and its answer. Two queries show the same rows, so that a torn step is seen.
+anywhere, also between a commit and its answer. Two queries show the same rows, so that a torn step is seen; they
+are so long that a frame holds one of them, so a new connection is told of them in two messages.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 from headwater_protocol.client_events import MutationResolved, UpdateFailed, ValueChanged
 from headwater_protocol.client_session import ClientSession
 from headwater_protocol.codec import decode_client_message, encode_message
+from headwater_protocol.limits import CONNECT_FRAME_BYTES
 from headwater_protocol.messages import (
     AddQuery,
     Change,
@@ -30,14 +32,15 @@ from headwater_protocol.messages import (
 from headwater_protocol.values import pack_value, unpack_value
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.flickering_sessions import BROKEN
+from support.flickering_sessions import BROKEN, Partial
 
 if TYPE_CHECKING:
     from headwater_protocol.client_events import ClientEvent
     from headwater_protocol.client_screen import View
+    from support.runs import LongRun
 
-NONE = pack_value({})
-STEPS = ("call", "take", "take", "lose", "tell", "tell", "write", "hear", "hear", "hear", "cut")
+LONG = pack_value({"padding": "x" * (CONNECT_FRAME_BYTES * 2 // 3)})
+STEPS = ("call", "take", "take", "lose", "tell", "tell", "part", "write", "hear", "hear", "hear", "cut")
 
 
 class Trial:
@@ -51,8 +54,10 @@ class Trial:
         self.called: dict[int, str] = {}
         self.resolved: dict[int, bool] = {}
         self.shown: dict[int, Any] = {}
-        self.list = client.subscribe("rows:list", NONE)
-        self.count = client.subscribe("rows:count", NONE)
+        self.values = 0  # that were looked at
+        self.parts = 0  # transitions in which a part of the resumed queries was told
+        self.list = client.subscribe("rows:list", LONG)
+        self.count = client.subscribe("rows:count", LONG)
         self.connect()
 
     # ------------------------------------------------------------------------------------------ the server
@@ -60,10 +65,14 @@ class Trial:
     def connect(self) -> None:
         self.client.connect()
         self.requests: deque[Mutation] = deque()
-        self.added: list[AddQuery] = []
+        self.added: dict[int, AddQuery] = {}  # by query set, until the client has been told of it
+        self.told: dict[int, bytes] = {}
+        self.known: dict[int, int] = {}  # queries, by the query set that brought them
         self.version = Version(0, 0, 0)
         self.query_set = 0
-        self.link: deque[bytes] = deque([encode_message(Welcome(1, b"i" * 16, self.ts, 1 << 20, 4_000))])
+        self.link: deque[bytes] = deque(
+            [encode_message(Welcome(1, b"i" * 16, self.ts, CONNECT_FRAME_BYTES, 4_000))]
+        )
         self.send()
 
     def send(self) -> None:
@@ -71,7 +80,10 @@ class Trial:
             match decode_client_message(frame):
                 case ModifyQuerySet(_, new, added):
                     self.query_set = new
-                    self.added += added
+                    assert len(added) <= 1, "two of them fit into no frame"
+                    for query in added:
+                        self.added[new] = query
+                        self.known[query.query] = new
                 case Mutation() as message:
                     self.requests.append(message)
 
@@ -101,18 +113,25 @@ class Trial:
         else:
             self.cut()
 
-    def tell(self) -> None:
-        """Send what has changed since the last transition."""
-        end = Version(self.query_set, 0, self.ts)
-        if not self.query_set or end == self.version:
+    def tell(self, *, part: bool = False) -> None:
+        """Send what has changed since the last transition; `part` of the query set, where more of it is new."""
+        query_set = min(self.query_set, self.version.query_set + 1) if part else self.query_set
+        end = Version(query_set, 0, self.ts)
+        if not query_set or end == self.version:
             return
+        self.parts += query_set < self.query_set
         changes = []
         for query, value in ((self.list, self.rows), (self.count, {"rows": len(self.rows)})):
+            if self.known[query] > query_set:
+                continue
             packed = pack_value(value)
             digest = packed[-30:]
-            known = any(added.query == query and added.digest == digest for added in self.added)
+            if self.told.get(query) == digest:
+                continue
+            self.told[query] = digest
+            known = any(added.query == query and added.digest == digest for added in self.added.values())
             changes.append(Change(query, Unchanged(digest) if known else Value(packed, digest)))
-        self.added = []
+        self.added = {number: query for number, query in self.added.items() if number > query_set}
         self.link.append(encode_message(Transition(self.version, end, tuple(changes))))
         self.version = end
 
@@ -126,11 +145,11 @@ class Trial:
         row = f"row {len(self.called)}"
 
         def update(view: View) -> None:
-            rows, count = view.get("rows:list", NONE), view.get("rows:count", NONE)
+            rows, count = view.get("rows:list", LONG), view.get("rows:count", LONG)
             assert (rows is None) == (count is None), "an update sees results of one moment"
             if rows is not None and count is not None:
-                view.set("rows:list", NONE, [*rows[0], row])
-                view.set("rows:count", NONE, {"rows": count[0]["rows"] + 1})
+                view.set("rows:list", LONG, [*rows[0], row])
+                view.set("rows:count", LONG, {"rows": count[0]["rows"] + 1})
 
         request = self.client.mutate("rows:add", pack_value({"row": row}), update)
         self.called[request] = row
@@ -148,6 +167,7 @@ class Trial:
             if isinstance(event, ValueChanged):
                 assert self.shown.get(event.query) != event.value, "the same value twice"
                 self.shown[event.query] = event.value
+                self.values += 1
                 if event.query == self.list:
                     self.check_rows(event.value, failing)
             elif isinstance(event, MutationResolved):
@@ -156,7 +176,7 @@ class Trial:
         if self.list in self.shown:
             rows = self.shown[self.list]
             self.check_rows(rows, set())
-            assert self.shown[self.count] == {"rows": len(rows)}, "torn"
+            assert self.shown.get(self.count) == {"rows": len(rows)}, "torn"
 
     def check_rows(self, rows: list[str], failing: set[int]) -> None:
         assert len(set(rows)) == len(rows), f"a change shows twice: {rows}"
@@ -178,6 +198,8 @@ class Trial:
                 self.take(answer=False)
             case "tell":
                 self.tell()
+            case "part":
+                self.tell(part=True)
             case "write":
                 self.ts += 1
                 self.rows = [*self.rows, f"foreign {self.ts}"]
@@ -196,11 +218,12 @@ class Trial:
         assert self.shown[self.list] == self.rows
 
 
-def run(client: ClientSession, steps: list[str]) -> None:
+def run(client: ClientSession, steps: list[str]) -> Trial:
     trial = Trial(client)
     for name in steps:
         trial.step(name)
     trial.finish()
+    return trial
 
 
 @settings(max_examples=600, deadline=None)
@@ -211,7 +234,20 @@ def test_every_value_shows_every_pending_change_once(steps: list[str]) -> None:
     run(ClientSession(b"s" * 16, "test"), steps)
 
 
-@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_optimism_at_length(long_run: LongRun) -> None:
+    for seed in long_run.seeds():
+        chance, values, calls, parts = random.Random(seed), 0, 0, 0
+        for _ in range(500):
+            weights = [chance.random() ** 2 for _ in STEPS]
+            steps = chance.choices(STEPS, weights, k=chance.choice((30, 100, 300)))
+            trial = run(ClientSession(b"s" * 16, "test"), steps)
+            values, calls, parts = values + trial.values, calls + len(trial.called), parts + trial.parts
+        long_run.record("optimism", seed, values=values, calls=calls, parts=parts)
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, Partial])
 def test_a_session_that_flickers_is_found(broken: type[ClientSession]) -> None:
     def flickers(seed: int) -> bool:
         steps = random.Random(seed).choices(STEPS, k=60)

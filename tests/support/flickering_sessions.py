@@ -39,4 +39,12 @@ class Hasty(ClientSession):
         request.resent = False
 
 
+class Partial(ClientSession):
+    """Shows what a part of the messages that resume it has brought, next to values of the last connection."""
+
+    def _settle(self) -> list[ClientEvent]:
+        self._resumed = 0
+        return super()._settle()
+
+
 BROKEN = (Early, Late, Hasty)
