@@ -19,7 +19,6 @@ Pure: no socket, no clock, no randomness. After every call the shell sends what
 from __future__ import annotations
 
 from enum import Enum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, assert_never
 
 from headwater_protocol.client_events import (
@@ -34,6 +33,7 @@ from headwater_protocol.client_events import (
     PeerSilent,
     QueryFailed,
 )
+from headwater_protocol.client_query_set import QuerySet
 from headwater_protocol.client_requests import Request, outcome_of, request_frame
 from headwater_protocol.client_screen import Query, Screen
 from headwater_protocol.codec import decode_server_message, encode_message
@@ -49,7 +49,6 @@ from headwater_protocol.limits import CONNECT_FRAME_BYTES, QUERIES_MAX, REQUESTS
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
-    AddQuery,
     Authenticate,
     AuthError,
     ChangeBody,
@@ -57,7 +56,6 @@ from headwater_protocol.messages import (
     Connect,
     ErrorBody,
     FatalError,
-    ModifyQuerySet,
     Mutation,
     MutationAnswer,
     Ping,
@@ -69,7 +67,7 @@ from headwater_protocol.messages import (
 from headwater_protocol.versions import SUPPORTED_VERSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from headwater_protocol.client_screen import Update
 
@@ -82,9 +80,6 @@ class _State(Enum):
     IDLE = "idle"
     GREETING = "greeting"
     OPEN = "open"
-
-
-_NO_QUERIES: Mapping[int, Query] = MappingProxyType({})
 
 
 class ClientSession:
@@ -115,7 +110,7 @@ class ClientSession:
         self._behind = False  # more has arrived than is shown
         self._events: list[ClientEvent] = []
         self._next_query = 1
-        self._query_set = 0  # number of the last modification sent on this connection
+        self._query_set = QuerySet(self._append, self._frame_limit_bytes)
         self._requests: dict[int, Request] = {}  # by number, rising
         self._next_request = 1
         self._abandoned: set[int] = set()  # this connection still brings their answers
@@ -172,7 +167,7 @@ class ClientSession:
         self._next_query += 1
         self._screen.queries[number] = query
         if self._state is _State.OPEN:
-            self._modify(add={number: query})
+            self._query_set.add(number, query)
         self._show()
         return number
 
@@ -180,7 +175,7 @@ class ClientSession:
         """Forget a query; no event for it follows."""
         gone = self._screen.remove(query)
         if gone.carried:
-            self._modify(remove=(query,))
+            self._query_set.remove(query)
 
     def mutate(self, name: str, arguments: bytes, update: Update | None = None) -> int:
         """Run a mutation and return its number; `MutationResolved` follows, over as many connections as it takes.
@@ -256,6 +251,7 @@ class ClientSession:
 
     def take_frames(self) -> list[bytes]:
         """Return the frames that are to be sent now, in order; each is handed out once."""
+        self._query_set.flush()
         frames, self._frames = self._frames, []
         if frames:
             self._heartbeat.spoke = True
@@ -277,7 +273,7 @@ class ClientSession:
         self._state = _State.IDLE
         self._frames = []
         self.version = Version(0, 0, 0)
-        self._query_set = 0
+        self._query_set.forget()
         self._abandoned.clear()
         for query in self._screen.queries.values():
             query.carried = False
@@ -382,7 +378,7 @@ class ClientSession:
         self._state = _State.OPEN
         self.incarnation = message.incarnation
         self._told_ts = max(self._told_ts, message.ts)
-        self._frame_limit_bytes = message.frame_limit_bytes
+        self._frame_limit_bytes = self._query_set.frame_limit_bytes = message.frame_limit_bytes
         self._heartbeat = Heartbeat(message.heartbeat_ms / 1000)
         return [Opened(message.incarnation, message.ts), *self._resume()]
 
@@ -396,7 +392,7 @@ class ClientSession:
             self._token = None
             self._send_token(token)
         events = self._resubscribe()
-        self._resumed = self._query_set
+        self._resumed = self._query_set.number
         self._resent_below = self._next_request
         for number, request in list(self._requests.items()):
             if request.success is not None:
@@ -414,20 +410,13 @@ class ClientSession:
     def _resubscribe(self) -> list[ClientEvent]:
         """Send the query set, in as many messages as the frame limit asks for, and at least one."""
         events: list[ClientEvent] = []
-        batch: dict[int, Query] = {}
-        left = self._frame_limit_bytes
+        self._query_set.begin()
         for number, query in self._screen.queries.items():
             if query.size_bytes > self._frame_limit_bytes:
                 query.digest = None
                 events.append(QueryFailed(number, too_large(query.size_bytes, self._frame_limit_bytes)))
-                continue
-            if query.size_bytes > left:
-                self._modify(add=batch)
-                batch = {}
-                left = self._frame_limit_bytes
-            left -= query.size_bytes
-            batch[number] = query
-        self._modify(add=batch)
+            else:
+                self._query_set.add(number, query)
         return events
 
     def _transition(self, message: Transition) -> list[ClientEvent]:
@@ -457,7 +446,7 @@ class ClientSession:
             raise ProtocolError(f"Transition.start: expected {tuple(self.version)}, got {tuple(start)}")
         if end.ts < max(start.ts, self.last_ts):
             raise ProtocolError(f"Transition.end: expected ts {self.last_ts} or later, got {end.ts}")
-        if not start.query_set <= end.query_set <= self._query_set:
+        if not start.query_set <= end.query_set <= self._query_set.number:
             raise ProtocolError(f"Transition.end: query set {end.query_set} was never sent")
         if not start.identity <= end.identity <= self._next_attempt:
             raise ProtocolError(f"Transition.end: identity {end.identity} was never sent")
@@ -546,6 +535,10 @@ class ClientSession:
     # -------------------------------------------------------------------------------------------- frames
 
     def _send(self, message: ClientMessage) -> None:
+        self._query_set.flush()
+        self._append(message)
+
+    def _append(self, message: ClientMessage) -> None:
         self._frames.append(encode_message(message))
 
     def _send_request(self, request: Request, frame: bytes) -> None:
@@ -553,21 +546,13 @@ class ClientSession:
         if request.sent_ts is None:
             request.sent_ts = self._told_ts
         request.waits = True
+        self._query_set.flush()
         self._frames.append(frame)
 
     def _send_token(self, token: str | None) -> None:
         self._attempts[self._next_attempt] = token
         self._send(Authenticate(self._next_attempt, token))
         self._next_attempt += 1
-
-    def _modify(self, *, add: Mapping[int, Query] = _NO_QUERIES, remove: tuple[int, ...] = ()) -> None:
-        added = []
-        for number, query in add.items():
-            query.carried = True
-            added.append(AddQuery(number, query.name, query.arguments, query.journal, query.digest))
-        base = self._query_set
-        self._query_set += 1
-        self._send(ModifyQuerySet(base, self._query_set, tuple(added), remove))
 
 
 def _check_session(session: bytes) -> None:

@@ -29,7 +29,7 @@ class View:
         round: The round it takes part in, if any.
     """
 
-    __slots__ = ("identity", "key", "queries", "round", "sessions", "since_ms")
+    __slots__ = ("_missing", "identity", "key", "queries", "round", "sessions", "since_ms")
 
     def __init__(self, identity: bytes | None, queries: tuple[LiveQuery, ...], key: ViewKey) -> None:
         self.identity = identity
@@ -38,16 +38,26 @@ class View:
         self.sessions: dict[Session, None] = {}
         self.since_ms: float | None = None
         self.round: Round | None = None
+        self._missing: LiveQuery | None = None  # lacked a version when that was last looked for
 
     def versions_at(self, ts: int) -> list[Version] | None:
-        """Return what its queries show at `ts`, in their order; None if one of them has no version there."""
-        identity = self.identity
+        """Return what its queries show at `ts`, in their order; None if one of them has no version there.
+
+        Asked after each run of a round, which goes through the queries from the front: the last one that lacks
+        its version does so until the end, and is asked first.
+        """
+        identity, missing = self.identity, self._missing
+        if missing is not None and missing.version_at(identity, ts) is None:
+            return None
         found = []
-        for query in self.queries:
+        for query in reversed(self.queries):
             version = query.version_at(identity, ts)
             if version is None:
+                self._missing = query
                 return None
             found.append(version)
+        self._missing = None
+        found.reverse()
         return found
 
 

@@ -82,7 +82,7 @@ def opened() -> ClientSession:
 
 def move(client: ClientSession, ts: int, *, query_set: int | None = None, **bodies: ChangeBody) -> list[Any]:
     """Send a transition; bodies are given as `q1=…`. It reflects the whole query set unless told."""
-    end = client._query_set if query_set is None else query_set
+    end = client._query_set.number if query_set is None else query_set
     changes = tuple(Change(int(name[1:]), body) for name, body in bodies.items())
     message = Transition(client.version, Version(end, client.version.identity, ts), changes)
     return tell(client, message)
@@ -124,6 +124,7 @@ def test_values_deltas_failures() -> None:
 def test_changes_for_a_query_that_was_removed_meanwhile_are_ignored() -> None:
     client = opened()
     client.subscribe("a:b", ARGUMENTS)
+    sent(client)
     client.unsubscribe(1)
     assert sent(client)[-1] == ModifyQuerySet(2, 3, (), (1,))
     assert move(client, 100, query_set=2, q1=value(1)) == [Moved(100)]
@@ -153,6 +154,36 @@ def test_what_values_hold_already_resolves_at_once_and_failures_do_too() -> None
     assert event.request == failing
     assert event.error.code == "application_error"
     assert event.error.data == {"why": "no"}
+
+
+def test_what_is_subscribed_to_together_travels_together_and_before_what_follows() -> None:
+    client = opened()
+    for number in range(1, 4):
+        client.subscribe("m:q", bytes([0x91, number]))
+    client.unsubscribe(2)
+    request = client.mutate("m:f", b"\x80")
+    client.subscribe("m:q", b"\x91\x04")
+    client.unsubscribe(1)
+    client.unsubscribe(4)
+    first, mutation, second = sent(client)
+    assert first == ModifyQuerySet(
+        1, 2, (AddQuery(1, "m:q", b"\x91\x01"), AddQuery(3, "m:q", b"\x91\x03")), ()
+    ), "the server has never heard of the second"
+    assert isinstance(mutation, Mutation)
+    assert mutation.request == request
+    assert second == ModifyQuerySet(2, 3, (), (1,))
+    assert not sent(client)
+
+
+def test_what_is_too_much_for_one_message_travels_in_several() -> None:
+    client = opened()
+    arguments = bytes(700_000)
+    client.subscribe("m:q", arguments)
+    client.subscribe("m:q", arguments + b"1")
+    assert [(message.base, message.new, len(message.add)) for message in sent(client)] == [
+        (1, 2, 1),
+        (2, 3, 1),
+    ]
 
 
 def test_undecided_mutations_are_sent_again_and_answered_ones_are_not() -> None:
