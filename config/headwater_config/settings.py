@@ -266,8 +266,7 @@ class Settings(BaseSettings):
         int,
         about(
             "Bytes that the system may hold for one client beside, not yet sent",
-            why="Without a limit it takes some MiB for each client that does not read, and what is in it is old."
-            " Raise it where single clients on fast lines are sent very much.",
+            why="A higher one lets more become old there; raise it for single clients on very fast lines.",
             unit="bytes",
             ge=16 * 1024,
             le=64 * MIB,
@@ -298,8 +297,7 @@ class Settings(BaseSettings):
         float,
         about(
             "Time between heartbeats on an idle connection",
-            why="Keep it below the idle time after which proxies on the way close a connection. Three of them"
-            " without a word end one: that is how long a client behind a dead line shows what it had.",
+            why="Keep it below the idle time at which proxies close a connection; three without a word end one.",
             unit="s",
             ge=1,
             le=600,
@@ -315,6 +313,36 @@ class Settings(BaseSettings):
             le=1_000_000,
         ),
     ] = 20_000
+    turn_messages_limit: Annotated[
+        int,
+        about(
+            "Messages of all clients that are taken in one turn of the event loop; others wait unread",
+            why="A higher one takes floods faster, and answers others later meanwhile.",
+            unit="messages",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 64
+    overload_share_percent: Annotated[
+        int,
+        about(
+            "Part of the time for taking messages, most to be refused, while as many mutations wait as may",
+            why="A lower one keeps more of the rate of mutations in an overload, a higher one refuses sooner.",
+            unit="percent",
+            ge=1,
+            le=100,
+        ),
+    ] = 10
+    max_http_connections: Annotated[
+        int,
+        about(
+            "Connections over HTTP at one time, those of WebSockets left out; more are answered 503",
+            why="Each may hold a request of `frame_limit_bytes`. Raise it where many callers keep theirs open.",
+            unit="connections",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 1_000
     session_mutations_limit: Annotated[
         int,
         about(
@@ -325,16 +353,36 @@ class Settings(BaseSettings):
             le=1024,
         ),
     ] = 1024
+    session_mutations_limit_bytes: Annotated[
+        int,
+        about(
+            "Names and arguments of the mutations of one session that wait; more are refused as overloaded",
+            why="A lower one spares memory, a higher one lets a client send more ahead.",
+            unit="bytes",
+            ge=64 * 1024,
+            le=1024 * MIB,
+        ),
+    ] = 32 * MIB
     mutation_queue_limit: Annotated[
         int,
         about(
-            "Undecided mutations of all sessions; more are refused as overloaded",
-            why="A lower one refuses earlier, a higher one makes clients wait longer.",
+            "Undecided mutations of all sessions and over HTTP; more are refused as overloaded",
+            why="A lower one refuses earlier, with a higher one more are still to be run after an overload.",
             unit="mutations",
             ge=1,
             le=1_000_000,
         ),
-    ] = 20_000
+    ] = 5_000
+    mutation_queue_limit_bytes: Annotated[
+        int,
+        about(
+            "Names and arguments of those mutations; more are refused as overloaded",
+            why="A lower one spares memory, a higher one takes more large mutations at a time.",
+            unit="bytes",
+            ge=64 * 1024,
+            le=64 * 1024 * MIB,
+        ),
+    ] = 128 * MIB
     mutation_gate_limit_ms: Annotated[
         int,
         about(
@@ -465,8 +513,7 @@ class Settings(BaseSettings):
     checkpoint_growth_bytes: Annotated[
         int,
         about(
-            "Growth of the store's file since the last checkpoint that makes the next one due; at twice as much"
-            " commits wait for it",
+            "Growth of the store's file since the last checkpoint that makes one due; at twice as much commits wait",
             why="Pages are reused only after a checkpoint: this bounds the file's size.",
             unit="bytes",
             ge=16 * MIB,

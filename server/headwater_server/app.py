@@ -27,8 +27,10 @@ from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
+from headwater_server.net.door import HttpDoor
 from headwater_server.net.http_api import HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
+from headwater_server.net.inlet import InletLimits
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
@@ -53,6 +55,7 @@ logger = logging.getLogger("headwater")
 
 _HTTP_STOP_S = 0.3  # for answers on their way, and as long again for handlers that are cancelled
 _ENGINE_STOP_S = 1.0
+_BACKLOG = 1024
 
 
 class Daemon:
@@ -131,8 +134,7 @@ class Daemon:
         )
         self._engine_task: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
-        self._tcp: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self.port = 0
         self.tcp_port = 0
 
@@ -181,16 +183,13 @@ class Daemon:
         task = self._engine_task
         return task.exception() if task is not None and task.done() and not task.cancelled() else None
 
-    async def refuse_new(self) -> None:
+    def refuse_new(self) -> None:
         """Take no new connections and begin nothing that comes from now on."""
         self.admin_api.stopping = True
         self.calls.stopping = True
         self.hub.refuse_new()
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
-        if self._tcp is not None:
-            self._tcp.close()
+        for server in self._listening:
+            server.close()
 
     @property
     def is_busy(self) -> bool:
@@ -204,7 +203,7 @@ class Daemon:
 
     async def stop(self, *, clean: bool) -> None:
         """Stop in order: sockets and workers, engine. What is not decided is refused, or has no answer."""
-        await self.refuse_new()
+        self.refuse_new()
         self.hub.drain()
         closing = [self.pool.close()]
         if self._runner is not None:
@@ -224,19 +223,25 @@ class Daemon:
         app = web.Application(
             client_max_size=settings.frame_limit_bytes, middlewares=[cors_middleware, error_middleware]
         )
-        for routes in (WebSocketShell(self.hub), HttpApi(self.calls, self.keys), self.admin_api):
+        websockets = WebSocketShell(self.hub)
+        for routes in (websockets, HttpApi(self.calls, self.keys), self.admin_api):
             routes.add_to(app)
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=_HTTP_STOP_S
         )
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, settings.host, settings.port, backlog=1024)
-        await self._site.start()
-        self.port = self._runner.addresses[0][1]
+        assert self._runner.server is not None, "it has been set up"
+        door = HttpDoor(self._runner.server, settings.max_http_connections, lambda: websockets.open)
+        loop = asyncio.get_running_loop()
+        http = await loop.create_server(door, settings.host, settings.port, backlog=_BACKLOG)
+        self._listening.append(http)
+        self.port = http.sockets[0].getsockname()[1]
         if settings.tcp_port:
-            loop = asyncio.get_running_loop()
-            self._tcp = await loop.create_server(lambda: TcpShell(self.hub), settings.host, settings.tcp_port)
-            self.tcp_port = self._tcp.sockets[0].getsockname()[1]
+            tcp = await loop.create_server(
+                lambda: TcpShell(self.hub), settings.host, settings.tcp_port, backlog=_BACKLOG
+            )
+            self._listening.append(tcp)
+            self.tcp_port = tcp.sockets[0].getsockname()[1]
 
     # ------------------------------------------------------------------ small rules of the whole
 
@@ -330,6 +335,9 @@ def _pool_options(settings: Settings) -> PoolOptions:
 def _mutation_limits(settings: Settings) -> MutationLimits:
     return MutationLimits(
         waiting_max=settings.session_mutations_limit,
+        waiting_bytes_max=settings.session_mutations_limit_bytes,
+        undecided_max=settings.mutation_queue_limit,
+        undecided_bytes_max=settings.mutation_queue_limit_bytes,
         attempts_max=settings.call_attempts_limit,
         gate_s=settings.mutation_gate_limit_ms / 1000,
     )
@@ -352,5 +360,8 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
         send_buffer_bytes=settings.session_send_buffer_bytes,
         unsent_bytes=settings.session_unsent_limit_bytes,
         deflate_from_bytes=settings.compress_from_bytes,
+        inlet=InletLimits(
+            turn_max=settings.turn_messages_limit, full_share=settings.overload_share_percent / 100
+        ),
         stall_limit_s=settings.session_stall_limit_s,
     )

@@ -166,7 +166,7 @@ async def _drain(daemon: Daemon, limit_s: float) -> None:
 
     What is not finished at the limit, and what clients have sent meanwhile, they send again.
     """
-    await daemon.refuse_new()
+    daemon.refuse_new()
     await _within(limit_s, lambda: not daemon.is_busy)
     daemon.hub.drain()
     await _within(_FAREWELL_S, lambda: not daemon.hub.sockets)

@@ -24,8 +24,8 @@ LATENCY_FACTOR_MAX = 1.5
 KERNEL_EACH_MAX_BYTES = 256 << 10
 """What the system may hold for each beside: half of what is set as the limit of the socket, doubled twice by the kernel."""
 PATIENCE_S = 120.0
-WRITERS = 8
-OPTIONS = ("--session-stall-limit-s", "3600", "--delta-memory-bytes", str(2 * MIB))
+WRITERS = 64
+OPTIONS = ("--session-stall-limit-s", "3600", "--heartbeat-s", "600", "--delta-memory-bytes", str(2 * MIB))
 """Nobody is closed for not reading; and memory that is shared by all is full before it is measured."""
 
 
@@ -37,7 +37,8 @@ class Scale:
         silent: Clients that stop reading; each second one has a document of its own, the others share one.
         healthy: Clients that go on reading: the shared document and one of the others'.
         value_bytes: Of what is written each time.
-        writes_per_s: Over all documents; the shared one gets one in ten.
+        writes_per_s: Over all documents.
+        shared: What part of them goes to the shared one.
         before_s: How long all of them read.
         unread_s: How long some do not.
     """
@@ -46,12 +47,17 @@ class Scale:
     healthy: int
     value_bytes: int
     writes_per_s: int
+    shared: float
     before_s: float
     unread_s: float
 
 
-SHORT = Scale(silent=50, healthy=4, value_bytes=60_000, writes_per_s=200, before_s=1.0, unread_s=5.0)
-LONG = Scale(silent=500, healthy=20, value_bytes=2_000, writes_per_s=1_000, before_s=60.0, unread_s=300.0)
+SHORT = Scale(
+    silent=50, healthy=4, value_bytes=60_000, writes_per_s=200, shared=0.1, before_s=1.0, unread_s=5.0
+)
+LONG = Scale(
+    silent=500, healthy=20, value_bytes=2_000, writes_per_s=1_000, shared=0.01, before_s=60.0, unread_s=300.0
+)
 
 
 def memory_bytes(daemon: RunningDaemon) -> int:
@@ -103,8 +109,7 @@ class Writing:
         began_s = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             for writer in self.writers:
-                for _ in range(4):
-                    tasks.create_task(self._write(writer, began_s))
+                tasks.create_task(self._write(writer, began_s))
 
     async def _write(self, writer: Member, began_s: float) -> None:
         while True:
@@ -112,7 +117,7 @@ class Writing:
             self._ticket += 1
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             own = 1 + 2 * self.chance.randrange(self.scale.silent // 2)
-            await self.write(writer, "shared" if self.chance.random() < 0.1 else f"own {own}")
+            await self.write(writer, "shared" if self.chance.random() < self.scale.shared else f"own {own}")
 
     async def write(self, writer: Member, key: str) -> None:
         value = f"{time.monotonic()} ".ljust(self.scale.value_bytes, "x")

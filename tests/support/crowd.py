@@ -145,6 +145,8 @@ class Member:
                     self.on_value(value)
                 case MutationResolved(request, value, error):
                     future = self._waiting.pop(request)
+                    if future.done():
+                        continue
                     if error is None:
                         future.set_result(value)
                     else:

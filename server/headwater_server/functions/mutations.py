@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
+from headwater_protocol.messages import ErrorBody
 from headwater_storage.proposal import Proposal
 
 from headwater_server.functions.contention import Contention, SessionContention
@@ -29,7 +30,6 @@ from headwater_server.worker.messages import Failure, MutationDone, Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headwater_protocol.messages import ErrorBody
     from headwater_protocol.server_session import MutationRequested
 
     from headwater_server.functions.failures import ErrorReporter
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from headwater_server.worker.request_row import Answer
 
 logger = logging.getLogger("headwater.mutations")
+
+_MODEST_FACTOR = 2  # so many times as many may be undecided for those sessions that have no other
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ class MutationCall:
     sent_back: int = 0
 
     @property
+    def size_bytes(self) -> int:
+        """What it is counted as."""
+        return len(self.name) + len(self.arguments)
+
+    @property
     def number(self) -> int:
         """The client's number for it, 0 over HTTP."""
         return self.request.number if self.request is not None else 0
@@ -134,6 +141,7 @@ class SessionQueue:
         session: The client's name across connections.
         waiting: What has not begun.
         waiting_bytes: Bytes of their names and arguments.
+        paused: Its client does not read its answers: nothing is begun.
         running: What has begun and is not decided.
         starting: Set while waiting calls are begun; one that is refused at once must not
             begin the next one from within.
@@ -144,6 +152,7 @@ class SessionQueue:
     session: bytes
     waiting: deque[MutationCall] = field(default_factory=deque)
     waiting_bytes: int = 0
+    paused: bool = False
     running: MutationCall | None = None
     starting: bool = False
     receiver: Receiver | None = None
@@ -157,13 +166,18 @@ class MutationLimits:
     Attributes:
         waiting_max: Mutations that one session may have waiting.
         waiting_bytes_max: Bytes of their names and arguments.
+        undecided_max: Mutations of all sessions and over HTTP, with those that run. Twice as many for
+            sessions that have no other.
+        undecided_bytes_max: Bytes of their names and arguments.
         attempts_max: Runs of one mutation before it fails with `conflict`.
         gate_s: How long other proposals wait at most for a call that keeps losing.
         lane: Bounds of the lane.
     """
 
     waiting_max: int = 1000
-    waiting_bytes_max: int = 128 * 1024 * 1024
+    waiting_bytes_max: int = 32 * 1024 * 1024
+    undecided_max: int = 5_000
+    undecided_bytes_max: int = 128 * 1024 * 1024
     attempts_max: int = 100
     gate_s: float = 0.05
     lane: LaneLimits = field(default_factory=LaneLimits)
@@ -200,6 +214,8 @@ class Mutations:
         self._lane = Lane(runner, committer, self._gate, metrics.lane, limits.lane)
         self._contention = Contention()
         self._waiting = 0
+        self._held_bytes = 0
+        self._paused: dict[SessionQueue, None] = {}
 
     # ------------------------------------------------------------------ sessions
 
@@ -208,6 +224,7 @@ class Mutations:
         queue = self._queues.setdefault(session, SessionQueue(session))
         self._drop_waiting(queue)
         queue.receiver = receiver
+        self.resume(queue)
         return queue
 
     def detach(self, queue: SessionQueue, receiver: Receiver) -> None:
@@ -216,8 +233,9 @@ class Mutations:
             return
         queue.receiver = None
         self._drop_waiting(queue)
+        self.resume(queue)
         if queue.running is None:
-            del self._queues[queue.session]
+            self._queues.pop(queue.session, None)
 
     def request(
         self, queue: SessionQueue, asked: MutationRequested, identity: bytes | None, *, internal: bool
@@ -234,10 +252,6 @@ class Mutations:
         running = queue.running.request if queue.running is not None else None
         if running is not None and running.number == number:
             return None if running.fingerprint == proof else RequestError(code="session_in_use")
-        size = len(name) + len(arguments)
-        limits = self._limits
-        if len(queue.waiting) >= limits.waiting_max or queue.waiting_bytes + size > limits.waiting_bytes_max:
-            return TransientError("this session has too many mutations waiting", code="overloaded")
         call = MutationCall(
             name=name,
             arguments=arguments,
@@ -247,20 +261,58 @@ class Mutations:
             request=Request(queue.session, number, proof, asked.forget_below, asked.sent_ts),
             started_s=self._mono_s(),
         )
+        refusal = self._refusal(call.size_bytes, queue)
+        if refusal is not None:
+            # At once, before those that wait have their answers: what is refused must not take room either.
+            self._metrics.calls.labels("mutation", refusal.code).inc()
+            error = ErrorBody(refusal.code, refusal.message)
+            self._answer_session(call, Decision(self._committer.published_ts, None, error))
+            return None
         queue.waiting.append(call)
-        queue.waiting_bytes += size
+        queue.waiting_bytes += call.size_bytes
+        self._held_bytes += call.size_bytes
         self._waiting += 1
         self._start_next(queue)
         return None
 
+    def pause(self, queue: SessionQueue) -> None:
+        """Begin none of a session's mutations: its client does not read its answers."""
+        queue.paused = True
+        self._paused[queue] = None
+
+    def resume(self, queue: SessionQueue) -> None:
+        """Go on with a session's mutations."""
+        if queue.paused:
+            queue.paused = False
+            del self._paused[queue]
+            self._start_next(queue)
+
     def run(self, call: MutationCall) -> None:
-        """Run a call that belongs to no session."""
+        """Run a call that belongs to no session.
+
+        Raises:
+            TransientError: `overloaded`.
+        """
+        refusal = self._refusal(call.size_bytes)
+        if refusal is not None:
+            raise refusal
+        self._held_bytes += call.size_bytes
         call.started_s = self._mono_s()
         self._start(call)
 
     @property
     def unfinished(self) -> int:
-        """How many calls were accepted and are not decided."""
+        """How many calls were accepted and are not decided, without those of clients that do not read."""
+        return self._undecided - sum(len(queue.waiting) for queue in self._paused)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many are undecided as may be: what comes is refused."""
+        limits = self._limits
+        return self._undecided >= limits.undecided_max or self._held_bytes >= limits.undecided_bytes_max
+
+    @property
+    def _undecided(self) -> int:
         return self._waiting + len(self._running_since)
 
     # ------------------------------------------------------------------ what comes back
@@ -325,6 +377,7 @@ class Mutations:
     def finish(self, call: MutationCall, decision: Decision) -> None:
         """Account for a decided call and let the next of its session begin."""
         self._running_since.pop(call, None)
+        self._held_bytes -= call.size_bytes
         outcome = decision.error.code if decision.error else "success"
         self._metrics.calls.labels("mutation", outcome).inc()
         self._metrics.mutation_seconds.observe(self._mono_s() - call.started_s)
@@ -354,9 +407,9 @@ class Mutations:
         if queue.starting:
             return
         queue.starting = True
-        while queue.running is None and queue.waiting:
+        while queue.running is None and queue.waiting and not queue.paused:
             queue.running = call = queue.waiting.popleft()
-            queue.waiting_bytes -= len(call.name) + len(call.arguments)
+            queue.waiting_bytes -= call.size_bytes
             self._waiting -= 1
             self._start(call)
         queue.starting = False
@@ -365,8 +418,26 @@ class Mutations:
 
     def _drop_waiting(self, queue: SessionQueue) -> None:
         self._waiting -= len(queue.waiting)
+        self._held_bytes -= queue.waiting_bytes
         queue.waiting.clear()
         queue.waiting_bytes = 0
+
+    def _refusal(self, size_bytes: int, queue: SessionQueue | None = None) -> TransientError | None:
+        """Return why a call is not run, None if it is."""
+        limits = self._limits
+        if queue is not None and (
+            len(queue.waiting) >= limits.waiting_max
+            or queue.waiting_bytes + size_bytes > limits.waiting_bytes_max
+        ):
+            return TransientError("this session has too many mutations waiting", code="overloaded")
+        # One that has nothing else is let in before those that have much, within bounds.
+        modest = queue is not None and queue.running is None and not queue.waiting
+        if (
+            self._undecided >= limits.undecided_max * (_MODEST_FACTOR if modest else 1)
+            or self._held_bytes + size_bytes > limits.undecided_bytes_max
+        ):
+            return TransientError("too many mutations are waiting", code="overloaded")
+        return None
 
     def _start(self, call: MutationCall) -> None:
         call.attempts += 1

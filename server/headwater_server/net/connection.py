@@ -30,6 +30,7 @@ from headwater_protocol.server_session import (
     close_code,
 )
 
+from headwater_server.net.inlet import InletLimits
 from headwater_server.reactive.sessions import QueryKey
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ConnectionLimits:
         stall_limit_s: Time without reading after which a client is closed.
         kept_answers_bytes: Results of mutations kept for a client that does not read; they are
             stored, so that one whose connection is ended gets them again.
+        inlet: How much of what clients send is taken at a time.
         subscribed_bytes: Names, arguments and journals of the queries of one session.
     """
 
@@ -74,6 +76,7 @@ class ConnectionLimits:
     deflate_from_bytes: int = 1024
     stall_limit_s: float = 60.0
     kept_answers_bytes: int = 4 << 20
+    inlet: InletLimits = field(default_factory=InletLimits)
     subscribed_bytes: int = 32 << 20
 
 
@@ -285,6 +288,8 @@ class Connection:
         if unsent <= self._hub.limits.send_buffer_bytes // 2:
             self.stalled_since_s = None
             self._kept_bytes = 0
+            if self._queue is not None:
+                self._hub.mutations.resume(self._queue)
             return True
         if unsent < self._unsent_bytes or self.stalled_since_s is None:
             self._unsent_bytes, self.stalled_since_s = unsent, now_s
@@ -336,6 +341,8 @@ class Connection:
             self._unsent_bytes = unsent
             self._unsent_max_bytes = unsent + _UNREAD_FACTOR * self._hub.limits.send_buffer_bytes
             self._hub.blocked(self)
+            if self._queue is not None:
+                self._hub.mutations.pause(self._queue)
         elif unsent > self._unsent_max_bytes:
             self.end(TransientError("the client did not read what it was sent", code="overloaded"))
             self._sink.abort()

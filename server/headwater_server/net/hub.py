@@ -10,6 +10,7 @@ from headwater_protocol.errors import HeadwaterError, TransientError
 
 from headwater_server.net.connection import Connection, ConnectionLimits
 from headwater_server.net.deflate import Deflater
+from headwater_server.net.inlet import Inlet
 from headwater_server.net.sinks import SharedFrames, Sink
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ def _at_end_of_turn(action: Callable[[], None]) -> object:
     return asyncio.get_running_loop().call_soon(action)
 
 
+def _after(pause_s: float, action: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_later(pause_s, action)
+
+
 class Hub:
     """Knows every connection; at most one for each session id.
 
@@ -42,6 +47,7 @@ class Hub:
         history_ends: Called with a client's newest ts that is ahead of ours; says how to refuse it, if so.
             Any client can cause it, so the hub writes the log line, not too often.
         soon: Calls something at the end of this turn of the event loop.
+        later: Calls something after so many seconds.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Hub:
         mono_s: Callable[[], float],
         history_ends: Callable[[int], HeadwaterError | None],
         soon: Callable[[Callable[[], None]], object] = _at_end_of_turn,
+        later: Callable[[float, Callable[[], None]], object] = _after,
     ) -> None:
         self.core = core
         self.mutations = mutations
@@ -62,6 +69,7 @@ class Hub:
         self.limits = limits
         self.mono_s = mono_s
         self.frames = SharedFrames(soon, Deflater(limits.deflate_from_bytes))
+        self.inlet = Inlet(limits.inlet, lambda: mutations.is_full, mono_s, soon, later)
         self._history_ends = history_ends
         self._history_logged_s: float | None = None
         self._connections: dict[Connection, None] = {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from headwater_protocol.errors import ProtocolError
 from headwater_protocol.frames import FrameDecoder
 
+from headwater_server.net.inlet import Inflow
 from headwater_server.net.sinks import TcpSink, limit_unsent
 
 if TYPE_CHECKING:
@@ -23,30 +24,42 @@ class TcpShell(asyncio.Protocol):
         self._sink: TcpSink | None = None
         self._connection: Connection | None = None
         self._decoder: FrameDecoder | None = None
+        self._inflow: Inflow | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a new connection."""
-        limit_unsent(transport, self._hub.limits.unsent_bytes)
-        self._sink = TcpSink(cast("asyncio.Transport", transport))
+        stream = cast("asyncio.Transport", transport)
+        limit_unsent(stream, self._hub.limits.unsent_bytes)
+        self._sink = TcpSink(stream)
         self._connection = self._hub.accept(self._sink)
         if self._connection is not None:
             self._decoder = FrameDecoder(self._connection.frame_limit_bytes)
+            self._inflow = Inflow(
+                self._hub.inlet, self._connection, stream.pause_reading, lambda: read_on(stream)
+            )
 
     def data_received(self, data: bytes) -> None:
         """Take bytes apart; the limit of a frame is looked at before it is buffered."""
-        connection, decoder = self._connection, self._decoder
-        if connection is None or decoder is None:
+        connection, decoder, inflow = self._connection, self._decoder, self._inflow
+        if connection is None or decoder is None or inflow is None:
             return
         try:
-            for message in decoder.feed(data):
-                connection.receive(message)
+            inflow.feed(decoder.feed(data))
             decoder.limit_bytes = connection.frame_limit_bytes
         except ProtocolError as error:
             connection.end(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket has ended."""
+        if self._inflow is not None:
+            self._inflow.close()
         if self._sink is not None:
             self._sink.lost()
         if self._connection is not None:
             self._connection.lost()
+
+
+def read_on(stream: asyncio.Transport) -> None:
+    """Read of a client again, if it is still there."""
+    if not stream.is_closing():
+        stream.resume_reading()

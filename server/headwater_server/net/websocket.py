@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import WSMsgType, web
 
+from headwater_server.net.inlet import Inflow
 from headwater_server.net.sinks import WebSocketSink, limit_unsent
 
 if TYPE_CHECKING:
-    import asyncio
-
     from headwater_server.net.hub import Hub
 
 
 class WebSocketShell:
-    """Serves `/sync`."""
+    """Serves `/sync`.
+
+    Attributes:
+        open: How many there are.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self.open = 0
 
     def add_to(self, app: web.Application) -> None:
         """Add the route."""
@@ -39,12 +44,19 @@ class WebSocketShell:
         connection = self._hub.accept(WebSocketSink(socket, transport, self._hub.frames))
         if connection is None:
             return socket
+        self.open += 1
+        free = asyncio.Event()
+        inflow = Inflow(self._hub.inlet, connection, free.clear, free.set)
+        free.set()
         try:
             async for message in socket:
                 if message.type is WSMsgType.BINARY:
-                    connection.receive(message.data)
+                    inflow.feed((message.data,))
+                    await free.wait()
                 elif message.type is WSMsgType.TEXT:
                     connection.refuse("messages are binary frames of msgpack, not text")
         finally:
+            self.open -= 1
+            inflow.close()
             connection.lost()
         return socket

@@ -108,7 +108,22 @@ def blocked() -> None:
     importlib.import_module("headwater_server.net.hub").Hub.blocked = lambda self, connection: None
 
 
+def shed() -> None:
+    """Mutations are taken however many wait."""
+    mutations = importlib.import_module("headwater_server.functions.mutations")
+    mutations.Mutations._refusal = lambda self, size_bytes, queue=None: None
+    mutations.Mutations.is_full = False
+
+
+def paused() -> None:
+    """Mutations of a client that does not read its answers are run all the same."""
+    mutations = importlib.import_module("headwater_server.functions.mutations")
+    mutations.Mutations.pause = lambda self, queue: None
+
+
 RULES = {
+    "paused": paused,
+    "shed": shed,
     "blocked": blocked,
     "heartbeat": heartbeat,
     "drained": drained,

@@ -75,6 +75,9 @@ class MemorySink:
 class NoMutations:
     """Takes every mutation and decides none."""
 
+    paused = False
+    is_full = False
+
     def attach(self, session: bytes, receiver: object) -> object:
         return object()
 
@@ -83,6 +86,12 @@ class NoMutations:
 
     def request(self, *_: object, **__: object) -> HeadwaterError | None:
         return None
+
+    def pause(self, queue: object) -> None:
+        self.paused = True
+
+    def resume(self, queue: object) -> None:
+        self.paused = False
 
 
 class Place:
@@ -93,9 +102,10 @@ class Place:
         self.turn: list[Callable[[], None]] = []
         self.steps = Steps()
         self.steps.deliver = lambda session, answers, moved: session.handle.deliver(answers, moved)  # type: ignore[method-assign]
+        self.mutations = NoMutations()
         self.hub = Hub(
             self.steps.core,
-            NoMutations(),  # type: ignore[arg-type]
+            self.mutations,  # type: ignore[arg-type]
             b"i" * 16,
             Metrics(),
             ConnectionLimits(send_buffer_bytes=BUFFER, **limits),
@@ -179,9 +189,11 @@ def test_a_client_is_not_ended_for_a_large_transition_while_it_reads_it() -> Non
     assert isinstance(sink.messages[-1], Pong)
     assert connection.session is not None
     assert connection.session.blocked
+    assert place.mutations.paused
     sink.unsent = 0
     place.hub.look_at_blocked()
     assert not connection.session.blocked
+    assert not place.mutations.paused
 
 
 def test_the_answer_to_an_action_does_not_repeat_a_long_name() -> None:

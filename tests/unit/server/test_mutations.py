@@ -230,16 +230,87 @@ def test_the_old_connection_going_after_the_new_one_came_takes_nothing_away() ->
     assert [number for number, _ in again.decisions] == [1]
 
 
-def test_too_many_waiting_are_refused() -> None:
-    world = World(waiting_max=2)
-    assert [world.request(number) for number in range(4)] == ["", "", "", "overloaded"]
+def codes(receiver: Receiver) -> list[tuple[int, str]]:
+    return [
+        (number, decision.error.code if decision.error else "") for number, decision in receiver.decisions
+    ]
 
 
-def test_too_many_bytes_waiting_are_refused_and_room_comes_back() -> None:
-    world = World(waiting_bytes_max=8)  # each has 3 bytes of name and 1 of arguments
-    assert [world.request(number) for number in range(4)] == ["", "", "", "overloaded"]
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"waiting_max": 2},
+        {"waiting_bytes_max": 8},  # each has 3 bytes of name and 1 of arguments
+        {"undecided_max": 3},
+        {"undecided_bytes_max": 12},
+    ],
+)
+def test_what_is_too_much_is_refused_at_once_and_room_comes_back(limits: dict[str, int]) -> None:
+    world = World(**limits)
+    assert [world.request(number) for number in range(5)] == [""] * 5
+    assert codes(world.receiver) == [(3, "overloaded"), (4, "overloaded")]
+    for number in range(3):
+        world.ran(world.runner.started[number])
+    assert codes(world.receiver)[2:] == [(0, ""), (1, ""), (2, "")]
+    assert [call.number for call in world.runner.started] == [0, 1, 2]
+    assert world.mutations.unfinished == 0
+    for number in range(5, 8):
+        world.request(number)
+        world.ran(world.runner.started[-1])
+    assert codes(world.receiver)[5:] == [(5, ""), (6, ""), (7, "")]
+
+
+@pytest.mark.parametrize("limits", [{"undecided_max": 3}, {"undecided_bytes_max": 12}])
+def test_all_sessions_and_http_share_what_there_is(limits: dict[str, int]) -> None:
+    def over_http() -> MutationCall:
+        return MutationCall("m:f", b"\x80", None, internal=False, decided=lambda call, decision: None)
+
+    world = World(**limits)
+    other = world.mutations.attach(bytes(16), world.receiver)
+    world.request(0)
+    world.request(1, other)
+    world.mutations.run(over_http())
+    world.request(2, other)
+    assert codes(world.receiver) == [(2, "overloaded")]
+    with pytest.raises(TransientError, match="too many"):
+        world.mutations.run(over_http())
+    world.mutations.detach(world.queue, world.receiver)
+    world.ran(world.runner.started[0])  # nobody is there to be told, but there is room again
+    world.request(3, other)
+    assert codes(world.receiver) == [(2, "overloaded")]
+    assert world.mutations.unfinished == 3
+
+
+def test_a_client_with_nothing_else_is_let_in_beside_those_with_much_and_within_bounds() -> None:
+    world = World(undecided_max=3)
+    for number in range(5):
+        world.request(number)
+    assert codes(world.receiver) == [(3, "overloaded"), (4, "overloaded")]
+    for number in range(4):
+        modest = world.mutations.attach(bytes([number]) * 16, world.receiver)
+        world.request(100 + number, modest)
+    assert codes(world.receiver)[2:] == [(103, "overloaded")]
+    assert world.mutations.is_full
+
+
+def test_nothing_is_begun_for_a_client_that_does_not_read() -> None:
+    world = World()
+    for number in range(3):
+        world.request(number)
+    world.mutations.pause(world.queue)
     world.ran(world.runner.started[0])
-    assert world.request(4) == ""
+    world.request(3)
+    assert [call.number for call in world.runner.started] == [0]
+    assert world.mutations.unfinished == 0, "nobody waits for what it does not take"
+    world.mutations.resume(world.queue)
+    assert [call.number for call in world.runner.started] == [0, 1]
+    assert world.mutations.unfinished == 3
+    world.mutations.pause(world.queue)
+    world.mutations.detach(world.queue, world.receiver)
+    queue = world.mutations.attach(SESSION, world.receiver)
+    world.ran(world.runner.started[1])
+    world.request(2, queue)
+    assert [call.number for call in world.runner.started] == [0, 1, 2], "a new connection begins anew"
 
 
 def test_calls_that_lose_while_no_worker_takes_a_chain_need_no_deep_stack() -> None:

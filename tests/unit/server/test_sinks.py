@@ -11,6 +11,7 @@ from headwater_protocol.messages import Connect
 from headwater_protocol.server_session import ServerSession
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.deflate import Deflater
+from headwater_server.net.inlet import Inlet, InletLimits
 from headwater_server.net.sinks import SharedFrames, TcpSink, websocket_frame
 from headwater_server.net.tcp import TcpShell
 
@@ -108,6 +109,9 @@ class UnreadTransport:
         self.written = b""
         self.aborted = self.ended = False
 
+    def pause_reading(self) -> None:
+        raise AssertionError("nothing waits")
+
     def get_extra_info(self, name: str) -> None:
         """It has no socket."""
 
@@ -168,6 +172,9 @@ class OneConnection:
     limits = ConnectionLimits()
 
     def __init__(self) -> None:
+        self.inlet = Inlet(
+            InletLimits(), lambda: False, lambda: 0.0, lambda action: None, lambda pause_s, action: None
+        )
         self.sink: Any = None
 
     def accept(self, sink: TcpSink) -> OneConnection:

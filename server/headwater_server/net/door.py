@@ -1,0 +1,55 @@
+"""The way in for HTTP: counts connections, and turns away those beyond a limit before they cost anything."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 71\r\n\r\n"
+    b'{"code":"overloaded","message":"the server has too many connections"}\r\n'
+)
+_CLOSE_TIMEOUT_S = 2.0
+
+
+class HttpDoor:
+    """Makes the protocol of each new connection to the HTTP port.
+
+    Args:
+        server: aiohttp's.
+        limit: Connections at a time, those of WebSockets left out.
+        websockets: How many of the open connections are WebSockets; they have a limit of their own.
+    """
+
+    def __init__(self, server: web.Server, limit: int, websockets: Callable[[], int]) -> None:
+        self._server = server
+        self._limit = limit
+        self._websockets = websockets
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        """Return what serves a new connection."""
+        if len(self._server.connections) - self._websockets() >= self._limit:
+            return _Refusal()
+        return self._server()
+
+
+class _Refusal(asyncio.Protocol):
+    """Answers 503 and ends, whatever is asked; the client's own end closes the socket, or a timer."""
+
+    _cut: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast("asyncio.Transport", transport)
+        stream.write(_FULL)
+        stream.write_eof()
+        self._cut = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, stream.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
