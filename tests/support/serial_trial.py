@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from headwater.client.subscription import Slot
 from headwater_protocol.client_events import ValueChanged
 from headwater_protocol.errors import HeadwaterError
 from headwater_server.worker.request_row import REQUEST_NUMBER_BYTES
@@ -78,7 +79,8 @@ class NotingClient(EagerClient):
 
     async def look(self, seen: Seen) -> Any:
         """Run a query and note its ts."""
-        number, slot = self._follow("registers:look", {"steps": seen.steps})
+        slot = Slot()
+        number = self._follow("registers:look", {"steps": seen.steps}, slot)
         try:
             value = await slot.take()
             seen.ts = self._shown_ts.pop(number)
