@@ -8,8 +8,10 @@ receivers are one process that reads raw sockets with epoll.
 from __future__ import annotations
 
 import asyncio
+import statistics
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import headwater
@@ -28,22 +30,40 @@ BODY = "x" * 250
 TOPIC = "fanout"
 
 
+@dataclass
+class Slice:
+    """What one slice gave.
+
+    Attributes:
+        cpu_us: CPU of the daemon for each update.
+        rate: Updates a second.
+        size: Bytes of an update.
+        last_ms: From sending each write until the last subscriber had it.
+    """
+
+    cpu_us: float
+    rate: float
+    size: int
+    last_ms: list[float]
+
+
 async def ours(
-    daemon: Daemon, client: headwater.Client, receivers: Subscribers, seconds: float
-) -> tuple[float, float, int]:
-    """Return CPU µs for each update, updates a second, and bytes of an update."""
+    daemon: Daemon, client: headwater.Client, receivers: Subscribers, count: int, seconds: float
+) -> Slice:
+    """Write for so long, each time to all subscribers."""
     before, cpu_before = await receivers.count(), tree_cpu_s(daemon.pid)
     start = time.perf_counter()
-    writes = 0
+    last_ms: list[float] = []
     while time.perf_counter() - start < seconds:
+        sent_s = time.monotonic()
         await client.mutation("feed:add", topic=TOPIC, body=BODY)
-        writes += 1
         # The next write only when all have this one: each write is an update for each subscriber.
-        after = await receivers.settled(before["frames"] + writes * SUBSCRIBERS)
+        after = await receivers.settled(before["frames"] + (len(last_ms) + 1) * count)
+        last_ms.append((after["last_s"] - sent_s) * 1000)
     spent = time.perf_counter() - start
     updates = after["frames"] - before["frames"]
     cpu_us = (tree_cpu_s(daemon.pid) - cpu_before) / updates * 1e6
-    return cpu_us, updates / spent, round((after["bytes"] - before["bytes"]) / updates)
+    return Slice(cpu_us, updates / spent, round((after["bytes"] - before["bytes"]) / updates), last_ms)
 
 
 async def plain(server: Child, receivers: Subscribers, size: int, seconds: float) -> float:
@@ -57,40 +77,44 @@ async def plain(server: Child, receivers: Subscribers, size: int, seconds: float
     return (tree_cpu_s(server.pid) - cpu_before) / (expected - before["frames"]) * 1e6
 
 
-async def measure(count: int) -> tuple[slices.Paired, dict[str, object]]:
+async def measure(count: int, subscribers: int) -> tuple[slices.Paired, dict[str, object]]:
     """Measure slices in turns."""
     result = slices.Paired([], [], more_is_better=False)
-    rates: list[float] = []
-    looks: list[list[Call]] = [[("feed:newest", {"topic": TOPIC})]] * SUBSCRIBERS
+    ours_: list[Slice] = []
+    looks: list[list[Call]] = [[("feed:newest", {"topic": TOPIC})]] * subscribers
     async with running() as daemon, headwater.connect(daemon.url) as client:
         for _ in range(50):
             await client.mutation("feed:add", topic=TOPIC, body=BODY)
         receivers = await Subscribers.start(daemon.port, "/sync", looks)
-        await receivers.settled(2 * SUBSCRIBERS)  # welcome and first value
+        await receivers.settled(2 * subscribers)  # welcome and first value
         port = free_port()
         server = await Child.start("benchmarks.plain_fanout", port)
         plain_receivers = await Subscribers.start(port, "/", looks)
-        _, _, size = await ours(daemon, client, receivers, slices.SLICE_S / 2)
+        size = (await ours(daemon, client, receivers, subscribers, slices.SLICE_S / 2)).size
         await plain(server, plain_receivers, size, slices.SLICE_S / 2)
         for _ in range(count):
-            cpu_us, rate, size = await ours(daemon, client, receivers, slices.SLICE_S * 2)
-            result.ours.append(cpu_us)
-            rates.append(rate)
+            ours_.append(await ours(daemon, client, receivers, subscribers, slices.SLICE_S * 2))
+            result.ours.append(ours_[-1].cpu_us)
             result.limit.append(await plain(server, plain_receivers, size, slices.SLICE_S * 2))
         for closing in (receivers, plain_receivers, server):
             await closing.close()
     further: dict[str, object] = {
-        "subscribers": SUBSCRIBERS,
+        "subscribers": subscribers,
         "bytes_an_update": size,
-        "updates_a_second": round(sorted(rates)[len(rates) // 2]),
+        "updates_a_second": round(statistics.median(slice_.rate for slice_ in ours_)),
+        "last_has_it_after_ms": round(statistics.median(ms for slice_ in ours_ for ms in slice_.last_ms), 1),
     }
     return result, further
 
 
 def main() -> int:
     """Run the benchmark."""
-    chosen = slices.arguments(__doc__).parse_args()
-    result, further = asyncio.run(measure(chosen.slices))
+    parser = slices.arguments(__doc__)
+    parser.add_argument(
+        "--subscribers", type=int, default=SUBSCRIBERS, help=f"clients that look (default {SUBSCRIBERS})"
+    )
+    chosen = parser.parse_args()
+    result, further = asyncio.run(measure(chosen.slices, chosen.subscribers))
     report = slices.Report("fanout", result.row("CPU µs an update"), further)
     report.further["machine"] = slices.machine()
     report.print(as_json=chosen.json)

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.receivers PORT PATH FILE` opens a connection for each item of the file, a msgpack array, and sends
 it the item's messages (16 zero bytes in one become a session id of its own). Then it answers on standard output each line it is given
-on standard input: `count` → frames, bytes and changes of queries received so far and this process' CPU seconds.
+on standard input: `count` → frames, bytes and changes of queries received so far, when the last came (monotonic), and this process' CPU seconds.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Receivers:
         self.frames = 0
         self.bytes = 0
         self.changes = 0
+        self.last_s = 0.0
         self._readers: dict[int, FrameReader] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._epoll = select.epoll()
@@ -56,6 +57,7 @@ class Receivers:
             if not data:
                 raise ConnectionError("the server closed a connection")
             self._take(number, data)
+            self.last_s = time.monotonic()
 
     def _take(self, number: int, data: bytes) -> None:
         for payload in self._readers[number].feed(data):
@@ -92,6 +94,7 @@ def main() -> None:
             "frames": receivers.frames,
             "bytes": receivers.bytes,
             "changes": receivers.changes,
+            "last_s": receivers.last_s,
             "cpu_s": time.process_time(),
         }
         sys.stdout.write(json.dumps(row) + "\n")

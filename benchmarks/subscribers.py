@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -34,6 +35,10 @@ class Subscribers:
     @classmethod
     async def start(cls, port: int, path: str, connections: Iterable[Sequence[Call]]) -> Subscribers:
         """Open connections, each of which subscribes to some queries; a plain server ignores what it is sent."""
+        _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (files_max, files_max)
+        )  # processes started from here on have it too
         # Zeros become a session id of its own for each connection.
         connect = encode_message(Connect(SUPPORTED_VERSIONS, bytes(16), 0, None, "benchmark"))
         hellos = []
@@ -48,7 +53,7 @@ class Subscribers:
             return cls(await Child.start("benchmarks.receivers", port, path, file.name))
 
     async def count(self) -> dict[str, float]:
-        """Return frames, bytes and changes received so far, and CPU seconds."""
+        """Return frames, bytes and changes received so far, when the last came (monotonic), and CPU seconds."""
         row: dict[str, float] = json.loads(await self._child.ask("count"))
         return row
 
