@@ -331,7 +331,7 @@ class ReactiveCore:
                     if session.view is view and session.may_move_to(ts):
                         self._move(session, ts, versions, owed=True)
         if view.round is None and view.sessions:
-            self._waiting.views[view] = None
+            self._waiting.add(view)
 
     def _move(self, session: Session, ts: int, versions: list[Version], *, owed: bool) -> None:
         """Send a session its answers and a transition to `ts`, at which its queries show `versions`.

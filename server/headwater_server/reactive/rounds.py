@@ -7,15 +7,19 @@ rounds of their own, which leave a worker free for the others.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from headwater_server.reactive.sessions import LiveQuery, Version
     from headwater_server.reactive.views import View
+
+
+_FEW = 64  # places that may be out of date beside as many as there are views
 
 
 class Need(NamedTuple):
@@ -115,18 +119,33 @@ class Group(NamedTuple):
     retry: Need | None = None
 
 
-class _Candidate(NamedTuple):
-    view: View
-    needs: list[Need]
-    slow: bool
+_Entry = tuple[float, int, "View"]
+"""Since when a view has been stale, a number that tells equal ones apart, and the view."""
 
 
-@dataclass(slots=True)
 class Waiting:
-    """Who wants a round: stale views without one, and killed queries whose pause is over (with its end)."""
+    """Who wants a round: stale views without one, and killed queries whose pause is over (with its end).
 
-    views: dict[View, None] = field(default_factory=dict)
-    retries: dict[Need, float] = field(default_factory=dict)
+    What a view needs is looked up when it begins to wait or when that may have changed, not at each choice:
+    after a restart thousands wait.
+
+    Attributes:
+        views: The views, each with its place among them; None while it has none yet.
+        retries: The killed queries.
+    """
+
+    def __init__(self) -> None:
+        self.views: dict[View, _Entry | None] = {}
+        self.retries: dict[Need, float] = {}
+        self._new: dict[View, None] = {}
+        self._fast: list[_Entry] = []
+        self._slow: list[_Entry] = []
+        self._count = 0
+
+    def add(self, view: View) -> None:
+        """Have a view wait. One that waits already may have become stale earlier, or need something else."""
+        self.views[view] = None
+        self._new[view] = None
 
     def next_group(
         self, limits: RoundLimits, *, published_ts: int, now_ms: float, workers: int, slow_rounds: int
@@ -140,41 +159,64 @@ class Waiting:
             workers: Workers that take rounds, busy or idle.
             slow_rounds: Open rounds of slow groups.
         """
-        candidates = [_candidate(view, published_ts, limits.slow_ms) for view in self._in_order()]
-        slow = [candidate for candidate in candidates if candidate.slow]
-        fast = len(slow) < len(candidates)
-        if (slow or self.retries) and slow_rounds < max(1, workers - 1):
+        self._place_new(published_ts, limits.slow_ms)
+        slow, fast = next(self._in_order(self._slow), None), next(self._in_order(self._fast), None)
+        if (slow is not None or self.retries) and slow_rounds < max(1, workers - 1):
             retry, due_ms = min(self.retries.items(), key=lambda item: item[1], default=(None, 0.0))
-            oldest_ms = slow[0].view.since_ms if slow else None
+            oldest_ms = None if slow is None else slow.since_ms
             retry_first = retry is not None and (oldest_ms is None or due_ms < oldest_ms)
             waited_ms = now_ms - (due_ms if retry_first or oldest_ms is None else oldest_ms)
-            needs = [retry] if retry_first and retry is not None else slow[0].needs
+            needs = [retry] if retry_first and retry is not None else _needs(slow, published_ts)
             # A single worker gives slow groups at most half its time.
-            if workers > 1 or not fast or waited_ms > max(need.query.cost_ms for need in needs):
+            longest_ms = max((need.query.cost_ms for need in needs), default=0.0)
+            if workers > 1 or fast is None or waited_ms > longest_ms:
                 if retry_first:
                     return Group([], True, retry)
-                return Group(_fill(slow, limits.slow_round_ms), True)
-        if fast:
-            return Group(_fill((c for c in candidates if not c.slow), limits.fast_round_ms), False)
+                return Group(_fill(self._in_order(self._slow), published_ts, limits.slow_round_ms), True)
+        if fast is not None:
+            return Group(_fill(self._in_order(self._fast), published_ts, limits.fast_round_ms), False)
         return None
 
-    def _in_order(self) -> list[View]:
-        return sorted(self.views, key=lambda view: view.since_ms or 0.0)
+    def _place_new(self, ts: int, slow_ms: float) -> None:
+        for view in self._new:
+            if view in self.views:
+                self._count += 1
+                entry = (view.since_ms or 0.0, self._count, view)
+                self.views[view] = entry
+                is_slow = any(need.query.cost_ms > slow_ms for need in _needs(view, ts))
+                insort(self._slow if is_slow else self._fast, entry)
+        self._new.clear()
+        for entries in (self._slow, self._fast):
+            if len(entries) > 2 * len(self.views) + _FEW:
+                entries[:] = [entry for entry in entries if self.views.get(entry[2]) is entry]
+
+    def _in_order(self, entries: list[_Entry]) -> Iterator[View]:
+        """Iterate the views that still wait where these entries say, and forget the first ones that do not."""
+        gone = 0
+        for entry in entries:
+            if self.views.get(entry[2]) is entry:
+                break
+            gone += 1
+        del entries[:gone]
+        for entry in entries:
+            if self.views.get(entry[2]) is entry:
+                yield entry[2]
 
 
-def _candidate(view: View, ts: int, slow_ms: float) -> _Candidate:
+def _needs(view: View | None, ts: int) -> list[Need]:
+    if view is None:
+        return []
     identity = view.identity
-    needs = [Need(query, identity) for query in view.queries if query.version_at(identity, ts) is None]
-    return _Candidate(view, needs, any(need.query.cost_ms > slow_ms for need in needs))
+    return [Need(query, identity) for query in view.queries if query.version_at(identity, ts) is None]
 
 
-def _fill(candidates: Iterable[_Candidate], limit_ms: float) -> list[View]:
+def _fill(views: Iterable[View], ts: int, limit_ms: float) -> list[View]:
     """Return views until what they need together costs the limit; at least one."""
     group: list[View] = []
     counted: set[Need] = set()
     cost_ms = 0.0
-    for view, needs, _ in candidates:
-        for need in needs:
+    for view in views:
+        for need in _needs(view, ts):
             if need not in counted:
                 counted.add(need)
                 cost_ms += need.query.cost_ms

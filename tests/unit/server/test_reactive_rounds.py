@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 from headwater_server.reactive.rounds import Need, RoundLimits, Waiting
 from headwater_server.reactive.sessions import LiveQuery, QueryKey
 from headwater_server.reactive.views import View
@@ -12,7 +14,7 @@ def waiting(*views: tuple[float, list[LiveQuery]]) -> Waiting:
     for number, (since_ms, queries) in enumerate(views):
         view = View(None, tuple(queries), (number,))
         view.since_ms = since_ms
-        found.views[view] = None
+        found.add(view)
     return found
 
 
@@ -69,3 +71,52 @@ def test_retries_take_a_slow_slot_in_their_turn():
     found.retries[need] = 40.0
     assert group(found) == ([], True, need)
     assert group(found, slow_rounds=1) is None
+
+
+def test_what_thousands_wait_for_is_looked_up_a_few_times_for_each(monkeypatch):
+    looked = []
+    version_at = LiveQuery.version_at
+    monkeypatch.setattr(LiveQuery, "version_at", lambda *args: looked.append(args) or version_at(*args))
+    found = waiting(*[(float(number), [query(f"{number}", 4.0)]) for number in range(500)])
+    order = []
+    while (chosen := group(found)) is not None:
+        order += chosen[0]
+        for view in [view for view in found.views if view.key[0] in chosen[0]]:
+            del found.views[view]
+    assert order == list(range(500))
+    assert len(looked) < 4 * 500
+
+
+def test_views_that_come_go_and_become_staler_are_taken_in_their_order():
+    """Against a plain sorted list; whatever was looked up before counts no more once a view was added again."""
+    for seed in range(200):
+        chance = random.Random(seed)
+        found, plain = Waiting(), {}
+        views = [
+            View(None, (query(f"{number}", chance.choice([1.0, 4.0, 50.0])),), (number,))
+            for number in range(20)
+        ]
+        for _ in range(200):
+            view = chance.choice(views)
+            if chance.random() < 0.3:
+                found.views.pop(view, None)
+                plain.pop(view, None)
+            else:
+                view.since_ms = chance.choice([view.since_ms or 0.0, chance.uniform(0, 100)])
+                found.add(view)
+                plain[view] = None
+            if chance.random() < 0.3:
+                slow = [v for v in plain if v.queries[0].cost_ms > LIMITS.slow_ms]
+                first_slow = min((v.since_ms for v in slow), default=None)
+                chosen = found.next_group(LIMITS, published_ts=1, now_ms=0.0, workers=2, slow_rounds=0)
+                if not plain:
+                    assert chosen is None
+                    continue
+                assert chosen is not None
+                times = [v.since_ms for v in chosen.views]
+                assert times == sorted(times)
+                assert chosen.slow == bool(slow)
+                assert times[0] == (first_slow if slow else min(v.since_ms for v in plain))
+                for taken in chosen.views:
+                    del found.views[taken]
+                    del plain[taken]
