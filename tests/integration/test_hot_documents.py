@@ -11,7 +11,7 @@ from headwater.client.aio import connect
 from headwater.packing import pack
 from headwater_protocol.errors import HeadwaterError
 from support.daemon import RunningDaemon, running
-from support.screen_client import ScreenClient
+from support.screen_client import ScreenClient, Values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,7 +187,7 @@ def test_a_call_of_the_lane_that_is_sent_again_takes_effect_once(
     chance = random.Random(7)
 
     async def cut_often(daemon: RunningDaemon) -> None:
-        client = ScreenClient(daemon.tcp_url, chance.randbytes(16))
+        client = ScreenClient(daemon.tcp_url, chance.randbytes(16), Values())
         running_client = asyncio.create_task(client.run())
         for number in range(EACH):
             call = asyncio.create_task(client.mutation("f:add", key="hot"))
