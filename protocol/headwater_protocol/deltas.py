@@ -17,11 +17,13 @@ immutable. The side that makes operations is the server's.
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import Any
 
 from headwater_protocol.errors import ProtocolError
 from headwater_protocol.values import unpack_value
 
+_brief = Repr().repr  # what a message shows of a value, without walking through all of it
 ELEMENTS_MAX = 1 << 24  # of the lists that a delta makes: a few bytes can ask for many copies of the old ones
 
 
@@ -31,7 +33,10 @@ def apply_delta(old: Any, operations: bytes) -> Any:
     Raises:
         ProtocolError: The operations are malformed or do not fit `old`.
     """
-    return _Application().changed(old, unpack_value(operations))
+    try:
+        return _Application().changed(old, unpack_value(operations))
+    except RecursionError:
+        raise ProtocolError("delta: too many operations inside one another") from None
 
 
 class _Application:
@@ -106,4 +111,4 @@ def _patched(old: Any, put: dict[str, Any], removed: list[Any]) -> dict[str, Any
 
 
 def _misfit(expected: str, got: Any) -> ProtocolError:
-    return ProtocolError(f"delta: {expected}, got {repr(got)[:80]}")
+    return ProtocolError(f"delta: {expected}, got {_brief(got)[:80]}")

@@ -8,8 +8,8 @@ return in the order in which it got them.
                           │                      └─ Authenticate: later messages wait for the verdict
                           └─ any message: protocol error
 
-A `ProtocolError` from `receive` or from an iterator of events ends the connection: send
-`fatal(error)`, close with `close_code(error)`. A `LocalProtocolError` is a fault of the
+A `ProtocolError` from `receive` or from an iterator of events ends the connection: nothing
+but `fatal` is possible any more. Send `fatal(error)`, close with `close_code(error)`. A `LocalProtocolError` is a fault of the
 server's own: it would have broken a rule that clients rely on.
 """
 
@@ -160,6 +160,7 @@ class _State(Enum):
     FRESH = "fresh"
     GREETING = "greeting"
     OPEN = "open"
+    BROKEN = "broken"  # the client broke a rule, and has not been told yet
     CLOSED = "closed"
 
 
@@ -214,8 +215,15 @@ class ServerSession:
         Raises:
             ProtocolError: The client broke the protocol; end the connection.
         """
-        if self._state is _State.CLOSED:
+        if self._state in (_State.BROKEN, _State.CLOSED):
             raise LocalProtocolError("a frame was handed to a connection that has ended")
+        try:
+            return self._receive(frame, stopping)
+        except ProtocolError:
+            self._state = _State.BROKEN
+            raise
+
+    def _receive(self, frame: bytes, stopping: bool) -> list[ServerEvent]:
         if len(frame) > self.frame_limit_bytes:
             raise ProtocolError(
                 f"a message of {len(frame)} bytes is larger than the limit of {self.frame_limit_bytes}",
@@ -252,15 +260,16 @@ class ServerSession:
         return Connected(message, version)
 
     def _hold(self, message: ClientMessage, size_bytes: int) -> None:
-        self._held_bytes += size_bytes
         limits = self._limits
-        if len(self._held) >= limits.held_messages_max or self._held_bytes > limits.held_bytes_max:
+        held_bytes = self._held_bytes + size_bytes
+        if len(self._held) >= limits.held_messages_max or held_bytes > limits.held_bytes_max:
             raise ProtocolError(
                 f"more than {limits.held_messages_max} messages or {limits.held_bytes_max} bytes"
                 " wait behind an Authenticate",
                 code="overloaded",
             )
         self._held.append((message, size_bytes))
+        self._held_bytes = held_bytes
 
     def _accept(self, message: ClientMessage) -> ServerEvent:
         match message:
@@ -313,13 +322,18 @@ class ServerSession:
         if unknown or len(removed) != len(message.remove):
             which = f"{min(unknown)}, which is not subscribed" if unknown else "the same query twice"
             raise ProtocolError(f"ModifyQuerySet.remove: expected subscribed queries, got {which}")
-        for added in message.add:
-            if added.query in self._queries:
-                raise ProtocolError(f"ModifyQuerySet.add: query {added.query} is already subscribed")
-            self._queries.add(added.query)
-        self._queries -= removed
-        if len(self._queries) > QUERIES_MAX:
+        numbers = [query.query for query in message.add]
+        added = set(numbers)
+        twice = added & self._queries
+        if twice or len(added) != len(numbers):
+            which = f"query {min(twice)} is already subscribed" if twice else "the same query twice"
+            raise ProtocolError(f"ModifyQuerySet.add: {which}")
+        if 0 in added:
+            raise ProtocolError("ModifyQuerySet.add: expected numbers above 0, got query 0")
+        if len(self._queries) - len(removed) + len(added) > QUERIES_MAX:
             raise ProtocolError(f"ModifyQuerySet.add: more than {QUERIES_MAX} queries in one session")
+        self._queries |= added
+        self._queries -= removed
         self._query_set = message.new
         return QuerySetModified(message.add, message.remove)
 
@@ -462,7 +476,12 @@ class ServerSession:
         while self._held and not self._verdict_pending and self._state is _State.OPEN:
             message, size_bytes = self._held.popleft()
             self._held_bytes -= size_bytes
-            yield self._accept(message)
+            try:
+                event = self._accept(message)
+            except ProtocolError:
+                self._state = _State.BROKEN
+                raise
+            yield event
 
     def ping(self) -> bytes:
         """Ask the client to say something."""

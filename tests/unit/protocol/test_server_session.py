@@ -139,7 +139,8 @@ def test_query_set_events_and_the_transition_that_reflects_them() -> None:
         (ModifyQuerySet(0, 2, (), ()), "base: expected 1, got 0"),
         (ModifyQuerySet(1, 1, (), ()), "new: expected more than 1, got 1"),
         (ModifyQuerySet(1, 2, (query(1),), ()), "query 1 is already subscribed"),
-        (ModifyQuerySet(1, 2, (query(2), query(2)), ()), "query 2 is already subscribed"),
+        (ModifyQuerySet(1, 2, (query(2), query(2)), ()), "the same query twice"),
+        (ModifyQuerySet(1, 2, (query(0),), ()), "query 0"),
         (ModifyQuerySet(1, 2, (query(1),), (1,)), "query 1 is already subscribed"),
         (ModifyQuerySet(1, 2, (), (9,)), "got 9, which is not subscribed"),
         (ModifyQuerySet(1, 2, (), (1, 1)), "the same query twice"),
@@ -187,9 +188,19 @@ def test_a_mutation_of_this_connection_is_told_from_one_that_may_be_a_resend() -
 def test_requests_without_an_answer_are_bounded() -> None:
     session = opened()
     send(session, *[Mutation(number, "a:b", b"") for number in range(REQUESTS_IN_FLIGHT_MAX)])
-    assert "without an answer" in refused(session, Action(9999, "a:b", b"")).message
     session.mutation_answer(0, 1, b"\xc0")
     assert send(session, Action(10_000, "a:b", b""))
+    assert "without an answer" in refused(session, Action(10_001, "a:b", b"")).message
+
+
+def test_a_session_that_met_a_broken_rule_takes_nothing_more() -> None:
+    session = opened()
+    refused(session, ModifyQuerySet(7, 8, (), ()))
+    with pytest.raises(LocalProtocolError, match="has ended"):
+        session.receive(encode_message(Ping(1)))
+    with pytest.raises(LocalProtocolError, match="broken, not open"):
+        session.transition(100, [])
+    assert session.fatal(ProtocolError("told"))
 
 
 def test_rules_that_clients_rely_on_are_enforced_on_ourselves() -> None:
