@@ -295,9 +295,9 @@ def test_removals_that_no_transition_has_told_are_bounded() -> None:
     place = Place()
     connection, sink = place.client()
     for number in range(0, 20_000, 1_000):
-        add = tuple(AddQuery(query, "m:q", b"\x80") for query in range(number, number + 1_000))
+        add = tuple(AddQuery(query, "m:q", b"\x80") for query in range(number + 1, number + 1_001))
         say(connection, ModifyQuerySet(2 * number, 2 * number + 1, add, ()))
-        remove = tuple(range(number, number + 1_000))
+        remove = tuple(range(number + 1, number + 1_001))
         blocked_session = connection.session
         if blocked_session is None:
             break
