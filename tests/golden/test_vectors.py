@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,13 +124,74 @@ def test_bad_input_has_the_listed_code(maker: ModuleType) -> None:
         assert ":" in error.message or error.code == "frame_too_large", "names what is wrong"
 
 
-def test_spec_lists_every_error_and_message() -> None:
-    spec = (ROOT / "protocol" / "SPEC.md").read_text()
+SPEC = (ROOT / "protocol" / "SPEC.md").read_text()
+LISTED = json.loads((ROOT / "protocol" / "messages.json").read_text())
+_PART_NAMES = {"ErrorBody": "Error"}
+
+
+def test_spec_lists_every_error() -> None:
     for entry in ERROR_CODES.values():
         close = entry.close_code or "–"
         row = f"| `{entry.code}` | {entry.message} | {entry.retry.value} | {entry.http_status} | {close} |"
-        assert row in spec, row
-    listed = json.loads((ROOT / "protocol" / "messages.json").read_text())
-    for name, message in (listed["client"] | listed["server"] | listed["changes"]).items():
+        assert row in SPEC, row
+    assert set(re.findall(r"^\| `(\w+)` \| [^|]* \| (?:never|same|after)", SPEC, re.M)) == set(ERROR_CODES)
+
+
+def differences(spec: str) -> list[str]:
+    """Return where the page's messages and parts are not those of the list, which the code made."""
+    wrong: list[str] = []
+    shown: set[str] = set()
+    for name, message in (LISTED["client"] | LISTED["server"] | LISTED["changes"]).items():
         names = "".join(f", {field['name']}" for field in message["fields"])
-        assert f"`[{message['number']}{names}]` **{name}**" in spec, name
+        head = f"`[{message['number']}{names}]` **{name}**"
+        shown.add(head)
+        row = spec.partition(head)[2].partition("\n")[0]
+        if head not in spec:
+            wrong.append(f"no {head}")
+        elif name not in LISTED["changes"] and "as above" not in row and "the same" not in row:
+            wrong += [f"{name}: {field}" for field in message["fields"] if not says(row, field)]
+    written = {
+        f"{head} **{name}**" for head, name in re.findall(r"^\| (`\[\d[^`]*`) \*\*(\w+)\*\*", spec, re.M)
+    }
+    wrong += [f"not in the list: {head}" for head in written - shown]
+    for name, part in LISTED["parts"].items():
+        names = ", ".join(field["name"] + "†" * field.get("optional", False) for field in part["fields"])
+        if f"{_PART_NAMES.get(name, name)} is `[{names}]`" not in spec:
+            wrong.append(f"no part {name}: {names}")
+    return wrong
+
+
+def says(row: str, field: dict[str, Any]) -> bool:
+    """Tell whether a row gives a field its type, and says that it may be nil or left out."""
+    kind = _PART_NAMES.get(field["type"], field["type"])
+    name = field["name"]
+    if f"Version {name}" in row or re.search(rf"{name} \({kind}\)", row):
+        return True
+    mark = "†" if field.get("optional") else ""
+    found = re.search(rf"\b{name}{mark}(?:, \w+)*: {kind}(.*)", row)
+    return found is not None and bool(re.match(r",? or nil", found[1])) == bool(field.get("nil"))
+
+
+def test_spec_lists_every_message_as_the_code_has_it() -> None:
+    assert differences(SPEC) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("`[6, nonce]` **Ping**", "`[8, nonce]` **Ping**"),
+        ("[1, versions, session, last_ts", "[1, session, versions, last_ts"),
+        ("incarnation: bin or nil, from", "incarnation: bin, from"),
+        ("remove: array of uint", "remove: array of text"),
+        ("forget_below†: uint", "forget_below: uint"),
+        ("journal†, digest†]`", "journal, digest]`"),
+        (
+            "`[4, request, name, arguments]` **Action**",
+            "`[9, x]` **Other** | no |\n| `[4, request, name, arguments]` **Action**",
+        ),
+        ("`[3, error]` **Failed**", "`[3, error, more]` **Failed**"),
+    ],
+)
+def test_a_page_that_differs_is_found(right: str, wrong: str) -> None:
+    assert right in SPEC
+    assert differences(SPEC.replace(right, wrong))
