@@ -343,6 +343,16 @@ class Settings(BaseSettings):
             le=1_000_000,
         ),
     ] = 1_000
+    http_idle_limit_s: Annotated[
+        float,
+        about(
+            "Time a connection over HTTP may take until the head of its first request is there, and until the next one is",
+            why="Short enough that clients which ask nothing cannot hold all of `max_http_connections`.",
+            unit="s",
+            ge=1,
+            le=3600,
+        ),
+    ] = 30.0
     session_mutations_limit: Annotated[
         int,
         about(

@@ -227,7 +227,11 @@ class Daemon:
         for routes in (websockets, HttpApi(self.calls, self.keys), self.admin_api):
             routes.add_to(app)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=_HTTP_STOP_S
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=_HTTP_STOP_S,
+            keepalive_timeout=settings.http_idle_limit_s,  # it counts before the first request as well
         )
         await self._runner.setup()
         assert self._runner.server is not None, "it has been set up"
