@@ -60,8 +60,8 @@ def test_fuzz_at_length(long_run: LongRun) -> None:
     for seed in long_run.seeds():
         rng = random.Random(seed)
         decoding, sessions = Decoding(rng, measured=True), Sessions(rng)
-        for _ in range(20):
-            decoding.run(5_000)
+        for _ in range(3):
+            decoding.run(4_000)
             tracemalloc.stop()
             sessions.run(10_000)
             tracemalloc.start()
