@@ -44,8 +44,9 @@ class TcpShell(asyncio.Protocol):
         if connection is None or decoder is None or inflow is None:
             return
         try:
-            inflow.feed(decoder.feed(data))
+            # What came last may have been handled since: a Connect that waited raises the limit of what follows it.
             decoder.limit_bytes = connection.frame_limit_bytes
+            inflow.feed(decoder.feed(data))
         except ProtocolError as error:
             connection.end(error)
 
