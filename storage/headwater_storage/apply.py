@@ -86,18 +86,28 @@ def derive_changes(
 ) -> Changes:
     """Return what a record changes, from its documents alone."""
     changes = Changes()
-    documents = changes.documents
+    documents, entries = changes.documents, changes.entries
+    by_number, get_document = catalog.by_number, store.get_document
     for ts, transaction in enumerate(transactions, first_ts):
         for key, value in transaction.writes:
-            handle = catalog.by_number.get(int.from_bytes(key[:4], "big"))
+            handle = by_number.get(int.from_bytes(key[:4], "big"))
             if handle is not None:
-                before = documents[key] if key in documents else store.get_document(key)
-                _derive_entries(changes.entries, handle.maker, key, before, value)
-            documents[key] = value
-            if is_catalog_key(key):
+                before = documents[key] if key in documents else get_document(key)
+                if before is None and value is not None:  # an insert, as most writes of a long log are
+                    suffix = key[4:]
+                    new, overflow = handle.maker.entries(document_in(value), suffix)
+                    for entry in new:
+                        entries[entry] = b""
+                    if overflow:
+                        entries.update(overflow)
+                else:
+                    _derive_change(entries, handle.maker, key, before, value)
+            elif is_catalog_key(key):
                 changes.catalog_ts = CommitTs(ts)
                 if value is not None:
                     catalog = catalog.replaced([decode_table(value, key)])
+                    by_number = catalog.by_number
+            documents[key] = value
         if transaction.backfill is not None:
             changes.entries.update(backfill_entries(transaction.backfill, store, catalog))
     return changes
@@ -124,25 +134,20 @@ def backfill_entries(backfill: Backfill, store: ReadableStore, catalog: Catalog)
     return entries
 
 
-def _derive_entries(
+def _derive_change(
     entries: dict[bytes, bytes | None],
     maker: EntryMaker,
     key: bytes,
     before: bytes | None,
     after: bytes | None,
 ) -> None:
-    """Add what one write changes in the indexes of its table; most writes of a long log are inserts."""
+    """Add what becomes of the entries of a document that is changed or deleted."""
     new: list[bytes] = []
     overflow: dict[bytes, bytes] = {}
     if after is not None:
         new, overflow = maker.entries(document_in(after), key[4:])
-    if before is not None:
-        _move(entries, maker.entries(unpack_stored(before, key)[1], key[4:])[0], new, overflow)
-    elif overflow:
-        _move(entries, [], new, overflow)
-    else:
-        for entry in new:
-            entries[entry] = b""
+    old = [] if before is None else maker.entries(unpack_stored(before, key)[1], key[4:])[0]
+    _move(entries, old, new, overflow)
 
 
 def _move(

@@ -240,18 +240,18 @@ def decode_record(data: bytes, offset: int, log_id: bytes, previous: Head) -> tu
     return (record, end) if continues(previous, record) else None
 
 
-def _body_at(data: bytes, offset: int, end: int, header: _RecordHeader) -> bytes | None:
+def _body_at(data: bytes, offset: int, end: int, header: _RecordHeader) -> memoryview | None:
     """Return the body of a record if every byte of its sectors is as it was written."""
     if end > len(data):
         return None
     if data[offset:end:SECTOR_BYTES] != _MARKER * (header.size // SECTOR_BYTES):
         return None
-    payload = bytearray(data[offset:end])
+    payload = bytearray(memoryview(data)[offset:end])
     del payload[::SECTOR_BYTES]
     body_end = _RECORD_HEADER_BYTES + header.body_bytes
     if payload[body_end:].strip(b"\x00"):
         return None
-    body = bytes(payload[_RECORD_HEADER_BYTES:body_end])
+    body = memoryview(payload)[_RECORD_HEADER_BYTES:body_end]
     return body if digest_of(body, header.version) == header.body_digest else None
 
 
