@@ -46,9 +46,12 @@ if TYPE_CHECKING:
     from headwater_server.worker.progress import ProgressPage
     from headwater_server.worker.request_row import Answer
 
-SLOW_NS = 300_000
-"""Before a call that is likely to take longer, finished results are sent; a snapshot is shared for as long."""
+SNAPSHOT_SHARED_NS = 300_000
+SLOW_NS = 1_000_000
+"""Before a call that is likely to take longer, finished results are sent. Far more than most take: each send
+costs both sides a system call and the daemon a turn of its loop."""
 
+_UNKNOWN_NS = (SLOW_NS, SLOW_NS)
 UNSENT_BYTES_MAX = 64 * 1024
 NAMES_MAX = 10_000
 NAME_CHARACTERS_MAX = 512
@@ -138,7 +141,7 @@ class Server:
         self._fresh: StoreSnapshot | None = None
         self._fresh_at_ns = 0
         self._chain: OpenChain | None = None  # the newest; closed by `EndChain` or by the next one
-        self._durations_ns: dict[str, int] = {}
+        self._durations_ns: dict[str, tuple[int, int]] = {}  # of the last two runs
 
     def serve(self) -> None:
         """Work until the daemon closes its end."""
@@ -171,10 +174,15 @@ class Server:
                 self._link.add(Described(self._bundle.manifest().to_json(), None))
 
     def _send_before_slow(self, name: str) -> None:
-        """Send what is finished, unless the next call is known to be short and little waits."""
+        """Send what is finished, unless the next call is known to be short and little waits.
+
+        The shorter of its last two runs counts: a run that the machine's other work interrupted says nothing.
+        """
         link = self._link
         unsent = link.unsent_bytes
-        if unsent and (unsent > UNSENT_BYTES_MAX or self._durations_ns.get(name, SLOW_NS) >= SLOW_NS):
+        if unsent and (
+            unsent > UNSENT_BYTES_MAX or min(self._durations_ns.get(name, _UNKNOWN_NS)) >= SLOW_NS
+        ):
             link.flush()
 
     # ------------------------------------------------------------------ snapshots
@@ -186,7 +194,7 @@ class Server:
         snapshot meets more conflicts.
         """
         if self._fresh is not None:
-            if now_ns - self._fresh_at_ns < SLOW_NS:
+            if now_ns - self._fresh_at_ns < SNAPSHOT_SHARED_NS:
                 return self._fresh
             self._fresh.close()
         self._fresh = self._store.snapshot()
@@ -401,7 +409,7 @@ class Server:
         if len(self._durations_ns) >= NAMES_MAX:
             self._durations_ns.clear()  # names come from clients and need not be functions
         if len(name) <= NAME_CHARACTERS_MAX:
-            self._durations_ns[name] = duration_ns
+            self._durations_ns[name] = (self._durations_ns.get(name, _UNKNOWN_NS)[1], duration_ns)
         used = transaction.usage
         return Usage(
             duration_ns // 1000,
