@@ -162,6 +162,28 @@ def test_without_a_limit_nothing_is_shed(tmp_path: Path) -> None:
     assert not trial(tmp_path, random.SystemRandom().randrange(2**32), SHORT, "shed")["shed"]
 
 
+async def test_what_is_sent_again_is_answered_as_it_was_also_beyond_the_limit(tmp_path: Path) -> None:
+    """A refusal says that a mutation had no effect: one that has had it must not be told so."""
+
+    with running(tmp_path, "--mutation-queue-limit", "2", deploy="probe") as daemon:
+        first = await WireClient.open(daemon.tcp_url, b"r" * 16)
+        for n in range(3):
+            await first.send(Mutation(n, "probe:keep", pack_value({"text": f"{n}"})))
+            async with asyncio.timeout(PATIENCE_S):
+                while n not in first.answers:
+                    await first.received()
+        await first.close()  # its answers count as lost
+        again = await WireClient.open(daemon.tcp_url, b"r" * 16)
+        await again.send(*[Mutation(n, "probe:keep", pack_value({"text": f"{n}"})) for n in range(3)])
+        async with asyncio.timeout(PATIENCE_S):
+            while len(again.answers) < 3:
+                await again.received()
+        await again.close()
+    assert {n: (answer.value, answer.error) for n, answer in again.answers.items()} == {
+        n: (answer.value, None) for n, answer in first.answers.items()
+    }
+
+
 # ------------------------------------------------------------------------------------------- memory
 
 
@@ -171,9 +193,11 @@ def test_large_mutations_of_many_clients_wait_within_one_bound(tmp_path: Path) -
     async def fill(daemon: RunningDaemon) -> None:
         clients = [await WireClient.open(daemon.tcp_url, bytes([n]) * 16) for n in range(6)]
         for client in clients:  # each has one that runs for long, and a large one behind it
+            assert client.welcome is not None
+            ts = client.welcome.ts
             await client.send(
-                Mutation(0, "probe:keep_slowly", pack_value({"text": "slow", "seconds": 1.5})),
-                Mutation(1, "probe:keep", pack_value({"text": "x" * 300_000})),
+                Mutation(0, "probe:keep_slowly", pack_value({"text": "slow", "seconds": 1.5}), 0, ts),
+                Mutation(1, "probe:keep", pack_value({"text": "x" * 300_000}), 0, ts),
             )
             await client.received()
         refused = [n for n, client in enumerate(clients) if 1 in client.answers]

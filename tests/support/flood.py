@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 from headwater_protocol.codec import encode_message
 from headwater_protocol.frames import FrameDecoder, frame
-from headwater_protocol.messages import Connect, FatalError, Mutation, MutationAnswer, Ping, Pong
+from headwater_protocol.messages import (
+    Connect,
+    FatalError,
+    Mutation,
+    MutationAnswer,
+    Ping,
+    Pong,
+    Welcome,
+)
 from headwater_protocol.values import pack_value
 
 if TYPE_CHECKING:
@@ -40,6 +48,7 @@ class Spout(asyncio.Protocol):
         self._sent_s: dict[int, float] = {}
         self._request = 0
         self._full = False
+        self._welcome_ts = 0
         self._transport: asyncio.Transport | None = None
         self.outcomes: Counter[str] = Counter()
         self.latencies_s: list[float] = []
@@ -61,12 +70,13 @@ class Spout(asyncio.Protocol):
 
     def send(self, count: int, in_flight_max: int = 1_000) -> int:
         """Send so many mutations, or as many as it may have without an answer; return how many."""
-        count = 0 if self._full else min(count, in_flight_max - self.in_flight)
+        count = 0 if self._full or not self._welcome_ts else min(count, in_flight_max - self.in_flight)
         now_s = time.monotonic()
         below = next(iter(self._sent_s), self._request)
         messages = []
         for _ in range(count):
-            messages.append(encode_message(Mutation(self._request, "probe:keep", self._arguments, below)))
+            mutation = Mutation(self._request, "probe:keep", self._arguments, below, self._welcome_ts)
+            messages.append(encode_message(mutation))
             self._sent_s[self._request] = now_s
             self._request += 1
         self._write(*messages)
@@ -82,6 +92,8 @@ class Spout(asyncio.Protocol):
                 took_s = now_s - self._sent_s.pop(fields[1])
                 if not code:
                     self.latencies_s.append(took_s)
+            elif fields[0] == Welcome.TAG:
+                self._welcome_ts = fields[3]
             elif fields[0] == Ping.TAG:
                 self._write(encode_message(Pong(fields[1])))
             elif fields[0] == FatalError.TAG:

@@ -261,8 +261,13 @@ class Mutations:
             request=Request(queue.session, number, proof, asked.forget_below, asked.sent_ts),
             started_s=self._mono_s(),
         )
-        refusal = self._refusal(call.size_bytes, queue)
+        resent = asked.sent_ts is not None
+        refusal = self._refusal(call.size_bytes, queue, resent=resent)
         if refusal is not None:
+            if (
+                resent
+            ):  # it may have taken effect: told that it has not, its caller would have it run once more
+                return refusal
             # At once, before those that wait have their answers: what is refused must not take room either.
             self._metrics.calls.labels("mutation", refusal.code).inc()
             error = ErrorBody(refusal.code, refusal.message)
@@ -422,7 +427,9 @@ class Mutations:
         queue.waiting.clear()
         queue.waiting_bytes = 0
 
-    def _refusal(self, size_bytes: int, queue: SessionQueue | None = None) -> TransientError | None:
+    def _refusal(
+        self, size_bytes: int, queue: SessionQueue | None = None, *, resent: bool = False
+    ) -> TransientError | None:
         """Return why a call is not run, None if it is."""
         limits = self._limits
         if queue is not None and (
@@ -430,12 +437,12 @@ class Mutations:
             or queue.waiting_bytes + size_bytes > limits.waiting_bytes_max
         ):
             return TransientError("this session has too many mutations waiting", code="overloaded")
-        # One that has nothing else is let in before those that have much, within bounds.
-        modest = queue is not None and queue.running is None and not queue.waiting
-        if (
-            self._undecided >= limits.undecided_max * (_MODEST_FACTOR if modest else 1)
-            or self._held_bytes + size_bytes > limits.undecided_bytes_max
-        ):
+        # One that has nothing else is let in before those that have much, within bounds. So is what was sent before:
+        # it was let in then, and mostly needs an answer only.
+        modest = resent or (queue is not None and queue.running is None and not queue.waiting)
+        if self._undecided >= limits.undecided_max * (
+            _MODEST_FACTOR if modest else 1
+        ) or self._held_bytes + size_bytes > limits.undecided_bytes_max * (_MODEST_FACTOR if resent else 1):
             return TransientError("too many mutations are waiting", code="overloaded")
         return None
 

@@ -111,7 +111,7 @@ def blocked() -> None:
 def shed() -> None:
     """Mutations are taken however many wait."""
     mutations = importlib.import_module("headwater_server.functions.mutations")
-    mutations.Mutations._refusal = lambda self, size_bytes, queue=None: None
+    mutations.Mutations._refusal = lambda self, *_, **__: None
     mutations.Mutations.is_full = False
 
 

@@ -120,8 +120,14 @@ class World:
         self.receiver = Receiver()
         self.queue = self.mutations.attach(SESSION, self.receiver)
 
-    def request(self, number: int, queue: SessionQueue | None = None, name: str = "m:f") -> str:
-        asked = MutationRequested(number, name, b"\x80")
+    def request(
+        self,
+        number: int,
+        queue: SessionQueue | None = None,
+        name: str = "m:f",
+        sent_ts: int | None = None,
+    ) -> str:
+        asked = MutationRequested(number, name, b"\x80", 0, sent_ts)
         refusal = self.mutations.request(queue or self.queue, asked, None, internal=False)
         return refusal.code if refusal else ""
 
@@ -291,6 +297,24 @@ def test_a_client_with_nothing_else_is_let_in_beside_those_with_much_and_within_
         world.request(100 + number, modest)
     assert codes(world.receiver)[2:] == [(103, "overloaded")]
     assert world.mutations.is_full
+
+
+@pytest.mark.parametrize(
+    ("limits", "let_in"),
+    [
+        ({"waiting_max": 2}, 3),
+        ({"waiting_bytes_max": 8}, 3),
+        ({"undecided_max": 3}, 6),
+        ({"undecided_bytes_max": 12}, 6),
+    ],
+)
+def test_what_may_have_taken_effect_is_never_told_that_it_has_not(
+    limits: dict[str, int], let_in: int
+) -> None:
+    world = World(**limits)
+    refusals = [world.request(number, sent_ts=1) for number in range(8)]
+    assert refusals == [""] * let_in + ["overloaded"] * (8 - let_in), "these end their connection"
+    assert codes(world.receiver) == []
 
 
 def test_nothing_is_begun_for_a_client_that_does_not_read() -> None:
