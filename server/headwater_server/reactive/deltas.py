@@ -120,9 +120,13 @@ def _run(old: _Elements, start: int, new: _Elements, place: int, most: int, step
 
     if not most or not equal(0, 1):
         return 0
-    if equal(1, most):
-        return most
-    same, different = 1, most
+    # In strides that double: what is looked at is about as long as the run, not as all that is left.
+    same = stride = 1
+    while equal(same, different := min(most, same + stride)):
+        same = different
+        if same == most:
+            return most
+        stride *= 2
     while different - same > 1:
         middle = (same + different) // 2
         if equal(same, middle):

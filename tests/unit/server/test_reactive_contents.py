@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 
 from headwater_protocol.messages import ErrorBody
+from headwater_server.reactive import deltas
 from headwater_server.reactive.contents import Content, ContentStore
 from headwater_server.reactive.deltas import ChangeBodies, delta
 from support.plain_results import apply_operations, content_of, decode
@@ -96,3 +97,20 @@ def test_the_memo_of_bodies_is_bounded():
     for number in range(50):
         bodies.change(None, content_of(["x" * 100, number]), None)
         assert bodies.held_bytes <= 1_000
+
+
+def test_what_is_compared_is_about_as_long_as_the_list(monkeypatch):
+    """Elements of one size, every second one changed: each run ends after one of them."""
+    compared = []
+    part = deltas._Elements.part
+    monkeypatch.setattr(
+        deltas._Elements,
+        "part",
+        lambda self, start, end: compared.append(end - start) or part(self, start, end),
+    )
+    old = [{"_id": f"{number:031}", "padding": "x" * 100, "n": 1000} for number in range(1_000)]
+    new = [row | {"n": 1000 + number % 2} for number, row in enumerate(old)]
+    operations = delta(content_of(old), content_of(new))
+    assert operations is not None
+    assert apply_operations(old, operations) == new
+    assert sum(compared) < 20 * len(old)
