@@ -18,7 +18,7 @@ from headwater.client.blocking import connect_blocking
 from headwater.client.pages import Exchange, PageChain, PageSlot
 from headwater_protocol.errors import HeadwaterError, RequestError
 from support.cutting_proxy import CuttingProxy, Figures, Plan, Point
-from support.daemon import BUNDLES, RunningDaemon
+from support.daemon import BUNDLES, running
 from support.eager_client import EagerClient
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from headwater.client.pages import Paged
     from headwater_protocol.client_events import ClientEvent
+    from support.daemon import RunningDaemon
     from support.runs import LongRun
 
 ROUNDS = 60
@@ -37,13 +38,8 @@ WAIT_S = 60.0
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    daemon = RunningDaemon(tmp_path_factory.mktemp("paged"))
-    try:
-        daemon.start()
-        daemon.must_deploy("paged")
+    with running(tmp_path_factory.mktemp("paged"), deploy="paged") as daemon:
         yield daemon
-    finally:
-        daemon.end()
 
 
 class Model:

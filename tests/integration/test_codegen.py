@@ -12,26 +12,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from headwater.client.aio import connect
 from headwater.client.blocking import connect_blocking
-from support.daemon import BUNDLES, RunningDaemon
+from support.daemon import BUNDLES, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from headwater.client.local_results import LocalResults
+    from support.daemon import RunningDaemon
 
 WAIT_S = 60
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    daemon = RunningDaemon(tmp_path_factory.mktemp("codegen"))
-    try:
-        daemon.start()
-        daemon.must_deploy("paged")
+    with running(tmp_path_factory.mktemp("codegen"), deploy="paged") as daemon:
         yield daemon
-    finally:
-        daemon.end()
 
 
 def codegen(folder: Path, *words: str, key: str = "") -> subprocess.CompletedProcess[str]:
