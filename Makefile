@@ -1,4 +1,4 @@
-# make setup · run · test · check · sim · torture · bench · image-test
+# make setup · run · test · check · web · sim · torture · bench · image-test
 # Needs Python 3.11 or later with its venv module, make and a C compiler. `make PYTHON=python3.12 …` chooses the Python.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ BENCHMARKS := commit recovery transfers fanout latency selective wire_bytes memo
 # Pyright runs on the Node.js of its wheel; the machine's own may be too old.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
 
-.PHONY: setup run test check lint types-mypy types-pyright imports docs sim torture bench image-test clean
+.PHONY: setup run test check web lint types-mypy types-pyright imports docs sim torture bench image-test clean
 
 setup: $(VENV)/.project
 
@@ -29,7 +29,7 @@ $(VENV)/.project: $(VENV)/.dependencies pyproject.toml
 run: setup
 	@$(BIN)/python -m examples.departures
 
-test: check
+test: check web
 	@$(PYTEST) -m "not slow" -n 2 --dist loadgroup
 
 # Two at a time, the slowest first; all of them run, so that one sees every mistake at once.
@@ -49,6 +49,10 @@ lint: setup
 
 imports: setup
 	@$(BIN)/lint-imports --no-logo
+
+# The TypeScript client: lint, types, tests. Skipped where there is no Node.js 20 or later.
+web: setup
+	@$(BIN)/python -m tools.web
 
 docs: setup
 	@$(BIN)/python -m tools.check_docs

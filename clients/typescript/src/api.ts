@@ -1,0 +1,118 @@
+/**
+ * What a generated file says of a deployed bundle: functions as typed references.
+ *
+ * Pure. A reference carries a name at run time; its arguments and its result are types alone.
+ */
+
+import { HeadwaterError } from "./errors.js";
+
+/**
+ * What crosses the wire. A Python `int` is a `number` (a `bigint` beyond ±(2^53 − 1)), an `Int64` always a
+ * `bigint`, bytes are a `Uint8Array`, a datetime is a `Date`. Values are shared between results: they are
+ * frozen, and replaced instead of changed.
+ */
+export type Value =
+  | null
+  | boolean
+  | number
+  | bigint
+  | string
+  | Uint8Array
+  | Date
+  | readonly Value[]
+  | { readonly [key: string]: Value };
+
+declare const table: unique symbol;
+
+/** The id of a document: text, told apart by its table. */
+export type Id<Table extends string> = string & { readonly [table]: Table };
+
+/** What a function of a bundle is. */
+export type FunctionKind = "query" | "mutation" | "action";
+
+const NAME: unique symbol = Symbol("name of a function");
+declare const signature: unique symbol;
+
+/** A function of a bundle. `functionName` tells what it is called by. */
+export interface FunctionReference<Kind extends FunctionKind, Arguments, Result> {
+  readonly [NAME]: string;
+  readonly [signature]?: { readonly kind: Kind; readonly call: (args: Arguments) => Result };
+}
+
+/** Any reference of a kind. */
+export type AnyReference<Kind extends FunctionKind = FunctionKind> = FunctionReference<Kind, never, unknown>;
+
+/** The arguments of a function. */
+export type Args<F> =
+  F extends FunctionReference<infer _Kind, infer Arguments, infer _Result> ? Arguments : never;
+
+/** The result of a function. */
+export type Returns<F> =
+  F extends FunctionReference<infer _Kind, infer _Arguments, infer Result> ? Result : never;
+
+/** Parameters that hand over a function's arguments; they may be left out where none is needed. */
+export type Given<F> = Record<never, never> extends Args<F> ? [args?: Args<F>] : [args: Args<F>];
+
+/** Some rows of a query, and where to go on. */
+export interface Page<T> {
+  readonly page: T[];
+  /** Whether there is no more behind it. */
+  readonly isDone: boolean;
+  /** `cursor` of the next page. */
+  readonly continueCursor: string;
+}
+
+/** Which page of a query; what a function takes as `PageOptions`. */
+export interface PageOptions {
+  readonly numItems?: number;
+  /** Where the page begins; null: it is the first. */
+  readonly cursor?: string | null;
+  /** Where it ends, instead of `numItems`. */
+  readonly endCursor?: string | null;
+  /** Says nothing to the server, but makes it another page to the client. */
+  readonly id?: number | string;
+}
+
+/** Return the name that a reference stands for, `module:function`. */
+export function functionName(reference: AnyReference): string {
+  const name: unknown = reference[NAME];
+  if (typeof name !== "string") {
+    throw new HeadwaterError("invalid_request", "expected a function of the api, such as api.messages.list");
+  }
+  return name;
+}
+
+/** Return a reference to a function by its name, for what no generated file describes. */
+export function functionReference<
+  Kind extends FunctionKind,
+  Arguments = Record<string, Value>,
+  Result = Value,
+>(name: string): FunctionReference<Kind, Arguments, Result> {
+  return Object.freeze({ [NAME]: name });
+}
+
+/**
+ * Return the api of a bundle: `makeApi<Api>().messages.list` stands for `messages:list`, and
+ * `.admin.users.list` for `admin/users:list`. The same path is the same object each time.
+ */
+export function makeApi<Api extends object>(): Api {
+  return place([]) as Api;
+}
+
+function place(path: readonly string[]): object {
+  const below = new Map<string, object>();
+  const name = path.length < 2 ? undefined : `${path.slice(0, -1).join("/")}:${path[path.length - 1]}`;
+  return new Proxy(Object.freeze({}), {
+    get(_target, key) {
+      if (typeof key === "symbol") {
+        return key === NAME ? name : undefined;
+      }
+      let found = below.get(key);
+      if (found === undefined) {
+        found = place([...path, key]);
+        below.set(key, found);
+      }
+      return found;
+    },
+  });
+}

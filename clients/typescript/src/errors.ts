@@ -1,0 +1,59 @@
+/** What can go wrong, told apart by `code`. Pure. */
+
+import type { Value } from "./api.js";
+
+/** What a caller may do after an error. */
+export type Retry = "never" | "same_request" | "after_reconnect";
+
+const RETRIES = new Map<string, Retry>([
+  ["session_in_use", "after_reconnect"],
+  ["conflict", "same_request"],
+  ["overloaded", "same_request"],
+  ["unavailable", "after_reconnect"],
+  ["no_bundle", "same_request"],
+  ["disk_full", "same_request"],
+]);
+
+/** Base of all errors of a client and its server. `code` is one of the protocol's table of errors. */
+export class HeadwaterError extends Error {
+  override readonly name: string = "HeadwaterError";
+  readonly code: string;
+  /** Structured data of an `ApplicationError`, else null. */
+  readonly data: Value;
+
+  constructor(code: string, message: string, data: Value = null) {
+    super(message);
+    this.code = code;
+    this.data = data;
+  }
+
+  /** What a caller may do. */
+  get retry(): Retry {
+    return RETRIES.get(this.code) ?? "never";
+  }
+}
+
+/** Raised by a function of the bundle to tell its caller something: `error.data` is what it was raised with. */
+export class ApplicationError extends HeadwaterError {
+  override readonly name = "ApplicationError";
+
+  constructor(data: Value, message = "") {
+    super("application_error", message || (typeof data === "string" ? data : "the function refused"), data);
+  }
+}
+
+/** The server broke the protocol, or what came is not its bytes. */
+export class ProtocolError extends HeadwaterError {
+  override readonly name = "ProtocolError";
+
+  constructor(message: string, code = "protocol_error") {
+    super(code, message);
+  }
+}
+
+/** Return the error that a code on the wire means. */
+export function errorFor(code: string, message: string, data: Value = null): HeadwaterError {
+  return code === "application_error"
+    ? new ApplicationError(data, message)
+    : new HeadwaterError(code, message || code, data);
+}

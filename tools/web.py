@@ -1,0 +1,48 @@
+"""`make web`: install what clients/typescript needs, then its linter, its type checker and its tests.
+
+Says so and succeeds where there is no Node.js that can run them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from tools.checkout import ROOT
+from tools.node import MAJOR_MIN, Node, find_node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACKAGE = ROOT / "clients" / "typescript"
+STEPS = ("lint", "types", "test")
+
+
+def installed(node: Node, package: Path) -> bool:
+    """Install what the lock of a package names, unless that is there; return whether it is there now."""
+    lock, made = package / "package-lock.json", package / "node_modules" / ".package-lock.json"
+    if made.exists() and made.stat().st_mtime >= lock.stat().st_mtime:
+        return True
+    return node.run(node.npm, "ci", "--no-audit", "--no-fund", folder=package) == 0
+
+
+def main() -> int:
+    """Run the steps; return the exit code."""
+    node = find_node()
+    if node is None:
+        print(
+            f"web: SKIPPED, there is no Node.js {MAJOR_MIN} or later, neither on the PATH nor of pyright's wheel"
+        )
+        return 0
+    if not installed(node, PACKAGE):
+        return 1
+    for step in STEPS:
+        code = node.run(node.npm, "run", "--silent", step, folder=PACKAGE)
+        if code != 0:
+            print(f"web: {step} failed", file=sys.stderr)
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
