@@ -149,11 +149,34 @@ ServerEvent = (
 )
 
 
-MadeTransition = tuple[Version, bytes, bytes]
-"""Its end, that encoded, and the whole transition."""
+class Position:
+    """Where a client stands. Never changed: clients that were moved there together share one.
 
-SameTransitions = dict[tuple[object, ...], MadeTransition]
-"""By start, end and changes."""
+    Attributes:
+        version: Where the last transition left it.
+        encoded: That, encoded.
+        query_set: Number of the last modification that the next transition will reflect.
+        identity: Number of the last authentication that was accepted by then.
+    """
+
+    __slots__ = ("encoded", "identity", "query_set", "version")
+
+    def __init__(self, version: Version, encoded: bytes, query_set: int, identity: int) -> None:
+        self.version = version
+        self.encoded = encoded
+        self.query_set = query_set
+        self.identity = identity
+
+    @property
+    def content(self) -> tuple[bytes, int, int]:
+        """What makes two of them equal."""
+        return self.encoded, self.query_set, self.identity
+
+
+SameTransitions = dict[object, tuple[Position, bytes]]
+"""For one ts and certain changes: from where it starts, where it ends and the encoded transition."""
+
+_START = Position(Version(0, 0, 0), encode_version(Version(0, 0, 0)), 0, 0)
 
 
 class _State(Enum):
@@ -170,7 +193,6 @@ class ServerSession:
     Attributes:
         frame_limit_bytes: Largest frame that may come next; a shell that reads a stream
             checks it before it buffers one.
-        version: Where the last transition left the client.
     """
 
     def __init__(self, limits: ServerLimits) -> None:
@@ -179,12 +201,9 @@ class ServerSession:
         self._heartbeat = Heartbeat(limits.heartbeat_ms / 1000)
         self._pings = 0
         self.frame_limit_bytes = CONNECT_FRAME_BYTES
-        self.version = Version(0, 0, 0)
-        self._version_bytes = encode_version(self.version)
         self._protocol_version = 0
         self._welcome_ts = 0
-        self._query_set = 0  # number of the last modification handed out as an event
-        self._identity = 0  # number of the last authentication that was accepted
+        self._position = _START
         self._attempts = 0  # authentications asked for
         self._verdict_pending = False  # set by an Authenticate, cleared by its verdict
         self._held: deque[tuple[ClientMessage, int]] = deque()
@@ -193,6 +212,11 @@ class ServerSession:
         self._last_request = -1
         self._mutations: set[int] = set()  # requests without an answer
         self._actions: set[int] = set()
+
+    @property
+    def version(self) -> Version:
+        """Where the last transition left the client."""
+        return self._position.version
 
     @property
     def is_open(self) -> bool:
@@ -313,8 +337,9 @@ class ServerSession:
         self._last_request = request
 
     def _modify(self, message: ModifyQuerySet) -> QuerySetModified:
-        if message.base != self._query_set:
-            raise ProtocolError(f"ModifyQuerySet.base: expected {self._query_set}, got {message.base}")
+        position = self._position
+        if message.base != position.query_set:
+            raise ProtocolError(f"ModifyQuerySet.base: expected {position.query_set}, got {message.base}")
         if message.new <= message.base:
             raise ProtocolError(f"ModifyQuerySet.new: expected more than {message.base}, got {message.new}")
         removed = set(message.remove)
@@ -334,7 +359,7 @@ class ServerSession:
             raise ProtocolError(f"ModifyQuerySet.add: more than {QUERIES_MAX} queries in one session")
         self._queries |= added
         self._queries -= removed
-        self._query_set = message.new
+        self._position = Position(position.version, position.encoded, message.new, position.identity)
         return QuerySetModified(message.add, message.remove)
 
     # ---------------------------------------------------------------------------------- to the client
@@ -364,34 +389,38 @@ class ServerSession:
             ts: Commit ts that all its queries hold at.
             changes: `(query, encoded change body)` for each query whose result differs from
                 what this connection was sent last.
-            same: Transitions of other connections at this moment: many clients that stand at
-                the same place and see the same change get the same bytes, made once. The
-                owner clears it now and then.
+            same: Filled with what was made of this ts and these changes, to be handed in again for other
+                connections that get them and number the queries alike: those that stand at the same place
+                get the same bytes, made once.
 
         Raises:
             LocalProtocolError: It would go back, or names a query that is not subscribed.
         """
         if self._state is not _State.OPEN:  # each of the next lines costs with each update of each client
             self._require_open()
+        made = same.get(self._position) if same is not None else None
+        if made is None:
+            made = self._transition(ts, changes, {} if same is None else same)
+        self._position, frame = made
+        self._heartbeat.spoke = True
+        return frame
+
+    def _transition(
+        self, ts: int, changes: Sequence[tuple[int, bytes]], same: SameTransitions
+    ) -> tuple[Position, bytes]:
         for query, body in changes:
             if query not in self._queries and body != _REMOVED_BODY:
                 raise LocalProtocolError(f"a transition for query {query}, which is not subscribed")
-        start = self._version_bytes
-        key = (start, self._query_set, self._identity, ts, *changes)
-        made = same.get(key) if same is not None else None
+        start = self._position
+        made = same.get(start.content)
         if made is None:
-            made = self._transition(ts, start, changes)
-            if same is not None:
-                same[key] = made
-        self.version, self._version_bytes, frame = made
-        return self._out(frame)
-
-    def _transition(self, ts: int, start: bytes, changes: Sequence[tuple[int, bytes]]) -> MadeTransition:
-        if ts < self.version.ts:
-            raise LocalProtocolError(f"a transition from {self.version.ts} back to {ts}")
-        version = Version(self._query_set, self._identity, ts)
-        end = encode_version(version)
-        return version, end, join_transition(start, end, changes)
+            if ts < start.version.ts:
+                raise LocalProtocolError(f"a transition from {start.version.ts} back to {ts}")
+            version = Version(start.query_set, start.identity, ts)
+            end = Position(version, encode_version(version), start.query_set, start.identity)
+            made = same[start.content] = (end, join_transition(start.encoded, end.encoded, changes))
+        same[start] = made
+        return made
 
     def mutation_answer(
         self,
@@ -454,7 +483,8 @@ class ServerSession:
             another authentication begins.
         """
         self._decide()
-        self._identity = self._attempts
+        position = self._position
+        self._position = Position(position.version, position.encoded, position.query_set, self._attempts)
         return self._release()
 
     def authentication_refused(self, message: str) -> tuple[bytes, Iterator[ServerEvent]]:

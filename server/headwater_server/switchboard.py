@@ -20,7 +20,7 @@ from headwater_server.reactive.contents import Content
 from headwater_server.reactive.sessions import QueryResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from headwater_protocol.errors import HeadwaterError
     from headwater_storage.committer import PublishedBatch
@@ -188,6 +188,6 @@ class Switchboard:
         """Have a worker close a round's transaction."""
         self._pool.close_round(worker, round)
 
-    def deliver(self, session: Session, answers: Iterable[tuple[int, Decision]], moved: Moved | None) -> None:
+    def deliver(self, session: Session, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
         """Send a client its answers and its transition."""
         session.handle.deliver(answers, moved)

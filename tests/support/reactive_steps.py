@@ -27,6 +27,7 @@ class Steps:
         self.calls: list[tuple[int, int, str, bytes | None, bytes | None]] = []
         self.closed: list[int] = []
         self.sent: list[tuple[Any, list[Any], int | None, dict[int, Any]]] = []
+        self.moves: list[Any] = []
         self.on_deliver: Any = None
         self.core = ReactiveCore(self, self.window, lambda: self.now, ReactiveOptions(**options), 1)
         for worker in range(1, workers + 1):
@@ -45,7 +46,8 @@ class Steps:
 
     def deliver(self, session, answers, moved):
         changes = {number: decode(body) for number, body in moved.changes} if moved else {}
-        self.sent.append((session.handle, answers, moved.ts if moved else None, changes))
+        self.moves.append(moved)
+        self.sent.append((session.handle, list(answers), moved.ts if moved else None, changes))
         if self.on_deliver is not None:
             self.on_deliver(session)
 

@@ -17,7 +17,7 @@ from bisect import insort
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.messages import AddQuery, ErrorBody
 from headwater_server.reactive.core import ReactiveCore, ReactiveOptions
@@ -25,6 +25,9 @@ from headwater_server.reactive.rounds import RoundLimits
 from headwater_server.reactive.sessions import Moved, QueryKey, QueryResult, Session
 
 from support.plain_results import apply_operations, content_of, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KEYS = 10
 BUNDLE = "B"
@@ -540,7 +543,7 @@ class World:
 
     # ------------------------------------------------------------------------ what clients see
 
-    def deliver(self, session: Session, answers: list[Any], moved: Moved | None) -> None:
+    def deliver(self, session: Session, answers: Sequence[Any], moved: Moved | None) -> None:
         client: Client = session.handle
         if client.session is not session and client.session is not None:
             raise RuleBrokenError("delivered to a session that is gone")

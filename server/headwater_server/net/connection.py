@@ -175,13 +175,13 @@ class Connection:
                 case ActionRequested(request, name, _):
                     shown = name[:_NAME_CHARACTERS_SHOWN]
                     error = RequestError(f"there is no action {shown!r}", code="unknown_function")
-                    self._send(self._wire.action_answer(request, None, error_body(error)))
+                    self._send((self._wire.action_answer(request, None, error_body(error)),))
                 case Connected(connect):
                     self._connect(connect.session, connect.last_ts)
                 case AuthenticateRequested(_, token):
                     self._authenticate(token)
                 case SendFrame(frame):
-                    self._send(frame)
+                    self._send((frame,))
                 case PongReceived():
                     pass
                 case PeerSilent():
@@ -199,7 +199,7 @@ class Connection:
         self.session_id = session_id
         hub.take_over(self)
         self._queue = hub.mutations.attach(session_id, self)
-        self._send(self._wire.welcome(hub.incarnation, hub.core.published_ts))
+        self._send((self._wire.welcome(hub.incarnation, hub.core.published_ts),))
         self.session = hub.core.connect(self, kept_back=self._keep_back)
 
     def _modify(self, add: Sequence[AddQuery], remove: Sequence[int]) -> None:
@@ -236,7 +236,7 @@ class Connection:
                 self._hub.core.identify(self.session, None)
         else:
             frame, waiting = self._wire.authentication_refused("this deployment has no sign-in configured")
-            self._send(frame)
+            self._send((frame,))
         self._handle(waiting)
 
     # ------------------------------------------------------------------ to the client
@@ -246,16 +246,20 @@ class Connection:
         if self.session is not None:
             self._hub.core.answer(self.session, (call.number, decision), decision.ts)
 
-    def deliver(self, answers: Iterable[tuple[int, Decision]], moved: Moved | None) -> None:
+    def deliver(self, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
         """Send answers, then the transition; called by the core, in whose step nothing may be raised."""
         if self._ended:
             return
         try:
-            self._deliver(answers, moved)
+            if answers or moved is None:
+                self._deliver(answers, moved)
+            else:  # most of what a daemon sends: an update for very many
+                self._traffic.transitions += 1
+                self._send((self._wire.transition(moved.ts, moved.changes, moved.made),))
         except Exception as fault:  # it would end the engine, and every client with it
             self._fail(fault)
 
-    def _deliver(self, answers: Iterable[tuple[int, Decision]], moved: Moved | None) -> None:
+    def _deliver(self, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
         wire = self._wire
         messages = [
             wire.mutation_answer(
@@ -266,8 +270,8 @@ class Connection:
         ]
         if moved is not None:
             self._traffic.transitions += 1
-            messages.append(wire.transition(moved.ts, moved.changes, self._hub.frames.transitions))
-        self._send(*messages)
+            messages.append(wire.transition(moved.ts, moved.changes, moved.made))
+        self._send(messages)
 
     def _keep_back(self, answer: tuple[int, Decision]) -> None:
         """The core keeps an answer since this client does not read; called by the core."""
@@ -314,7 +318,7 @@ class Connection:
         self._ended = True
         self._hub.metrics.sessions_refused.labels(error.code).inc()
         try:
-            self._send(self._wire.fatal(error))
+            self._send((self._wire.fatal(error),))
             self._sink.close(close_code(error), error.message)
         except Exception:  # whatever it is, it must reach neither the core's step nor other clients
             logger.exception("connection_failed")
@@ -326,7 +330,7 @@ class Connection:
         logger.error("connection_failed", exc_info=fault)
         self.end(InternalError())
 
-    def _send(self, *messages: bytes) -> None:
+    def _send(self, messages: Sequence[bytes]) -> None:
         for message in messages:
             self._traffic.bytes += len(message)
         self._sink.send(messages)

@@ -12,7 +12,6 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from headwater_protocol.frames import frame
-from headwater_protocol.server_session import SameTransitions
 
 from headwater_server.net.deflate import WINDOW_BITS
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aiohttp import web
-    from headwater_protocol.server_session import MadeTransition
 
     from headwater_server.net.deflate import Deflater
 
@@ -67,20 +65,8 @@ def websocket_frame(payload: bytes, first_byte: int = _BINARY_FINAL) -> bytes:
     return struct.pack(">BBQ", first_byte, 127, length) + payload
 
 
-class _Transitions(SameTransitions):
-    """Tells the size of each entry before it goes in; looking one up costs what it costs in a dict."""
-
-    def __init__(self, make_room: Callable[[int], None]) -> None:
-        super().__init__()
-        self._make_room = make_room
-
-    def __setitem__(self, key: tuple[object, ...], made: MadeTransition) -> None:
-        self._make_room(2 * len(made[2]))  # the key holds the changes that the message was joined from
-        super().__setitem__(key, made)
-
-
 class SharedFrames:
-    """What goes to many clients in one step, made once: their equal transitions, and the frames of messages.
+    """The frames of messages that go to many clients in one step, made once.
 
     Bounded: it holds what one turn of the event loop sends, at most `bytes_max` of it or a
     single larger message.
@@ -91,7 +77,6 @@ class SharedFrames:
         bytes_max: Bound of all entries together.
 
     Attributes:
-        transitions: For `ServerSession.transition`.
         deflates: Whether any frame is compressed.
     """
 
@@ -109,7 +94,6 @@ class SharedFrames:
         self.deflates = deflater.is_on
         self._clear_due = False
         self.held_bytes = 0
-        self.transitions: SameTransitions = _Transitions(self._make_room)
 
     def frame(self, message: bytes) -> bytes:
         """Return the WebSocket frame of a message."""
@@ -134,7 +118,6 @@ class SharedFrames:
         """Forget them; called after each publish."""
         self._frames.clear()
         self._deflated_frames.clear()
-        self.transitions.clear()
         self.held_bytes = 0
 
     def _make_room(self, size_bytes: int) -> None:

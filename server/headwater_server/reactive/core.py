@@ -31,11 +31,13 @@ from headwater_server.reactive.rounds import Need, Round, Waiting
 from headwater_server.reactive.seam import Effects, ReactiveOptions, Window
 from headwater_server.reactive.sessions import (
     FOREVER,
+    Holding,
     LiveQuery,
     Moved,
     QueryKey,
     QueryResult,
     Session,
+    Step,
     Subscription,
     Version,
 )
@@ -133,7 +135,8 @@ class ReactiveCore:
                 raise ValueError(f"query {query.query} is subscribed already")
             session.removed.pop(query.query, None)
             live = self._live.subscribe(QueryKey(query.name, query.arguments, query.journal), session)
-            session.subscriptions[query.query] = Subscription(live, query.digest)
+            session.subscriptions[query.query] = Subscription(live)
+        session.holding = session.holding.modified(add, remove)
         session.due = True
         self._views.review(session)
         self._advance(session)
@@ -315,9 +318,7 @@ class ReactiveCore:
             view.since_ms = None
             if view.round is not None and view.round.ts is not None:
                 view.round = None
-            for session in list(sessions):
-                if session.view is view:
-                    self._move(session, self.published_ts, versions, owed=session.due)
+            self._move_all(view, sessions, self.published_ts, versions, to_newest=True)
             return
         if view.since_ms is None:
             view.since_ms = self._now_ms()
@@ -327,57 +328,81 @@ class ReactiveCore:
             if versions is not None:
                 view.round = None
                 view.since_ms = self._now_ms()
-                for session in list(view.sessions):
-                    if session.view is view and session.may_move_to(ts):
-                        self._move(session, ts, versions, owed=True)
+                self._move_all(view, view.sessions, ts, versions, to_newest=False)
         if view.round is None and view.sessions:
             self._waiting.add(view)
 
-    def _move(self, session: Session, ts: int, versions: list[Version], *, owed: bool) -> None:
-        """Send a session its answers and a transition to `ts`, at which its queries show `versions`.
+    def _move_all(
+        self, view: View, sessions: Iterable[Session], ts: int, versions: list[Version], *, to_newest: bool
+    ) -> None:
+        """Move sessions of a view to a ts, at which its queries show `versions`.
 
-        Args:
-            session: Whom to move.
-            ts: Where to.
-            versions: In the order of its queries.
-            owed: Whether a transition is due that changes nothing.
+        What becomes of a session follows from what its client holds. Of the many that hold the same, the first
+        has that worked out for all.
         """
+        steps: dict[object, Step] = {}
+        for session in list(sessions):
+            if session.view is not view or not (to_newest or session.may_move_to(ts)):
+                continue
+            step = steps.get(session.holding)
+            if step is None:
+                content = session.holding.content
+                step = steps.get(content)
+                if step is None:
+                    step = steps[content] = self._step_of(session.holding, view.queries, versions, ts)
+                steps[session.holding] = step
+            if session.due or step.adopted:
+                self._move(session, ts, step)
+            elif step.moved.changes or not to_newest:
+                session.ts = ts
+                session.holding = step.after
+                self._effects.deliver(session, (), step.moved)
+
+    def _step_of(
+        self, holding: Holding, queries: Sequence[LiveQuery], versions: list[Version], ts: int
+    ) -> Step:
+        """Work out what becomes of a client's queries when they show `versions` from `ts` on."""
         changes: list[tuple[int, bytes]] = []
-        adopted: list[LiveQuery] = []
-        looks_elsewhere = False
-        subscriptions = session.subscriptions
-        for number, subscription, version in zip(
-            subscriptions, subscriptions.values(), versions, strict=True
+        adopted: list[tuple[int, Version]] = []
+        for number, shown, query, version in zip(
+            holding.numbers, holding.shown, queries, versions, strict=True
         ):
-            content, journal, shown = version.content, version.journal, subscription.shown
-            adopts = journal != subscription.query.key.journal
+            content, journal = version.content, version.journal
+            adopts = journal != query.key.journal
             if shown == content.digest and not adopts:
                 continue
-            if content.failure is None and content.digest in (shown, subscription.resumed):
+            if content.failure is None and content.digest in (shown, holding.resumed.get(number)):
                 body = self._bodies.unchanged(content, journal)
             else:
                 body = self._bodies.change(shown, content, journal)
             changes.append((number, body))
-            subscription.shown = content.digest
-            subscription.resumed = None
             if adopts:
-                looks_elsewhere = True
-                adopted += self._adopt_journal(session, subscription, version)
+                adopted.append((number, version))
+        digests = tuple([version.content.digest for version in versions])
+        after = holding if digests == holding.shown else Holding(holding.numbers, digests, {})
+        return Step(Moved(ts, changes), after, adopted)
+
+    def _move(self, session: Session, ts: int, step: Step) -> None:
+        """Move a session that is owed a transition or takes over journals."""
+        moved = step.moved
         if session.removed:
-            changes[:0] = [(number, ChangeBodies.REMOVED) for number in session.removed]
+            removed = [(number, ChangeBodies.REMOVED) for number in session.removed]
+            moved = Moved(ts, [*removed, *moved.changes])
             session.removed.clear()
-        if not changes and not owed:
-            return
         session.ts = ts
+        session.holding = step.after
         session.due = ts < session.cover
-        if looks_elsewhere:
+        others = []
+        for number, version in step.adopted:
+            others += self._adopt_journal(session, session.subscriptions[number], version)
+        if step.adopted:
             self._views.review(session)
         view = session.view
-        answers = session.release_answers() if session.answers else []
-        self._effects.deliver(session, answers, Moved(ts, changes))
-        if looks_elsewhere and view is not None and view.sessions:
+        answers = session.release_answers() if session.answers else ()
+        self._effects.deliver(session, answers, moved)
+        if step.adopted and view is not None and view.sessions:
             self._advance_some(view, (session,))  # what the journal's query has may bring it further
-            for query in adopted:
+            for query in others:
                 self._wake(query, None)
 
     def _adopt_journal(

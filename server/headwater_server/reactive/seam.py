@@ -70,7 +70,7 @@ class Effects(Protocol):
     def close_round(self, worker: int, round: int) -> None:  # noqa: A002
         """Have the worker close the round's transaction."""
 
-    def deliver(self, session: Session, answers: list[Any], moved: Moved | None) -> None:
+    def deliver(self, session: Session, answers: Sequence[Any], moved: Moved | None) -> None:
         """Send the answers, then the transition."""
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from headwater_protocol.messages import AddQuery
+
     from headwater_server.reactive.contents import Content
     from headwater_server.reactive.views import View
 
@@ -171,17 +173,22 @@ class LiveQuery:
             del self.private[version.identity]
 
 
-class Moved(NamedTuple):
-    """A session's move to a later ts.
+class Moved:
+    """A move to a later ts, the same for all sessions that held the same before it.
 
     Attributes:
-        ts: Commit ts at which all its queries now hold.
+        ts: Commit ts at which all queries now hold.
         changes: Number of the query and encoded body of what became of it; the bytes are
             shared with all sessions for which the same became of it.
+        made: What the server has made of it for one session, for the next ones; the core does not look at it.
     """
 
-    ts: int
-    changes: list[tuple[int, bytes]]
+    __slots__ = ("changes", "made", "ts")
+
+    def __init__(self, ts: int, changes: Sequence[tuple[int, bytes]]) -> None:
+        self.ts = ts
+        self.changes = changes
+        self.made: dict[Any, Any] = {}
 
 
 class Subscription:
@@ -189,23 +196,75 @@ class Subscription:
 
     Attributes:
         query: Live query; another one once a journal has been adopted.
-        shown: Digest of the content the client holds over this connection; None before the first.
-        resumed: Digest of the value the client says it kept from an earlier connection; None
-            once something has been shown.
         size_bytes: Of the key it was made with.
     """
 
-    __slots__ = ("query", "resumed", "shown", "size_bytes")
+    __slots__ = ("query", "size_bytes")
 
-    def __init__(self, query: LiveQuery, resumed: bytes | None) -> None:
+    def __init__(self, query: LiveQuery) -> None:
         self.query = query
-        self.shown: bytes | None = None
-        self.resumed = resumed
         self.size_bytes = query.key.size_bytes
 
-    def differs(self, version: Version) -> bool:
-        """Tell whether the client does not hold this version's content and journal yet."""
-        return self.shown != version.content.digest or version.journal != self.query.key.journal
+
+class Holding:
+    """What a client holds over this connection. Never changed: sessions that came to the same together share one.
+
+    Attributes:
+        numbers: The client's numbers of its queries, in their order.
+        shown: Digest of the content it was sent last for each of them; None before the first.
+        resumed: Digests of values that it says it kept from an earlier connection, by number, until something
+            has been shown.
+    """
+
+    __slots__ = ("numbers", "resumed", "shown")
+
+    def __init__(
+        self, numbers: tuple[int, ...], shown: tuple[bytes | None, ...], resumed: dict[int, bytes]
+    ) -> None:
+        self.numbers = numbers
+        self.shown = shown
+        self.resumed = resumed
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What makes two of them equal."""
+        return (self.numbers, self.shown, *self.resumed.items())
+
+    def modified(self, add: Sequence[AddQuery], remove: Sequence[int]) -> Holding:
+        """Return what a client holds that looks at some queries no more and at others from now on."""
+        shown, resumed = dict(zip(self.numbers, self.shown, strict=True)), dict(self.resumed)
+        for number in remove:
+            del shown[number]
+            resumed.pop(number, None)
+        for query in add:
+            shown[query.query] = None
+            if query.digest is not None:
+                resumed[query.query] = query.digest
+        return Holding(tuple(shown), tuple(shown.values()), resumed)
+
+    def differs(self, queries: Sequence[LiveQuery], versions: Sequence[Version]) -> bool:
+        """Tell whether the client does not hold these versions' contents and journals yet."""
+        return any(
+            shown != version.content.digest or version.journal != query.key.journal
+            for shown, query, version in zip(self.shown, queries, versions, strict=True)
+        )
+
+
+NOTHING = Holding((), (), {})
+
+
+class Step(NamedTuple):
+    """What becomes of sessions that hold the same when they move to certain versions.
+
+    Attributes:
+        moved: What their clients are told.
+        after: What they hold then.
+        adopted: Number and version of each query whose journal they take over.
+    """
+
+    moved: Moved
+    after: Holding
+    adopted: Sequence[tuple[int, Version]]
 
 
 class Session:
@@ -215,10 +274,11 @@ class Session:
         handle: Whatever the server wants to find again when something is delivered.
         ts: Where the client stands: 0 before its first transition.
         subscriptions: By the client's number of the query.
+        holding: What its client holds of them.
         removed: Queries taken away since the last transition, in order.
         answers: Ready to be sent, in order. Not empty only while the session is blocked.
         cover: The next transition that counts must reach at least this ts.
-        due: A transition is owed even if no content differs.
+        due: A transition is owed even if no content differs. So it is while there are answers or removed queries.
         blocked: Its socket cannot take more; it joins no round and pins nothing.
         view: What it has in common with others; None while it is blocked and once it is closed.
         hold_ts: No later answer may be sent before this ts is published, to keep their order.
@@ -227,7 +287,7 @@ class Session:
     """
 
     __slots__ = (
-        "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "identity", "kept_back", "removed",
+        "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "holding", "identity", "kept_back", "removed",
         "subscriptions", "ts", "view",
     )  # fmt: skip
 
@@ -238,6 +298,7 @@ class Session:
         self.identity = identity
         self.ts = 0
         self.subscriptions: dict[int, Subscription] = {}
+        self.holding = NOTHING
         self.removed: dict[int, None] = {}
         self.answers: deque[Any] = deque()
         self.cover = 0
@@ -261,10 +322,6 @@ class Session:
         answers = list(self.answers)
         self.answers.clear()
         return answers
-
-    def differs(self, versions: list[Version]) -> bool:
-        """Tell whether the client would see a change."""
-        return any(map(Subscription.differs, self.subscriptions.values(), versions))
 
     def may_move_to(self, ts: int) -> bool:
         """Tell whether a transition to `ts`, short of the newest, brings the client forward."""

@@ -157,7 +157,9 @@ def _check_session(session: Session, view: View, versions: list[Version] | None)
     assert session.identity == view.identity, "a view of another identity"
     queries = [subscription.query for subscription in session.subscriptions.values()]
     assert queries == list(view.queries), "a view of other queries"
+    assert session.holding.numbers == tuple(session.subscriptions), "a session holds other queries"
+    assert session.due or not session.removed, "nothing owed though a removal was not told"
     assert not session.answers, "answers are kept from a client that could take them"
     if versions is not None:
         assert not session.due, "an answer or modification is not covered"
-        assert not session.differs(versions), "a client was not told of a change"
+        assert not session.holding.differs(queries, versions), "a client was not told of a change"

@@ -42,6 +42,7 @@ from headwater_protocol.server_session import (
     PeerSilent,
     PongReceived,
     QuerySetModified,
+    SameTransitions,
     SendFrame,
     ServerSession,
     close_code,
@@ -218,6 +219,27 @@ def test_rules_that_clients_rely_on_are_enforced_on_ourselves() -> None:
     session.mutation_answer(1, 90, b"\xc0")
     session.mutation_answer(2, 101, b"\xc0", committed=True)
     assert session.version == Version(1, 0, 100)
+
+
+def test_connections_that_stand_at_the_same_place_get_the_same_bytes_made_once() -> None:
+    first, second, elsewhere, unasked = opened(), opened(), opened(), opened()
+    send(first, ModifyQuerySet(0, 1, (query(1),), ()))
+    send(second, ModifyQuerySet(0, 1, (query(1),), ()))
+    send(elsewhere, ModifyQuerySet(0, 2, (query(1),), ()))
+    for ts in (100, 101):
+        same: SameTransitions = {}
+        made = first.transition(ts, [(1, VALUE)], same)
+        assert second.transition(ts, [(1, VALUE)], same) is made
+        other = elsewhere.transition(ts, [(1, VALUE)], same)
+        assert decode_server_message(other).end == Version(2, 0, ts)  # type: ignore[union-attr]
+        assert decode_server_message(made).end == Version(1, 0, ts)  # type: ignore[union-attr]
+        with pytest.raises(LocalProtocolError, match="query 1"):
+            unasked.transition(ts, [(1, VALUE)], same)
+    with pytest.raises(LocalProtocolError, match="back to 100"):
+        second.transition(100, [(1, VALUE)], {})
+    send(second, ModifyQuerySet(1, 2, (), ()))
+    same = {}
+    assert first.transition(102, [], same) != second.transition(102, [], same)
 
 
 def test_messages_behind_an_authenticate_wait_for_its_verdict() -> None:

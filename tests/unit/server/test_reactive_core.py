@@ -32,6 +32,43 @@ def test_two_sessions_share_one_run():
     assert {who for who, *_ in steps.take()} == {"a", "b"}
 
 
+def test_what_becomes_of_sessions_that_hold_the_same_is_worked_out_once():
+    steps = Steps()
+    sessions = [steps.subscribe(handle, "m:q", "m:r") for handle in "abc"]
+    late = steps.core.connect("d")
+    steps.core.modify(late, [AddQuery(7, "m:q", b"\x80"), AddQuery(1, "m:r", b"\x80")], [])
+    steps.open()
+    steps.done([1])
+    steps.done([1])
+    assert {session.view for session in sessions} == {late.view}
+    steps.take()
+    for value in (2, 3):
+        steps.moves.clear()
+        steps.commit(b"docs1")
+        steps.open()
+        steps.done([value])
+        steps.done([value])
+        assert [handle for handle, *_ in steps.take()] == ["a", "b", "c", "d"]
+        assert len({id(moved) for moved in steps.moves[:3]}) == 1
+        assert {number for number, _ in steps.moves[0].changes} == {1, 2}
+        assert {number for number, _ in steps.moves[3].changes} == {1, 7}, "the client's own numbers"
+    assert len({session.holding for session in sessions}) == 1
+    steps.core.modify(sessions[0], [], [2])
+    assert sessions[0].holding is not sessions[1].holding
+    steps.core.check()
+
+
+def test_a_query_taken_away_and_added_again_under_its_number_is_shown_anew():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done([1])
+    steps.take()
+    steps.core.modify(session, [AddQuery(1, "m:q", b"\x80")], [1])
+    ((_, _, ts, changes),) = steps.take()
+    assert (ts, changes[1][0]) == (1, 0)
+
+
 def test_sessions_that_look_at_the_same_share_a_view_and_who_cannot_be_sent_to_has_none():
     steps = Steps()
     a, b = steps.subscribe("a", "m:q", "m:r"), steps.subscribe("b", "m:q", "m:r")
