@@ -1,0 +1,134 @@
+/**
+ * How a client turns the result it holds into the new one.
+ *
+ * Pure. The new value shares every part that stayed with the old one: the same objects.
+ */
+
+import type { Value } from "./api.js";
+import { ProtocolError } from "./errors.js";
+import { DELTA_DEPTH_MAX } from "./limits.js";
+import { decodeValue } from "./values.js";
+
+const ELEMENTS_MAX = 1 << 24; // of the lists that a delta makes: a few bytes can ask for many copies of the old ones
+
+type Dict = { readonly [key: string]: Value };
+
+/** Return the value that `operations` make out of `old`. Throws `ProtocolError` if they do not fit it. */
+export function applyDelta(old: Value, operations: Uint8Array): Value {
+  return new Application().changed(old, decodeValue(operations, DELTA_DEPTH_MAX));
+}
+
+/** Tell whether a value is a dict. */
+export function isDict(value: unknown): value is Dict {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    !Array.isArray(value) &&
+    !(value instanceof Uint8Array) &&
+    !(value instanceof Date)
+  );
+}
+
+/** Tell whether a value is a list. `Array.isArray` does not narrow to a read-only one. */
+export function isList(value: unknown): value is readonly Value[] {
+  return Array.isArray(value);
+}
+
+/** One delta at work. */
+class Application {
+  private elementsLeft = ELEMENTS_MAX;
+
+  changed(old: Value, operations: Value | undefined): Value {
+    if (isList(operations)) {
+      const [kind, first, removed, changed] = operations;
+      if (kind === 0 && operations.length === 2 && isList(first)) {
+        return this.list(old, first);
+      }
+      const patches = kind === 1 && isDict(first) && isList(removed);
+      if (patches && operations.length === 3) {
+        return Object.freeze(patched(old, first, removed));
+      }
+      if (patches && operations.length === 4 && isDict(changed)) {
+        return this.fields(old, first, removed, changed);
+      }
+    }
+    throw misfit("expected [0, operations] or [1, set, removed, changed]");
+  }
+
+  private list(old: Value, ops: readonly Value[]): Value {
+    if (!isList(old)) {
+      throw misfit("list operations need a list");
+    }
+    const made: Value[] = [];
+    for (const op of ops) {
+      this.apply(old, made, isList(op) ? op : []);
+    }
+    return Object.freeze(made);
+  }
+
+  private apply(old: readonly Value[], made: Value[], op: readonly Value[]): void {
+    const [kind, first, second, third] = op;
+    if (kind === 0 && op.length === 3 && isIndex(first) && isIndex(second)) {
+      this.elementsLeft -= second;
+      if (first + second > old.length || this.elementsLeft < 0) {
+        throw misfit(`expected a range of ${old.length} elements`);
+      }
+      for (let place = first; place < first + second; place++) {
+        made.push(old[place] as Value);
+      }
+    } else if (kind === 1 && op.length === 2 && isList(first)) {
+      for (const fresh of first) {
+        made.push(fresh); // one by one: a call takes only so many arguments
+      }
+    } else if (kind === 2 && op.length === 4 && isDict(second) && isList(third)) {
+      made.push(Object.freeze(patched(element(old, first), second, third)));
+    } else if (kind === 3 && op.length === 3) {
+      made.push(this.changed(element(old, first), second));
+    } else {
+      throw misfit(
+        "expected [0, start, count], [1, elements], [2, index, set, removed] or [3, index, operations]",
+      );
+    }
+  }
+
+  private fields(old: Value, set: Dict, removed: readonly Value[], changed: Dict): Value {
+    const made = patched(old, set, removed);
+    for (const [name, operations] of Object.entries(changed)) {
+      if (Object.hasOwn(set, name) || !Object.hasOwn(made, name)) {
+        throw misfit("expected the name of a field that is there, and neither put nor removed");
+      }
+      made[name] = this.changed(made[name] as Value, operations);
+    }
+    return Object.freeze(made);
+  }
+}
+
+function isIndex(value: Value | undefined): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+}
+
+function element(old: readonly Value[], index: Value | undefined): Value {
+  const found = isIndex(index) ? old[index] : undefined;
+  if (found === undefined) {
+    throw misfit(`expected one of ${old.length} elements`);
+  }
+  return found;
+}
+
+function patched(old: Value, set: Dict, removed: readonly Value[]): Record<string, Value> {
+  if (!isDict(old)) {
+    throw misfit("a field patch needs a dict");
+  }
+  const made: Record<string, Value> = { ...old, ...set };
+  for (const name of removed) {
+    if (typeof name !== "string" || !Object.hasOwn(old, name) || Object.hasOwn(set, name)) {
+      throw misfit("expected the name of a field that is there and not put");
+    }
+    delete made[name];
+  }
+  return made;
+}
+
+function misfit(expected: string): ProtocolError {
+  return new ProtocolError(`delta: ${expected}`);
+}

@@ -1,0 +1,34 @@
+/** Datetimes, which the wire has in whole microseconds. Pure. */
+
+/**
+ * A `Date` that keeps the microseconds which a `Date` alone would lose. Datetimes arrive as one where they
+ * have any, so that a value that is sent back is the same; every other use may take it for a `Date`.
+ */
+export class Moment extends Date {
+  /** Microseconds behind the millisecond, 0 to 999. */
+  readonly microsecond: number;
+
+  constructor(ms: number, microsecond: number) {
+    super(ms);
+    this.microsecond = microsecond;
+  }
+}
+
+/** Return the microseconds of a date behind its millisecond. */
+export function microsecondOf(date: Date): number {
+  return date instanceof Moment ? date.microsecond : 0;
+}
+
+/** Return whole seconds since 1970, rounded down, and the nanoseconds behind them. */
+export function secondsOf(date: Date): [seconds: number, nanoseconds: number] {
+  const ms = date.getTime();
+  const seconds = Math.floor(ms / 1000);
+  return [seconds, (ms - seconds * 1000) * 1_000_000 + microsecondOf(date) * 1000];
+}
+
+/** Return the date of so many seconds and nanoseconds since 1970. */
+export function dateOf(seconds: number, nanoseconds: number): Date {
+  const micros = Math.floor(nanoseconds / 1000);
+  const ms = seconds * 1000 + Math.floor(micros / 1000);
+  return micros % 1000 === 0 ? new Date(ms) : new Moment(ms, micros % 1000);
+}
