@@ -5,33 +5,16 @@
  */
 
 import type { Value } from "./api.js";
+import { type Dict, isDict, isList, type List } from "./containers.js";
 import { ProtocolError } from "./errors.js";
 import { DELTA_DEPTH_MAX } from "./limits.js";
 import { decodeValue } from "./values.js";
 
 const ELEMENTS_MAX = 1 << 24; // of the lists that a delta makes: a few bytes can ask for many copies of the old ones
 
-type Dict = { readonly [key: string]: Value };
-
 /** Return the value that `operations` make out of `old`. Throws `ProtocolError` if they do not fit it. */
 export function applyDelta(old: Value, operations: Uint8Array): Value {
   return new Application().changed(old, decodeValue(operations, DELTA_DEPTH_MAX));
-}
-
-/** Tell whether a value is a dict. */
-export function isDict(value: unknown): value is Dict {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    !Array.isArray(value) &&
-    !(value instanceof Uint8Array) &&
-    !(value instanceof Date)
-  );
-}
-
-/** Tell whether a value is a list. `Array.isArray` does not narrow to a read-only one. */
-export function isList(value: unknown): value is readonly Value[] {
-  return Array.isArray(value);
 }
 
 /** One delta at work. */
@@ -55,7 +38,7 @@ class Application {
     throw misfit("expected [0, operations] or [1, set, removed, changed]");
   }
 
-  private list(old: Value, ops: readonly Value[]): Value {
+  private list(old: Value, ops: List): Value {
     if (!isList(old)) {
       throw misfit("list operations need a list");
     }
@@ -66,7 +49,7 @@ class Application {
     return Object.freeze(made);
   }
 
-  private apply(old: readonly Value[], made: Value[], op: readonly Value[]): void {
+  private apply(old: List, made: Value[], op: List): void {
     const [kind, first, second, third] = op;
     if (kind === 0 && op.length === 3 && isIndex(first) && isIndex(second)) {
       this.elementsLeft -= second;
@@ -91,7 +74,7 @@ class Application {
     }
   }
 
-  private fields(old: Value, set: Dict, removed: readonly Value[], changed: Dict): Value {
+  private fields(old: Value, set: Dict, removed: List, changed: Dict): Value {
     const made = patched(old, set, removed);
     for (const [name, operations] of Object.entries(changed)) {
       if (Object.hasOwn(set, name) || !Object.hasOwn(made, name)) {
@@ -107,7 +90,7 @@ function isIndex(value: Value | undefined): value is number {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 }
 
-function element(old: readonly Value[], index: Value | undefined): Value {
+function element(old: List, index: Value | undefined): Value {
   const found = isIndex(index) ? old[index] : undefined;
   if (found === undefined) {
     throw misfit(`expected one of ${old.length} elements`);
@@ -115,7 +98,7 @@ function element(old: readonly Value[], index: Value | undefined): Value {
   return found;
 }
 
-function patched(old: Value, set: Dict, removed: readonly Value[]): Record<string, Value> {
+function patched(old: Value, set: Dict, removed: List): Record<string, Value> {
   if (!isDict(old)) {
     throw misfit("a field patch needs a dict");
   }

@@ -1,5 +1,6 @@
 /** Bytes of msgpack in its shortest form, written from front to back. Pure. */
 
+import { isDict } from "./containers.js";
 import { HeadwaterError } from "./errors.js";
 import { VALUE_DEPTH_MAX } from "./limits.js";
 import { secondsOf } from "./moment.js";
@@ -72,8 +73,7 @@ export class Writer {
   }
 
   private dict(value: object, path: string, depth: number): void {
-    const prototype: unknown = Object.getPrototypeOf(value);
-    if (prototype !== null && prototype !== Object.prototype) {
+    if (!isDict(value)) {
       throw refused(path, "a value", value.constructor?.name ?? "an object of a class");
     }
     const fields = Object.entries(value).filter(([, field]) => field !== undefined);

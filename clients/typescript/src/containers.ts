@@ -1,0 +1,20 @@
+/** Which values hold others. Pure. */
+
+import type { Value } from "./api.js";
+
+export type List = readonly Value[];
+export type Dict = { readonly [name: string]: Value };
+
+/** Tell whether something is a list. `Array.isArray` does not narrow to a read-only one. */
+export function isList(value: unknown): value is List {
+  return Array.isArray(value);
+}
+
+/** Tell whether something is a dict: an object of no class. */
+export function isDict(value: unknown): value is Dict {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    return false;
+  }
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}

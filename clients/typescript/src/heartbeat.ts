@@ -1,0 +1,35 @@
+/** When a connection must say something, and when its peer is to be given up. Pure: times are handed in. */
+
+import { SILENCE_FACTOR } from "./limits.js";
+
+/** Watches one connection. Its owner sets the two flags at each message and ticks at least four times an interval. */
+export class Heartbeat {
+  /** Each side sends something at least this often. */
+  readonly intervalMs: number;
+  /** Set by the owner at each message from the peer, cleared by `tick`. */
+  heard = true;
+  /** Set by the owner at each message to the peer, cleared by `tick`. */
+  spoke = true;
+  private heardAtMs = 0;
+  private spokeAtMs = 0;
+
+  constructor(intervalMs: number) {
+    this.intervalMs = intervalMs;
+  }
+
+  /** Return what is due at a monotonic time. */
+  tick(nowMs: number): "nothing" | "ping" | "lost" {
+    if (this.heard) {
+      this.heard = false;
+      this.heardAtMs = nowMs;
+    }
+    if (this.spoke) {
+      this.spoke = false;
+      this.spokeAtMs = nowMs;
+    }
+    if (nowMs - this.heardAtMs >= SILENCE_FACTOR * this.intervalMs) {
+      return "lost";
+    }
+    return nowMs - this.spokeAtMs >= this.intervalMs / 2 ? "ping" : "nothing";
+  }
+}

@@ -1,0 +1,442 @@
+/**
+ * One client across its reconnects: calls in, frames out; frames in, events out.
+ *
+ * Pure: no socket, no clock, no chance. After every call the shell sends what `takeFrames` returns, in order. A
+ * connection begins with `connect` and ends with `disconnected`; queries and undecided mutations outlive it.
+ *
+ *     idle ──connect()──► greeting ──Welcome──► open ──disconnected()──► idle
+ *
+ * - A mutation is in flight until it is *decided*. After a reconnect those without an answer are sent again
+ *   under the same number and take effect once.
+ * - A success resolves when a transition at or after its ts has been applied: whoever waits for it then sees
+ *   its effect in every query. A failure resolves at once.
+ * - A `ProtocolError` from `receive` means that the server broke the protocol: cut the connection, call
+ *   `disconnected`, connect again. All values are then fetched anew.
+ */
+
+import { HeadwaterError, ProtocolError } from "./errors.js";
+import type { ClientEvent } from "./events.js";
+import { errorFrom, tooLarge } from "./failures.js";
+import { Heartbeat } from "./heartbeat.js";
+import { Identity } from "./identity.js";
+import { InFlight } from "./inFlight.js";
+import { CONNECT_FRAME_BYTES, QUERIES_MAX, REQUESTS_IN_FLIGHT_MAX } from "./limits.js";
+import {
+  type ClientMessage,
+  decodeServerMessage,
+  encodeMessage,
+  type MutationAnswer,
+  type ServerMessage,
+  type Transition,
+  type Version,
+  type Welcome,
+} from "./messages.js";
+import { Query } from "./query.js";
+import { QuerySet } from "./querySet.js";
+import { outcomeOf, type Request, requestFrame } from "./requests.js";
+import { Screen } from "./screen.js";
+import type { Update } from "./view.js";
+
+const VERSIONS = [1];
+const GREETING_INTERVAL_MS = 5_000; // heartbeat until the server has told its own
+const FRAME_LIMIT_BYTES = 16 * 1024 * 1024; // what a server is thought to take before it has told
+const FINAL_CODES = new Set(["unsupported_version", "protocol_error", "frame_too_large", "unauthenticated"]);
+const START: Version = { querySet: 0, identity: 0, ts: 0 };
+
+export class ClientSession {
+  /** 16 bytes that name it to the server. */
+  private name: Uint8Array;
+  private readonly client: string;
+  private state: "idle" | "greeting" | "open" = "idle";
+  private incarnation: Uint8Array | null = null;
+  private version = START; // where the last transition of this connection left it
+  private lastTs = 0; // newest ts that its values have held at
+  private toldTs = 0; // newest ts the server has told in any message
+  private shownTs = 0; // what is shown holds at
+  private behind = false; // more has arrived than is shown
+  private heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
+  private pings = 0;
+  private frameLimitBytes = FRAME_LIMIT_BYTES;
+  private frames: Uint8Array[] = [];
+  private events: ClientEvent[] = [];
+  private readonly screen = new Screen();
+  private nextQuery = 1;
+  private readonly querySet = new QuerySet((message) => this.append(message), FRAME_LIMIT_BYTES);
+  private readonly requests = new InFlight();
+  private readonly identity = new Identity((message) => this.send(message));
+  private resumed = 0; // query-set number that brings back everything from before this connection
+
+  constructor(session: Uint8Array, client: string) {
+    this.name = session;
+    this.client = client;
+  }
+
+  // ------------------------------------------------------------------------------------------- the caller
+
+  /** Mutations and actions that are not resolved. */
+  get inFlight(): number {
+    return this.requests.size;
+  }
+
+  /** Whether all that was outstanding when this connection began is answered: time to reset the backoff. */
+  get settled(): boolean {
+    return this.state === "open" && this.version.querySet >= this.resumed && this.requests.settled;
+  }
+
+  /** Interval of the heartbeat at present. */
+  get heartbeatMs(): number {
+    return this.heartbeat.intervalMs;
+  }
+
+  /** Return what calls of the caller have changed on the screen; each event is handed out once. */
+  takeEvents(): ClientEvent[] {
+    const { events } = this;
+    this.events = [];
+    return events;
+  }
+
+  /**
+   * Subscribe to a query and return its number, which events carry.
+   *
+   * `confirmed` passes by optimistic updates: it shows what the server has told, as soon as it tells. Throws
+   * `overloaded` for too many queries, and `frame_too_large`.
+   */
+  subscribe(name: string, args: Uint8Array, confirmed = false): number {
+    if (this.screen.queries.size >= QUERIES_MAX) {
+      throw new HeadwaterError("overloaded", `more than ${QUERIES_MAX} queries in one session`);
+    }
+    const query = new Query(name, args, confirmed);
+    if (query.sizeBytes > this.frameLimitBytes) {
+      throw tooLarge(query.sizeBytes, this.frameLimitBytes);
+    }
+    const number = this.nextQuery++;
+    this.screen.queries.set(number, query);
+    if (this.state === "open") {
+      this.querySet.add(number, query);
+    }
+    this.show();
+    return number;
+  }
+
+  /** Forget a query; no event for it follows. */
+  unsubscribe(number: number): void {
+    if (this.screen.queries.get(number)?.carried) {
+      this.querySet.remove(number);
+    }
+    this.screen.remove(number);
+  }
+
+  /**
+   * Run a mutation and return its number; `Resolved` follows, over as many connections as it takes.
+   *
+   * `update` shows its change at once. It is run again over every new result until the mutation is resolved;
+   * what it throws when it is run here is thrown, and nothing is sent. Throws `overloaded` for too many in
+   * flight, and `frame_too_large`.
+   */
+  mutate(name: string, args: Uint8Array, update?: Update): number {
+    if (update !== undefined) {
+      this.screen.attempt(this.requests.updates(), update);
+    }
+    const number = this.request("mutation", name, args, update);
+    if (update !== undefined) {
+      this.show();
+    }
+    return number;
+  }
+
+  /** Run an action and return its number; `Resolved` follows. It is never sent twice. Throws as `mutate` does. */
+  act(name: string, args: Uint8Array): number {
+    return this.request("action", name, args);
+  }
+
+  /** Change the identity; null signs out. `IdentityChanged` or `AuthenticationFailed` follows. */
+  authenticate(token: string | null): void {
+    this.identity.ask(token, this.state === "open");
+  }
+
+  private show(): void {
+    this.events.push(...this.screen.show(this.requests.updates()));
+  }
+
+  private request(kind: "mutation" | "action", name: string, args: Uint8Array, update?: Update): number {
+    if (this.requests.size >= REQUESTS_IN_FLIGHT_MAX) {
+      throw new HeadwaterError("overloaded", `more than ${REQUESTS_IN_FLIGHT_MAX} requests in flight`);
+    }
+    const request = this.requests.made(kind, name, args, update);
+    const frame = requestFrame(request, this.requests.all(), this.toldTs);
+    if (frame.length > this.frameLimitBytes) {
+      throw tooLarge(frame.length, this.frameLimitBytes);
+    }
+    this.requests.add(request);
+    if (this.state === "open") {
+      this.sendRequest(request, frame);
+    }
+    return request.number;
+  }
+
+  // --------------------------------------------------------------------------------------- the connection
+
+  /** Return the frames that are to be sent now, in order; each is handed out once. */
+  takeFrames(): Uint8Array[] {
+    this.querySet.flush();
+    const { frames } = this;
+    this.frames = [];
+    this.heartbeat.spoke ||= frames.length > 0;
+    return frames;
+  }
+
+  /** Begin a connection; its first frame is then there to be taken. */
+  connect(): void {
+    this.state = "greeting";
+    this.heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
+    this.frames = [];
+    this.send([1, VERSIONS, this.name, this.lastTs, this.incarnation, this.client]);
+  }
+
+  /** End the connection: actions that it carried are lost, everything else waits for the next one. */
+  disconnected(): ClientEvent[] {
+    if (this.state === "idle") {
+      return [];
+    }
+    this.state = "idle";
+    this.frames = [];
+    this.version = START;
+    this.querySet.forget();
+    this.identity.disconnected();
+    for (const query of this.screen.queries.values()) {
+      query.carried = false;
+    }
+    return this.requests.disconnected();
+  }
+
+  /**
+   * Take a new session id, because another client uses the old one; only between connections.
+   *
+   * Mutations that were sent without an answer cannot be sent again under another name: they resolve as
+   * `outcome_unknown`.
+   */
+  renew(session: Uint8Array): ClientEvent[] {
+    this.name = session;
+    const unsure = this.requests.unsure();
+    return [...this.screen.show(this.requests.updates()), ...unsure];
+  }
+
+  /** Do what is due at a monotonic time; call it at least four times a heartbeat. */
+  tick(nowMs: number): ClientEvent[] {
+    if (this.state === "idle") {
+      return [];
+    }
+    const due = this.heartbeat.tick(nowMs);
+    if (due === "ping" && this.state === "open") {
+      this.send([6, ++this.pings]);
+    }
+    return due === "lost" ? [{ type: "PeerSilent" }] : [];
+  }
+
+  /** Take one frame apart and apply it. Throws `ProtocolError`: then nothing of the frame was applied. */
+  receive(frame: Uint8Array): ClientEvent[] {
+    try {
+      const message = decodeServerMessage(frame);
+      this.heartbeat.heard = true;
+      if (this.state !== "open" && message.type !== "Welcome" && message.type !== "FatalError") {
+        throw new ProtocolError(`${message.type}: expected Welcome first`);
+      }
+      return this.told(message);
+    } catch (error) {
+      if (error instanceof ProtocolError) {
+        for (const query of this.screen.queries.values()) {
+          query.digest = null;
+        }
+      }
+      throw error;
+    }
+  }
+
+  // ----------------------------------------------------------------------------------- what the server says
+
+  private told(message: ServerMessage): ClientEvent[] {
+    switch (message.type) {
+      case "Transition":
+        return this.transition(message);
+      case "MutationAnswer":
+        return this.mutationAnswer(message);
+      case "ActionAnswer": {
+        const outcome = outcomeOf(message);
+        return [this.requests.resolve(this.requests.answered(message, "action"), outcome)];
+      }
+      case "Welcome":
+        return this.welcome(message);
+      case "AuthError":
+        this.identity.refused(message.base);
+        return [{ type: "AuthenticationFailed", message: message.message }];
+      case "FatalError": {
+        const reconnect = !FINAL_CODES.has(message.error.code);
+        return [{ type: "Fatal", error: errorFrom(message.error), reconnect }];
+      }
+      case "Ping":
+        this.send([7, message.nonce]);
+        return [];
+      case "Pong":
+        return [];
+    }
+  }
+
+  private welcome(message: Welcome): ClientEvent[] {
+    if (this.state !== "greeting") {
+      throw new ProtocolError("Welcome: expected only once on a connection");
+    }
+    if (!VERSIONS.includes(message.version)) {
+      throw new ProtocolError(`Welcome.version: got ${message.version}`, "unsupported_version");
+    }
+    if (message.frameLimitBytes < CONNECT_FRAME_BYTES || message.heartbeatMs === 0) {
+      throw new ProtocolError(
+        `Welcome: expected frame_limit_bytes of ${CONNECT_FRAME_BYTES} or more and a heartbeat`,
+      );
+    }
+    this.state = "open";
+    this.incarnation = message.incarnation;
+    this.toldTs = Math.max(this.toldTs, message.ts);
+    this.frameLimitBytes = message.frameLimitBytes;
+    this.querySet.limitFrames(message.frameLimitBytes);
+    this.heartbeat = new Heartbeat(message.heartbeatMs);
+    return [{ type: "Opened" }, ...this.resume()];
+  }
+
+  /** Bring the new connection to where the last one was: identity, query set, requests, in this order. */
+  private resume(): ClientEvent[] {
+    this.identity.resume();
+    const events = this.resubscribe();
+    this.resumed = this.querySet.number;
+    for (const request of this.requests.outstanding()) {
+      const frame = requestFrame(request, this.requests.all(), this.toldTs);
+      if (frame.length <= this.frameLimitBytes) {
+        this.sendRequest(request, frame);
+      } else {
+        const gone = this.requests.resolve(request, { error: tooLarge(frame.length, this.frameLimitBytes) });
+        events.push(...this.screen.show(this.requests.updates()), gone);
+      }
+    }
+    return events;
+  }
+
+  /** Send the query set, in as many messages as the frame limit asks for, and at least one. */
+  private resubscribe(): ClientEvent[] {
+    const events: ClientEvent[] = [];
+    this.querySet.begin();
+    for (const [number, query] of this.screen.queries) {
+      if (query.sizeBytes > this.frameLimitBytes) {
+        query.digest = null;
+        const error = tooLarge(query.sizeBytes, this.frameLimitBytes);
+        events.push({ type: "QueryChanged", query: number, outcome: { error } });
+      } else {
+        this.querySet.add(number, query);
+      }
+    }
+    return events;
+  }
+
+  private transition({ start, end, changes }: Transition): ClientEvent[] {
+    this.checkStep(start, end);
+    const updates = new Map<number, () => ClientEvent[]>();
+    for (const { query: number, body } of changes) {
+      if (updates.has(number) || number === 0 || number >= this.nextQuery) {
+        throw new ProtocolError(`Transition.changes: query ${number} comes twice or was never subscribed`);
+      }
+      const query = this.screen.queries.get(number);
+      if (query === undefined) {
+        updates.set(number, () => []); // the client has removed it meanwhile
+      } else {
+        const outcome = query.outcomeOf(number, body);
+        updates.set(number, () => this.screen.apply(number, query, body, outcome));
+      }
+    }
+    const events: ClientEvent[] = [];
+    if (end.identity > start.identity) {
+      this.identity.accepted(end.identity);
+      events.push({ type: "IdentityChanged" });
+    }
+    for (const apply of updates.values()) {
+      events.push(...apply());
+    }
+    this.version = end;
+    this.toldTs = Math.max(this.toldTs, end.ts);
+    if (end.querySet >= this.resumed) {
+      this.lastTs = end.ts; // else some values are still those of the last connection
+    }
+    return [...events, ...this.settle()];
+  }
+
+  private checkStep(start: Version, end: Version): void {
+    const { version } = this;
+    if (
+      start.querySet !== version.querySet ||
+      start.identity !== version.identity ||
+      start.ts !== version.ts
+    ) {
+      throw new ProtocolError("Transition.start: expected where the last one ended");
+    }
+    if (end.ts < Math.max(start.ts, this.lastTs)) {
+      throw new ProtocolError(`Transition.end: expected ts ${this.lastTs} or later, got ${end.ts}`);
+    }
+    if (end.querySet < start.querySet || end.querySet > this.querySet.number) {
+      throw new ProtocolError(`Transition.end: query set ${end.querySet} was never sent`);
+    }
+    if (end.identity < start.identity || end.identity > this.identity.asked) {
+      throw new ProtocolError(`Transition.end: identity ${end.identity} was never sent`);
+    }
+  }
+
+  /**
+   * Show what has arrived, all of one moment, and resolve the mutations that it covers, in one step.
+   *
+   * Not while it is of no one moment, nor while a mutation that an earlier connection carried is in doubt: the
+   * results may have its change already, and its update would show it again. The answer to a resend tells a ts
+   * that its commit is not behind, so the results that reach it decide.
+   */
+  private settle(): ClientEvent[] {
+    this.behind = this.version.querySet < this.resumed || this.requests.inDoubt(this.lastTs);
+    if (this.behind) {
+      return this.resolve();
+    }
+    this.shownTs = this.lastTs;
+    const covered = this.requests.covered(this.shownTs);
+    return [...this.screen.settle(this.requests.updates()), { type: "Moved", ts: this.shownTs }, ...covered];
+  }
+
+  /** Resolve the mutations that what is shown covers already. */
+  private resolve(): ClientEvent[] {
+    const covered = this.requests.covered(this.shownTs);
+    return covered.length > 0 ? [...this.screen.show(this.requests.updates()), ...covered] : [];
+  }
+
+  private mutationAnswer(answer: MutationAnswer): ClientEvent[] {
+    const outcome = outcomeOf(answer);
+    const request = this.requests.answered(answer, "mutation");
+    if (outcome.error === undefined) {
+      request.success = { ts: answer.ts, value: outcome.value };
+      return this.behind ? this.settle() : this.resolve();
+    }
+    const gone = this.requests.resolve(request, outcome);
+    const events = request.update === undefined ? [] : this.screen.show(this.requests.updates());
+    return [...events, gone, ...(this.behind ? this.settle() : [])];
+  }
+
+  // ------------------------------------------------------------------------------------------------ frames
+
+  private send(message: ClientMessage): void {
+    this.querySet.flush();
+    this.append(message);
+  }
+
+  private append(message: ClientMessage): void {
+    this.frames.push(encodeMessage(message));
+  }
+
+  private sendRequest(request: Request, frame: Uint8Array): void {
+    request.resent = request.sent;
+    request.sentTs ??= this.toldTs;
+    request.waits = true;
+    this.querySet.flush();
+    this.frames.push(frame);
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * The session repeats random histories of the Python one, with faults: every frame, every event and every value
+ * that an optimistic update sees has to be the same. See tests/support/recorded_sessions.py for how they are made.
+ */
+
+import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { InFlight } from "../src/inFlight.js";
+import { Query } from "../src/query.js";
+import { QuerySet } from "../src/querySet.js";
+import { Request } from "../src/requests.js";
+import { Screen } from "../src/screen.js";
+import { ClientSession } from "../src/session.js";
+import { linesOf } from "./support/python.js";
+import { type History, repeat } from "./support/replay.js";
+import { fromHex } from "./support/vectors.js";
+
+const FIRST = Number(process.env.HEADWATER_FIRST_SEED ?? 0);
+const TIMES = Number(process.env.HEADWATER_HISTORIES ?? 1);
+const COUNTS = { link: 12, updates: 3, world: 4 };
+type Kind = keyof typeof COUNTS;
+
+function repeated(history: History): void {
+  repeat(history, new ClientSession(fromHex(history.session), history.client));
+}
+
+test.each(Object.entries(COUNTS))("histories of the kind %s", { timeout: 0 }, async (kind, count) => {
+  let calls = 0;
+  for await (const history of linesOf<History>("support.recorded_sessions", kind, FIRST, TIMES * count)) {
+    repeated(history);
+    calls += history.calls.length;
+  }
+  expect(calls).toBeGreaterThan(1000);
+});
+
+describe("a session with a rule taken out is found", () => {
+  const histories: Record<string, History[]> = { link: [], updates: [] };
+
+  beforeAll(async () => {
+    for (const [kind, made] of Object.entries(histories)) {
+      for await (const history of linesOf<History>("support.recorded_sessions", kind, 0, 5)) {
+        made.push(history);
+      }
+    }
+  });
+
+  afterEach(() => {
+    vi.restoreAllMocks();
+  });
+
+  const { updates } = InFlight.prototype;
+  const { apply } = Query.prototype;
+  const { add } = QuerySet.prototype;
+
+  test.each<[string, Kind, () => void]>([
+    [
+      "an update is dropped with the answer, before the results show the change",
+      "updates",
+      () =>
+        vi.spyOn(InFlight.prototype, "updates").mockImplementation(function (this: InFlight) {
+          const answered = new Set([...this.all()].filter(({ success }) => success).map((one) => one.number));
+          return updates.call(this).filter(([number]) => !answered.has(number));
+        }),
+    ],
+    [
+      "results are shown that may have the change of a mutation in doubt",
+      "updates",
+      () => vi.spyOn(InFlight.prototype, "inDoubt").mockReturnValue(false),
+    ],
+    [
+      "undecided mutations are not sent again",
+      "link",
+      () => vi.spyOn(InFlight.prototype, "outstanding").mockReturnValue([]),
+    ],
+    [
+      "a mutation resolves with its answer",
+      "link",
+      () =>
+        vi.spyOn(Request.prototype, "decidedBy").mockImplementation(function (this: Request) {
+          return this.success !== undefined;
+        }),
+    ],
+    [
+      "all answers are told to be forgotten",
+      "link",
+      () => vi.spyOn(Request.prototype, "undecided", "get").mockReturnValue(false),
+    ],
+    [
+      "a digest is kept for a query that failed",
+      "link",
+      () =>
+        vi.spyOn(Query.prototype, "apply").mockImplementation(function (this: Query, ...change) {
+          const { digest } = this;
+          apply.call(this, ...change);
+          this.digest ??= digest;
+        }),
+    ],
+    [
+      "queries are resumed without what is held of them",
+      "link",
+      () =>
+        vi.spyOn(QuerySet.prototype, "add").mockImplementation(function (this: QuerySet, number, query) {
+          query.digest = null;
+          add.call(this, number, query);
+        }),
+    ],
+    ["what arrives is not shown", "link", () => vi.spyOn(Screen.prototype, "settle").mockReturnValue([])],
+  ])("%s", (_, kind, take) => {
+    take();
+    expect(() => histories[kind]?.map(repeated)).toThrow();
+  });
+});
