@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.manifest import FunctionManifest, Manifest, canonical_json
 
+from headwater.signatures import PAGE_FIELDS, REFERENCE, leaves_out, page_argument, reached, title_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-_PAGE_FIELDS = {"page", "isDone", "continueCursor"}
-_OPTION_FIELDS = {"numItems", "cursor", "endCursor"}
-_REFERENCE = "#/$defs/"
 _WIDTH = 100  # longer signatures and unions are laid out one below the other
 
 _HEAD = '''\
@@ -129,7 +128,7 @@ class _Types:
         """
         match schema:
             case {"$ref": str(reference)}:
-                return self._struct(reference.removeprefix(_REFERENCE), defs, sent=sent)
+                return self._struct(reference.removeprefix(REFERENCE), defs, sent=sent)
             case {"anyOf": list(alternatives)}:
                 found = [self.annotation(item, defs, sent=sent) for item in alternatives]
                 return " | ".join(dict.fromkeys(found))
@@ -150,11 +149,11 @@ class _Types:
 
     def _struct(self, name: str, defs: dict[str, Any], *, sent: bool) -> str:
         """Return the name of a struct's type; what is sent has one of its own if anything may be left out of it."""
-        reached = _reached(name, defs)
-        leaves_out = any(set(item["properties"]) - set(item["required"]) for item in reached.values())
-        key = name, canonical_json(reached), sent and leaves_out
+        found = reached(name, defs)
+        optional = sent and leaves_out(found.values())
+        key = name, canonical_json(found), optional
         if key not in self._structs:
-            wish = _title(name, defs[name]) + ("Input" if sent and leaves_out else "")
+            wish = title_of(name, defs[name]) + ("Input" if optional else "")
             self._structs[key] = mine = self._names.new(wish)
             self._texts[mine] = ""  # keeps its place before those it names
             self._texts[mine] = self._typed_dict(mine, defs[name], defs, sent=sent)
@@ -178,25 +177,6 @@ def _is_plain(key: str) -> bool:
     return key.isidentifier() and not keyword.iskeyword(key) and not key.startswith("__")
 
 
-def _reached(name: str, defs: dict[str, Any]) -> dict[str, Any]:
-    """Return a definition and all that it leads to."""
-    found: dict[str, Any] = {}
-    ahead = [name]
-    while ahead:
-        name = ahead.pop()
-        if name not in found:
-            found[name] = defs[name]
-            ahead += re.findall(rf'"\$ref":"{re.escape(_REFERENCE)}([^"]+)"', canonical_json(defs[name]))
-    return found
-
-
-def _title(name: str, definition: dict[str, Any]) -> str:
-    """Return what to call a struct: a `Page` of documents is written as `Message_` in the schema."""
-    if set(definition["properties"]) == _PAGE_FIELDS:
-        return name.rstrip("_").removesuffix("Page") + "Page"
-    return name
-
-
 def _leaf(schema: dict[str, Any]) -> str:
     match schema.get("type"):
         case "null":
@@ -218,7 +198,7 @@ def _leaf(schema: dict[str, Any]) -> str:
 
 
 def _function(item: FunctionManifest, stub: str, types: _Types) -> str:
-    argument = _page_argument(item)
+    argument = page_argument(item.arguments)
     parameters = _parameters(item, types)
     returns = types.annotation(item.returns, item.returns.get("$defs", {}), sent=False)
     text = _definition(stub, parameters, returns, item.doc)
@@ -266,21 +246,11 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def _page_argument(item: FunctionManifest) -> str | None:
-    """Return the name of the argument of type `PageOptions`, None if there is none."""
-    defs = item.arguments.get("$defs", {})
-    for name, schema in item.arguments["properties"].items():
-        definition = defs.get(schema.get("$ref", "").removeprefix(_REFERENCE), {})
-        if set(definition.get("properties", ())) >= _OPTION_FIELDS:
-            return str(name)
-    return None
-
-
 def _row(item: FunctionManifest, types: _Types) -> str | None:
     """Return the type of the rows of a function that returns pages, None for others."""
     defs = item.returns.get("$defs", {})
-    definition = defs.get(item.returns.get("$ref", "").removeprefix(_REFERENCE), {})
-    if set(definition.get("properties", ())) != _PAGE_FIELDS:
+    definition = defs.get(item.returns.get("$ref", "").removeprefix(REFERENCE), {})
+    if set(definition.get("properties", ())) != PAGE_FIELDS:
         return None
     return types.annotation(definition["properties"]["page"].get("items", {}), defs, sent=False)
 

@@ -11,6 +11,7 @@ import socket
 import stat
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -333,6 +334,30 @@ async def test_dev_deploys_after_each_save_keeps_the_old_one_when_broken_and_sto
     assert dev.lines[-1] == "stopped"
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(dev.project.host, dev.project.port)
+
+
+async def test_dev_keeps_what_clients_know_of_the_functions_up_to_date(dev: Dev, tmp_path: Path) -> None:
+    python, ts, absent = tmp_path / "api.py", tmp_path / "api.ts", tmp_path / "absent" / "api.ts"
+    dev.project = replace(dev.project, python=python, ts=ts)
+    running = dev.run()
+    await until(lambda: running.done() or any("watching" in line for line in dev.lines))
+    first = ts.read_text()
+    assert "export const api" in first
+    assert "import typing" not in first
+    assert "class messages" in python.read_text()
+    written = ts.stat().st_mtime_ns
+    dev.module.write_text("broken\n")
+    await until(lambda: "error [invalid_bundle]: it does not import" in dev.lines)
+    assert ts.stat().st_mtime_ns == written
+    dev.module.write_text("def one(): ...\ndef two(): ...\n")
+    await until(lambda: ts.read_text() != first)
+    os.kill(os.getpid(), signal.SIGINT)
+    await running
+    dev.project = replace(dev.project, ts=absent, port=free_port())
+    running = dev.run()
+    await until(lambda: any("No such file" in line for line in dev.lines))
+    os.kill(os.getpid(), signal.SIGINT)
+    await running
 
 
 async def test_dev_ends_when_the_daemon_does(dev: Dev) -> None:

@@ -68,6 +68,12 @@ def test_a_folder_and_the_daemon_it_was_deployed_to_give_the_same(
     assert from_daemon.returncode == 0, from_daemon.stderr
     assert from_daemon.stdout == from_folder.stdout
     assert "class rows:" in from_daemon.stdout
+    in_ts = [
+        codegen(tmp_path, str(bundle), "--ts"),
+        codegen(tmp_path, "--ts", "--url", f"http://127.0.0.1:{daemon.port}", key=daemon.key),
+    ]
+    assert in_ts[0].stdout == in_ts[1].stdout
+    assert "export const api = makeApi<Api>(" in in_ts[0].stdout
     refused = codegen(tmp_path, "--python", "--url", f"http://127.0.0.1:{daemon.port}", key="wrong")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "unauthenticated" in refused.stderr
@@ -108,7 +114,7 @@ def test_a_folder_that_cannot_be_read_says_why(bundle: Path, tmp_path: Path) -> 
     noisy.unlink()
     (tmp_path / "class").mkdir()
     assert "not a Python name" in codegen(tmp_path, "class", "--python").stderr
-    for words in (["functions"], ["functions", "--python", "--check"]):
+    for words in (["functions"], ["functions", "--python", "--check"], ["functions", "--python", "--ts"]):
         assert codegen(tmp_path, *words).returncode == 2
     nowhere = codegen(tmp_path, "functions", "--python", "--out", "absent/api.py")
     assert (nowhere.returncode, "No such file" in nowhere.stderr) == (1, True)

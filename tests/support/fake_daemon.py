@@ -1,6 +1,6 @@
 """Stands in for the daemon where a test is about the command that starts it.
 
-Takes the daemon's command line, answers health and deploys, refuses bundles that hold the
+Takes the daemon's command line, answers health, deploys and what the last one declared, refuses bundles that hold the
 word `broken`, and writes every deploy's size to `deploys` in its data folder.
 """
 
@@ -46,10 +46,31 @@ def application(data: Path) -> web.Application:
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "ready", "ts": 1})
 
+    async def manifest(_: web.Request) -> web.Response:
+        return web.json_response(
+            {"manifest": {"version": 1, "tables": [], "functions": [described(active)] if active else []}}
+        )
+
     app = web.Application()
+    app.router.add_get("/api/admin/manifest", manifest)
     app.router.add_post("/api/admin/deploy", deploy)
     app.router.add_get("/health", health)
     return app
+
+
+def described(bundle: str) -> dict[str, object]:
+    """Return the manifest's entry of a function that is named like the bundle."""
+    arguments = {"type": "object", "properties": {}, "required": []}
+    name = f"messages:f{bundle[:8]}"
+    returns = {"type": "null"}
+    return {
+        "name": name,
+        "kind": "query",
+        "internal": False,
+        "arguments": arguments,
+        "returns": returns,
+        "doc": "",
+    }
 
 
 def main() -> None:

@@ -31,11 +31,13 @@ export type Id<Table extends string> = string & { readonly [table]: Table };
 export type FunctionKind = "query" | "mutation" | "action";
 
 const NAME: unique symbol = Symbol("name of a function");
+const PAGE_ARGUMENT: unique symbol = Symbol("name of its argument of type PageOptions");
 declare const signature: unique symbol;
 
 /** A function of a bundle. `functionName` tells what it is called by. */
 export interface FunctionReference<Kind extends FunctionKind, Arguments, Result> {
   readonly [NAME]: string;
+  readonly [PAGE_ARGUMENT]?: string | undefined;
   readonly [signature]?: { readonly kind: Kind; readonly call: (args: Arguments) => Result };
 }
 
@@ -55,7 +57,7 @@ export type Given<F> = Record<never, never> extends Args<F> ? [args?: Args<F>] :
 
 /** Some rows of a query, and where to go on. */
 export interface Page<T> {
-  readonly page: T[];
+  readonly page: readonly T[];
   /** Whether there is no more behind it. */
   readonly isDone: boolean;
   /** `cursor` of the next page. */
@@ -82,6 +84,11 @@ export function functionName(reference: AnyReference): string {
   return name;
 }
 
+/** Return the name of a function's argument of type `PageOptions`, which is `options` unless the api knows better. */
+export function pageArgument(reference: AnyReference): string {
+  return reference[PAGE_ARGUMENT] ?? "options";
+}
+
 /** Return a reference to a function by its name, for what no generated file describes. */
 export function functionReference<
   Kind extends FunctionKind,
@@ -94,22 +101,27 @@ export function functionReference<
 /**
  * Return the api of a bundle: `makeApi<Api>().messages.list` stands for `messages:list`, and
  * `.admin.users.list` for `admin/users:list`. The same path is the same object each time.
+ *
+ * `pageArguments` names, by function, the arguments of type `PageOptions` that are not called `options`.
  */
-export function makeApi<Api extends object>(): Api {
-  return place([]) as Api;
+export function makeApi<Api extends object>(pageArguments: Readonly<Record<string, string>> = {}): Api {
+  return place([], new Map(Object.entries(pageArguments))) as Api;
 }
 
-function place(path: readonly string[]): object {
+function place(path: readonly string[], pageArguments: ReadonlyMap<string, string>): object {
   const below = new Map<string, object>();
   const name = path.length < 2 ? undefined : `${path.slice(0, -1).join("/")}:${path[path.length - 1]}`;
   return new Proxy(Object.freeze({}), {
     get(_target, key) {
       if (typeof key === "symbol") {
+        if (name !== undefined && key === PAGE_ARGUMENT) {
+          return pageArguments.get(name);
+        }
         return key === NAME ? name : undefined;
       }
       let found = below.get(key);
       if (found === undefined) {
-        found = place([...path, key]);
+        found = place([...path, key], pageArguments);
         below.set(key, found);
       }
       return found;

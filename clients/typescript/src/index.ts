@@ -12,6 +12,7 @@ export {
   makeApi,
   type Page,
   type PageOptions,
+  pageArgument,
   type Returns,
   type Value,
 } from "./api.js";

@@ -8,6 +8,7 @@ import {
   type Given,
   type Id,
   makeApi,
+  pageArgument,
   type Returns,
 } from "../src/index.js";
 
@@ -30,6 +31,13 @@ test("a path stands for a function, also one that is called `name`", () => {
 
 test("a path is the same object each time, so that React sees that nothing changed", () => {
   expect(api.messages.list).toBe(api.messages.list);
+});
+
+test("the argument for pages is called as the api says, else options", () => {
+  const told = makeApi<Api>({ "admin/users:list": "how" });
+  expect(pageArgument(told.admin.users.list)).toBe("how");
+  expect(pageArgument(told.messages.list)).toBe("options");
+  expect(pageArgument(functionReference<"query">("a/b:c"))).toBe("options");
 });
 
 test("what is no function is refused", () => {

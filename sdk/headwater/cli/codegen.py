@@ -24,9 +24,10 @@ from headwater.cli.deployment import (
 )
 from headwater.http_client import HttpClient
 from headwater.stubs import python_stubs
+from headwater.typescript_api import typescript_api
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from headwater.cli.output import Output
@@ -41,6 +42,7 @@ FolderArgument = Annotated[
     ),
 ]
 PythonOption = Annotated[bool, typer.Option("--python", help="Make a Python module.")]
+TypescriptOption = Annotated[bool, typer.Option("--ts", help="Make a TypeScript module.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="File to write. Without it: stdout.", metavar="FILE")
 ]
@@ -54,36 +56,43 @@ def codegen(
     context: typer.Context,
     folder: FolderArgument = None,
     python: PythonOption = False,
+    ts: TypescriptOption = False,
     out: OutOption = None,
     check: CheckOption = False,
     url: UrlOption = None,
     key_file: KeyFileOption = None,
 ) -> None:
-    """Write typed stubs of your functions, for clients: `client.query(api.messages.list, channel=channel)`.
+    """Write what type checkers need to know your functions, for clients.
 
-    Type checkers then know arguments and results. Reading from a server needs the deployment's key.
+    In Python `client.query(api.messages.list, channel=channel)`, in TypeScript `useQuery(api.messages.list, { channel })`. Reading from a server needs the deployment's key.
     """
     output = output_for()
     surroundings = surroundings_of(context)
-    if not python:
-        raise typer.BadParameter("say what to make: --python")
+    if python == ts:
+        raise typer.BadParameter("say what to make: --python or --ts")
+    made = python_stubs if python else typescript_api
     if check and out is None:
         raise typer.BadParameter("--check needs --out FILE")
     if folder is not None:
-        run_command(output, _write(output, _manifest_of_folder(surroundings, folder), out, check=check))
+        run_command(output, _write(output, made, _manifest_of_folder(surroundings, folder), out, check=check))
         return
     try:
         key = require_key(surroundings, key_file)
         http = HttpClient(find_url(surroundings, url), key=key.text)
     except RequestError as error:
         raise usage(error) from None
-    run_command(output, _write(output, _manifest_of_server(http), out, check=check))
+    run_command(output, _write(output, made, _manifest_of_server(http), out, check=check))
 
 
 async def _write(
-    output: Output, source: Coroutine[Any, Any, Manifest], out: Path | None, *, check: bool
+    output: Output,
+    made: Callable[[Manifest], str],
+    source: Coroutine[Any, Any, Manifest],
+    out: Path | None,
+    *,
+    check: bool,
 ) -> None:
-    text = python_stubs(await source)
+    text = made(await source)
     if out is None:
         output.text(text)
     else:
@@ -97,11 +106,29 @@ def _put(output: Output, text: str, out: Path, *, check: bool) -> None:
         RequestError: It is not, or it cannot be read or written.
     """
     try:
-        if out.exists() and out.read_bytes() == text.encode():
+        if _holds(out, text):
             output.say(f"{out} is up to date", style="green")
         elif check:
             raise RequestError(f"{out} is out of date; make it again without --check")
         else:
+            out.write_bytes(text.encode())
+            output.say(f"wrote {out}", style="green")
+    except OSError as error:
+        raise RequestError(f"cannot read or write {out}: {error.strerror}") from None
+
+
+def _holds(out: Path, text: str) -> bool:
+    return out.exists() and out.read_bytes() == text.encode()
+
+
+def refresh(output: Output, text: str, out: Path) -> None:
+    """Write a file unless it has this text already, so that only what changed wakes up who watches it.
+
+    Raises:
+        RequestError: It cannot be read or written.
+    """
+    try:
+        if not _holds(out, text):
             out.write_bytes(text.encode())
             output.say(f"wrote {out}", style="green")
     except OSError as error:

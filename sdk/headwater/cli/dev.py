@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 
+from headwater.cli.codegen import refresh
 from headwater.cli.daemon import daemon_command, require_server
 from headwater.cli.deploy import FolderArgument, describe
 from headwater.cli.deployment import (
@@ -28,13 +30,24 @@ from headwater.client.race import race
 from headwater.client.transport import DEFAULT_PORT
 from headwater.http_client import HttpClient
 from headwater.packing import pack
+from headwater.stubs import python_stubs
+from headwater.typescript_api import typescript_api
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from pathlib import Path
 
     from headwater.cli.output import Output
 
+PythonFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--python", help="File that gets `headwater codegen --python` after each deploy.", metavar="FILE"
+    ),
+]
+TypescriptFileOption = Annotated[
+    Path | None,
+    typer.Option("--ts", help="File that gets `headwater codegen --ts` after each deploy.", metavar="FILE"),
+]
 _STOP_TIMEOUT_S = 15.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,6 +62,8 @@ class Project:
         host: Address the daemon listens on.
         port: HTTP and WebSocket port.
         tcp_port: Port of the plain TCP protocol, 0 for none.
+        python: File with stubs for Python clients that is kept up to date, None for none.
+        ts: The same for TypeScript clients.
     """
 
     bundle: Path
@@ -56,6 +71,8 @@ class Project:
     host: str
     port: int
     tcp_port: int
+    python: Path | None = None
+    ts: Path | None = None
 
     @property
     def url(self) -> str:
@@ -72,6 +89,8 @@ def dev(
         int | None,
         typer.Option(min=0, max=65535, help="Port of the TCP protocol, 0 for none.", show_default="PORT + 1"),
     ] = None,
+    python: PythonFileOption = None,
+    ts: TypescriptFileOption = None,
 ) -> None:
     """Start a daemon, deploy DIR, and deploy it again after each save. Ctrl-C stops all.
 
@@ -85,7 +104,7 @@ def dev(
         raise usage(RequestError("start it in the folder that holds DIR: .headwater/ is made there"))
     try:
         require_server()
-        project = Project(bundle, surroundings.folder, host, port, _tcp_port(port, tcp_port))
+        project = Project(bundle, surroundings.folder, host, port, _tcp_port(port, tcp_port), python, ts)
         _prepare(project)
     except HeadwaterError as error:
         fail(output, error)
@@ -155,14 +174,23 @@ async def _deploy(output: Output, surroundings: Surroundings, project: Project) 
         key = find_key(surroundings, own if own.exists() else None)
         bundle = await asyncio.to_thread(pack, project.bundle)
         async with HttpClient(project.url, key=None if key is None else key.text) as http:
-            done = await http.deploy(bundle)
+            output.say(describe(await http.deploy(bundle)), style="green")
+            await _refresh(output, project, http)
     except HeadwaterError as error:
         output.error(error)
     except OSError as error:
         # An editor may be replacing a file at this moment; its next event brings us back.
         output.say(f"error: cannot read the bundle: {error}", style="red")
-    else:
-        output.say(describe(done), style="green")
+
+
+async def _refresh(output: Output, project: Project, http: HttpClient) -> None:
+    """Bring up to date what clients know of the functions."""
+    if project.python is not None or project.ts is not None:
+        manifest = await http.manifest()
+        if project.python is not None:
+            refresh(output, python_stubs(manifest), project.python)
+        if project.ts is not None:
+            refresh(output, typescript_api(manifest), project.ts)
 
 
 def _prepare(project: Project) -> None:

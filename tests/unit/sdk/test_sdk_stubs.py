@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import typing
 from typing import Any
 
@@ -10,16 +9,7 @@ import pytest
 from headwater.client.references import MutationReference, PagedReference, QueryReference, Reference
 from headwater.stubs import python_stubs
 from headwater_protocol.manifest import FunctionManifest, Manifest, TableManifest
-
-NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-
-
-def function(
-    name: str, *, returns: Any = None, arguments: Any = None, kind: Any = "query", **more: Any
-) -> FunctionManifest:
-    return FunctionManifest(
-        name, kind, more.pop("internal", False), arguments or NOTHING, returns or {"type": "null"}, **more
-    )
+from support.manifests import RandomFunctions, function
 
 
 def loaded(*functions: FunctionManifest, tables: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -148,87 +138,9 @@ def test_what_may_be_left_out_of_arguments_is_there_in_results() -> None:
     assert "NotRequired" in str(module["ProfileInput"].__annotations__["city"])
 
 
-WORDS = [
-    "a",
-    "b",
-    "ab",
-    "a_",
-    "b_",
-    "_a",
-    "list",
-    "list_",
-    "str",
-    "class",
-    "import",
-    "Node",
-    "RowsId",
-    "_t",
-    "_r",
-]
-LEAVES: list[dict[str, Any]] = [
-    {},
-    {"type": "null"},
-    {"type": "boolean"},
-    {"type": "integer", "minimum": 0},
-    {"type": "number"},
-    {"type": "string"},
-    {"type": "string", "format": "date-time"},
-    {"type": "string", "contentEncoding": "base64"},
-    {"type": "string", "x-table": "rows"},
-    {"const": "a"},
-    {"enum": ["a", 1]},
-    {"$ref": "#/$defs/Node"},
-    {"$ref": "#/$defs/Leaf"},
-]
-
-
-class Some:
-    """Random manifests."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
-
-    def schema(self, depth: int = 3) -> dict[str, Any]:
-        kind = self.chance.choice(["leaf", "leaf", "list", "dict", "union", "tuple"]) if depth else "leaf"
-        inner = [self.schema(depth - 1) for _ in range(self.chance.randint(1, 3))] if kind != "leaf" else []
-        match kind:
-            case "list":
-                return {"type": "array", "items": inner[0]}
-            case "dict":
-                return {"type": "object", "additionalProperties": inner[0]}
-            case "union":
-                return {"anyOf": inner}
-            case "tuple":
-                return {"type": "array", "prefixItems": inner[1:], "items": False}
-        return self.chance.choice(LEAVES)
-
-    def struct(self) -> dict[str, Any]:
-        fields = self.chance.sample(WORDS, self.chance.randint(0, 3))
-        required = sorted(field for field in fields if self.chance.random() < 0.5)
-        return {
-            "type": "object",
-            "properties": {field: self.schema() for field in fields},
-            "required": required,
-        }
-
-    def function(self) -> FunctionManifest:
-        chance = self.chance
-        defs = {"Node": self.struct(), "Leaf": self.struct()}
-        names = chance.sample(["x", "y", "list_", "str"], chance.randint(0, 3))
-        arguments = {"type": "object", "properties": {name: self.schema() for name in names}, "required": []}
-        path = "/".join(chance.choices(WORDS, k=chance.randint(1, 3)))
-        return function(
-            f"{path}:{chance.choice(WORDS)}",
-            kind=chance.choice(["query", "mutation"]),
-            arguments=arguments | {"$defs": defs},
-            returns=self.schema() | {"$defs": defs},
-            doc="".join(chance.choices("a\"\\\n '", k=chance.randint(0, 9))),
-        )
-
-
 @pytest.mark.parametrize("seed", range(100))
 def test_the_stubs_of_any_functions_run_and_reach_them(seed: int) -> None:
-    some = Some(seed)
+    some = RandomFunctions(seed)
     found = {item.name: item for item in (some.function() for _ in range(6))}
     module = loaded(*(item for _, item in sorted(found.items())), tables=("rows",))
     assert paths(module) == sorted(found)
