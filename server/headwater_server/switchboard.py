@@ -65,7 +65,6 @@ class Switchboard:
         self._after_publish = after_publish
         self._held: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
-        self._functions: dict[tuple[int, int], str] = {}
 
     def when_published(self, ts: int, action: Callable[[], None]) -> None:
         """Do something once `ts` is published: at once if it is."""
@@ -119,8 +118,6 @@ class Switchboard:
     def worker_gone(self, worker: int, reason: str) -> None:
         """A worker takes no more rounds."""
         self._metrics.workers.dec()
-        for key in [key for key in self._functions if key[0] == worker]:
-            del self._functions[key]
         self.core.remove_worker(worker, retired=True)  # a guilty query has been reported by itself
 
     def worker_ended(self, worker: int, *, planned: bool) -> None:
@@ -133,9 +130,8 @@ class Switchboard:
         """A round has its transaction."""
         self.core.round_opened(message.round, message.ts, message.bundle_current)
 
-    def round_query_done(self, worker: int, round_number: int, call: int, done: QueryDone) -> None:
+    def round_query_done(self, worker: int, round_number: int, call: int, name: str, done: QueryDone) -> None:
         """A query of a round has run."""
-        name = self._functions.pop((worker, call), "")
         outcome = done.failure.code if done.failure else "success"
         self._metrics.calls.labels("query", outcome).inc()
         result = QueryResult(
@@ -148,9 +144,10 @@ class Switchboard:
         )
         self.core.query_done(round_number, call, result)
 
-    def round_query_killed(self, worker: int, round_number: int, call: int, failure: Failure) -> None:
+    def round_query_killed(
+        self, worker: int, round_number: int, call: int, name: str, failure: Failure
+    ) -> None:
         """A query of a round was ended by force."""
-        name = self._functions.pop((worker, call), "")
         self._metrics.calls.labels("query", failure.code).inc()
         body = self._reporter.body("query", name, failure)
         if failure.code == "worker_died":
@@ -181,7 +178,6 @@ class Switchboard:
         identity: bytes | None,
     ) -> None:
         """Have a query run in a round."""
-        self._functions[worker, call] = key.name
         self._pool.run_round_query(worker, round, call, key.name, key.arguments, identity, key.journal)
 
     def close_round(self, worker: int, round: int) -> None:  # noqa: A002

@@ -148,3 +148,20 @@ async def test_a_round_whose_worker_ends_between_calls_counts_that_against_its_o
     assert where[3].code == "worker_died"
     await until(lambda: [number for number, _ in world.told.gone] == [worker])
     assert world.told.round_queries.empty()
+
+
+async def test_queries_of_a_round_that_meets_another_bundle_are_dropped_and_the_worker_goes_on(
+    world: PoolWorld,
+) -> None:
+    worker = await world.some_worker()
+    prepared = await world.pool.prepare(world.packed(calls=CALLS + "\n# another one"))
+    world.set_active(prepared)
+    world.pool.open_round(worker, 1)
+    world.pool.run_round_query(worker, 1, 8, "calls:echo", encode({"value": 1}), None, None)
+    _, opened = await world.told.rounds.get()
+    assert not opened.bundle_current
+    await until(lambda: not world.pool._roster.workers[worker].in_flight)
+    world.pool.activate(prepared)
+    assert await world.value("calls:echo", value=3) == 3
+    assert world.told.round_queries.empty()
+    assert world.told.died == []

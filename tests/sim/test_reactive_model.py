@@ -132,6 +132,7 @@ def test_dropping_an_equal_result_with_its_registration_is_seen():
                         self._live.tracker.add(old, self.read[old].points, self.read[old].ranges)
                         for home in new.homes.copy():
                             home.release(new)
+                        break
 
         def _collect(self):
             self._live.ended = [version for version in self._live.ended if version.until < FOREVER]

@@ -56,6 +56,8 @@ class Steps:
     def open(self, ts=None, current=True):
         """Report the oldest ordered round as open."""
         _, number = self.rounds.pop(0)
+        if not current:
+            self.calls = [call for call in self.calls if call[0] != number]  # the worker drops them
         self.core.round_opened(number, self.ts if ts is None else ts, current)
         self.core.check()
         return number

@@ -468,24 +468,29 @@ class World:
         if self.now < self.setup.end and self.random.random() < self.setup.death:
             self.die(worker)
             return
-        worker.ts = self.visible
-        worker.round = round
-        current = self.states[worker.ts][BUNDLE] == worker.bundle
-        self.core.round_opened(round, worker.ts, current)
+        ts = self.visible
+        current = self.states[ts][BUNDLE] == worker.bundle
+        if current:
+            worker.ts, worker.round = ts, round
+        else:
+            worker.queue.clear()
+        self.core.round_opened(round, ts, current)
+        if worker.alive and not worker.running:
+            self.next_call(worker)
 
     def run_query(
         self, worker: int, round: int, call: int, key: QueryKey, identity: bytes | None  # noqa: A002
     ) -> None:  # fmt: skip
         self.runs += 1
         place = self.workers[worker]
-        if place.ts is None or place.ts > self.published:
+        if place.ts is not None and place.ts > self.published:
             raise RuleBrokenError("a query is sent into a snapshot that is not published")
         place.queue.append(Call(call, round, key, identity))
         if not place.running:
             self.next_call(place)
 
     def next_call(self, worker: Worker) -> None:
-        if not worker.queue:
+        if not worker.queue or worker.ts is None:
             worker.running = False
             return
         worker.running = True

@@ -71,10 +71,12 @@ class Told:
     def round_opened(self, worker: int, message: RoundOpened) -> None:
         self.rounds.put_nowait((worker, message))
 
-    def round_query_done(self, worker: int, round_number: int, call: int, done: QueryDone) -> None:
+    def round_query_done(self, worker: int, round_number: int, call: int, name: str, done: QueryDone) -> None:
         self.round_queries.put_nowait((worker, round_number, call, done))
 
-    def round_query_killed(self, worker: int, round_number: int, call: int, failure: Failure) -> None:
+    def round_query_killed(
+        self, worker: int, round_number: int, call: int, name: str, failure: Failure
+    ) -> None:
         self.round_queries.put_nowait((worker, round_number, call, failure))
 
 

@@ -309,7 +309,10 @@ class WorkerPool:
         identity: bytes | None,
         journal: bytes | None,
     ) -> None:
-        """Run a query in a round; `round_query_done` or `round_query_killed` follows, or `worker_gone` alone."""
+        """Run a query in a round; `round_query_done` or `round_query_killed` follows, or `worker_gone` alone.
+
+        It may be sent along with the order to open the round, and is dropped if that meets another bundle.
+        """
         found = self._roster.workers.get(worker)
         if found is not None and self._listener is not None:
             work = RoundWork(self._listener, worker, round_number, call, name, arguments, identity, journal)
@@ -349,7 +352,9 @@ class WorkerPool:
         worker.stuck = False
         if work is not None:
             if isinstance(message, WrongBundle):
-                self._again_after_pause(work.for_any_worker())
+                again = work.for_any_worker()
+                if again is not None:
+                    self._again_after_pause(again)
             else:
                 self._note_cost(work.name, message.usage.duration_us / 1000)
                 if worker.announced or work.movable:

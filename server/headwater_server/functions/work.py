@@ -42,10 +42,12 @@ class MutationReceiver(Protocol):
 class RoundReceiver(Protocol):
     """Hears how queries of rounds ended."""
 
-    def round_query_done(self, worker: int, round_number: int, call: int, done: QueryDone) -> None:
+    def round_query_done(self, worker: int, round_number: int, call: int, name: str, done: QueryDone) -> None:
         """A query of a round has run."""
 
-    def round_query_killed(self, worker: int, round_number: int, call: int, failure: Failure) -> None:
+    def round_query_killed(
+        self, worker: int, round_number: int, call: int, name: str, failure: Failure
+    ) -> None:
         """A query of a round was ended, or took its worker with it; `worker_gone` follows."""
 
 
@@ -100,8 +102,8 @@ class Work(ABC):
         """Tell that it runs for long."""
         return
 
-    def for_any_worker(self) -> Work:
-        """Return what to run when this met a snapshot with another active bundle."""
+    def for_any_worker(self) -> Work | None:
+        """Return what to run when this met a snapshot with another active bundle; None if nothing."""
         return self
 
 
@@ -263,17 +265,20 @@ class RoundWork(Work):
         self.identity = identity
         self.journal = journal
 
+    def for_any_worker(self) -> None:
+        """The round is given up; who waits for it is in another one."""
+
     def message(self, number: int, now_us: int) -> RunQuery:
         """Return what to send to a worker."""
         return RunQuery(number, self.round, now_us, self.name, self.arguments, self.identity, self.journal)
 
     def ran(self, done: QueryDone | MutationDone) -> None:
         """Tell how it ran."""
-        self.receiver.round_query_done(self.worker, self.round, self.call, _query_done(done))
+        self.receiver.round_query_done(self.worker, self.round, self.call, self.name, _query_done(done))
 
     def killed(self, failure: Failure) -> None:
         """Tell that it was ended."""
-        self.receiver.round_query_killed(self.worker, self.round, self.call, failure)
+        self.receiver.round_query_killed(self.worker, self.round, self.call, self.name, failure)
 
 
 def _query_done(done: QueryDone | MutationDone) -> QueryDone:

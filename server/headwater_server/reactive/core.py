@@ -5,7 +5,8 @@ Pure: no IO, no clock but the injected one, no asyncio. The caller reports what 
 
 Rules it keeps, with the reason:
 - All queries of a session hold at one ts. A round gives one: a group of views, one
-  worker, one read transaction. What it runs is chosen after its ts is known.
+  worker, one read transaction. What it has to run is known when its ts is; what is likely
+  to be needed is sent along with the order to open it, which saves a way to the worker and back.
 - A snapshot newer than the published ts is held; when a result is registered, the commits
   since its snapshot are looked through. So no commit falls between reading and registering.
 - A result that turns out equal is not sent again, but its new ranges are registered.
@@ -239,7 +240,7 @@ class ReactiveCore:
         round_ = self._workers.pop(worker, None)
         self._outdated.pop(worker, None)
         if round_ is not None:
-            running = next(iter(round_.calls.values()), None)
+            running = round_.running
             if running is not None and not retired and self._killed.strike(running):
                 self._wake(running.query, None)
             self._end(round_)
@@ -266,15 +267,23 @@ class ReactiveCore:
     def query_done(self, round: int, call: int, result: QueryResult) -> None:  # noqa: A002
         """Register what a run gave and move the sessions that waited for it."""
         round_ = self._rounds.get(round)
-        need = round_.calls.pop(call, None) if round_ is not None else None
-        if round_ is None or need is None:
+        if round_ is None:
+            return
+        if round_.ts is None:
+            round_.early.append((call, result))
+            return
+        self._done(round_, call, result)
+        self._start_rounds()
+
+    def _done(self, round_: Round, call: int, result: QueryResult) -> None:
+        need = round_.calls.pop(call, None)
+        if need is None:
             return
         if need == round_.retry:
             round_.retry = None
         self._costs.ran(need.query, result.duration_ms)
         self._register(round_, need, result)
         self._step(round_)
-        self._start_rounds()
         self._collect()
 
     def query_killed(self, round: int, call: int, error: ErrorBody) -> None:  # noqa: A002
@@ -458,6 +467,7 @@ class ReactiveCore:
                 del self._waiting.retries[group.retry]
             self._rounds[number] = self._workers[worker] = round_
             self._effects.open_round(worker, number)
+            self._step(round_)
 
     def _open(self, number: int, ts: int) -> None:
         """Start a round whose ts is known and published."""
@@ -472,9 +482,12 @@ class ReactiveCore:
                 self._advance_all(view)
         self._step(round_)
         self._collect()
+        early, round_.early = round_.early, []
+        for call, result in early:
+            self._done(round_, call, result)
 
     def _step(self, round_: Round) -> None:
-        """Send the worker of a round what it needs next; close the round when that is nothing."""
+        """Send the worker of a round what it needs next; close an open one when that is nothing."""
         limits = self._options.rounds
         ahead_ms = sum(need.query.cost_ms for need in round_.calls.values())
         while not round_.calls or (
@@ -487,7 +500,7 @@ class ReactiveCore:
             round_.calls[call] = need
             ahead_ms += need.query.cost_ms
             self._effects.run_query(round_.worker, round_.number, call, need.query.key, need.identity)
-        if not round_.calls:
+        if not round_.calls and round_.ts is not None:
             self._workers[round_.worker] = None
             self._effects.close_round(round_.worker, round_.number)
             self._end(round_)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from headwater_server.reactive.sessions import LiveQuery, Version
+    from headwater_server.reactive.sessions import LiveQuery, QueryResult, Version
     from headwater_server.reactive.views import View
 
 
@@ -55,9 +55,10 @@ class Round:
     Attributes:
         opened_at: Published ts when it was ordered; its snapshot is not older.
         ts: Its snapshot; None until the worker has told it (and it is published).
+        early: Calls and results that came before `ts` was published, in order.
         views: Its members, without those that are gone; one that has left has another `round` or none.
         retry: A killed query that is tried again without anybody waiting for it.
-        calls: Sent to the worker and not answered, in order: the first is the running one.
+        calls: Sent to the worker and not registered, in order; the first ones with the order to open it.
         queue: Needs found when they were last looked for, cheapest first.
         pinned: Ended versions that are kept because they may be right at its ts.
     """
@@ -71,7 +72,19 @@ class Round:
     ts: int | None = None
     calls: dict[int, Need] = field(default_factory=dict)
     queue: deque[Need] = field(default_factory=deque)
+    early: list[tuple[int, QueryResult]] = field(default_factory=list)
     pinned: list[Version] = field(default_factory=list)
+
+    @property
+    def needed_at(self) -> int:
+        """The ts that its members need results of: its snapshot, or what that is expected to be."""
+        return self.opened_at if self.ts is None else self.ts
+
+    @property
+    def running(self) -> Need | None:
+        """What its worker runs, or would run next."""
+        finished = {call for call, _ in self.early}
+        return next((need for call, need in self.calls.items() if call not in finished), None)
 
     def pins(self, version: Version) -> bool:
         """Tell whether an ended version may still be needed at this round's ts."""
@@ -80,9 +93,8 @@ class Round:
         return version.since <= self.ts < version.until
 
     def needs(self) -> list[Need]:
-        """Return what its members need at its ts and is not running for it, cheapest first."""
-        assert self.ts is not None
-        ts = self.ts
+        """Return what its members need and is not running for it, cheapest first."""
+        ts = self.needed_at
         seen = set(self.calls.values())
         found = []
         if self.retry is not None and self.retry not in seen:
@@ -101,12 +113,11 @@ class Round:
         return found
 
     def still_needs(self, need: Need) -> bool:
-        """Tell whether a member still waits for this at the round's ts."""
+        """Tell whether a member still waits for this."""
         if need == self.retry:
             return True
         query, identity = need
-        assert self.ts is not None
-        if query.version_at(identity, self.ts) is not None:
+        if query.version_at(identity, self.needed_at) is not None:
             return False
         return any(view.round is self and view.identity == identity for view in query.views)
 

@@ -227,7 +227,12 @@ class MutationDone(_Message, frozen=True, tag=20):
 
 
 class WrongBundle(_Message, frozen=True, tag=21):
-    """The call met a snapshot in which another bundle is active; it must run elsewhere."""
+    """The call met a snapshot in which another bundle is active; it must run elsewhere.
+
+    Attributes:
+        call: Number of the call.
+        ts: The snapshot; 0 for a query of a round that was not opened for that reason.
+    """
 
     call: int
     ts: int

@@ -269,7 +269,10 @@ class Server:
         self._progress.end()
 
     def _run_query(self, message: RunQuery, started_ns: int) -> None:
-        snapshot = self._rounds[message.round] if message.round else self._fresh_snapshot(started_ns)
+        snapshot = self._rounds.get(message.round) if message.round else self._fresh_snapshot(started_ns)
+        if snapshot is None:  # sent along with the order to open the round, which met another bundle
+            self._link.add(WrongBundle(message.call, 0))
+            return
         transaction = self._transaction(snapshot, message.now_us, writable=False)
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))

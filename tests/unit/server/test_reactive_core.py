@@ -221,11 +221,51 @@ def test_a_snapshot_newer_than_the_published_ts_is_held():
     steps = Steps()
     steps.subscribe("a", "m:q")
     steps.open(ts=2)
-    assert steps.calls == []
     assert steps.core.oldest_ts() == 1
+    steps.done([1])  # it was sent along with the order to open the round
+    assert steps.take() == []
     steps.commit(b"docs7")
-    assert len(steps.calls) == 1
-    assert steps.core.oldest_ts() == 2
+    assert [(who, ts) for who, _, ts, _ in steps.take()] == [("a", 2)]
+    assert steps.closed
+
+
+def test_what_was_not_expected_to_be_needed_is_run_once_the_snapshot_is_known():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q", "m:r")
+    steps.open()
+    steps.done([1], points=[b"docs1"])
+    steps.done([1], points=[b"docs2"])
+    steps.take()
+    steps.commit(b"docs1")
+    assert [name for _, _, name, *_ in steps.calls] == ["m:q"]
+    steps.commit(b"docs2")
+    steps.open()
+    assert session.ts == 1
+    steps.done([2], points=[b"docs1"])
+    assert [name for _, _, name, *_ in steps.calls] == ["m:r"]
+    steps.done([2], points=[b"docs2"])
+    assert [(who, ts, sorted(changes)) for who, _, ts, changes in steps.take()] == [("a", 3, [1, 2])]
+
+
+def test_what_was_sent_along_and_is_not_needed_any_more_ends_the_round_all_the_same():
+    steps = Steps(workers=2)
+    steps.subscribe("a", "m:q")
+    number = steps.open()
+    steps.commit(b"docs7")
+    steps.core.disconnect(next(iter(steps.core._sessions)))
+    steps.done([1])
+    assert steps.closed == [number]
+
+
+def test_who_runs_when_a_worker_dies_is_not_who_has_finished_early():
+    steps = Steps(strikes=1)
+    steps.subscribe("a", "m:q", "m:r")
+    steps.open(ts=2)
+    steps.done([1])
+    (_, _, name, *_), *_ = steps.calls
+    steps.core.remove_worker(1)
+    struck = [query.key.name for query in steps.core._live.by_key.values() if query.killed]
+    assert struck == [name]
 
 
 def test_answers_of_a_commit_come_with_or_before_the_transition_that_covers_them():
@@ -373,7 +413,9 @@ def test_what_nobody_looks_at_stays_while_it_is_right():
     steps = Steps()
     steps.core.disconnect(steps.subscribe("a", "m:q"))
     session = steps.subscribe("a", "m:q")
-    assert steps.open() in steps.closed  # ordered for the one that left
+    left = steps.open()  # ordered for the one that left
+    steps.done([1])
+    assert left in steps.closed
     steps.open()
     steps.done([1])
     steps.core.disconnect(session)

@@ -35,7 +35,7 @@ def test_a_query_whose_worker_died_runs_once_more_before_it_is_blamed(
     )
     core: Any = Core()
     switchboard.core = core
-    switchboard.round_query_killed(1, 2, 3, Failure(code, "why"))
+    switchboard.round_query_killed(1, 2, 3, "m:q", Failure(code, "why"))
     assert core.told == [told]
 
 
