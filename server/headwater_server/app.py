@@ -226,16 +226,15 @@ class Daemon:
         websockets = WebSocketShell(self.hub)
         for routes in (websockets, HttpApi(self.calls, self.keys), self.admin_api):
             routes.add_to(app)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=_HTTP_STOP_S,
-            keepalive_timeout=settings.http_idle_limit_s,  # it counts before the first request as well
-        )
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
         await self._runner.setup()
         assert self._runner.server is not None, "it has been set up"
-        door = HttpDoor(self._runner.server, settings.max_http_connections, lambda: websockets.open)
+        door = HttpDoor(
+            self._runner.server,
+            settings.max_http_connections,
+            lambda: websockets.open,
+            settings.http_idle_limit_s,
+        )
         loop = asyncio.get_running_loop()
         http = await loop.create_server(door, settings.host, settings.port, backlog=_BACKLOG)
         self._listening.append(http)

@@ -143,6 +143,7 @@ async def test_a_frame_that_inflates_to_more_than_a_message_may_have_ends_its_co
     assert len(bomb) < 1 << 20
     before = peak_memory_bytes(daemon)
     async with connected(daemon, OFFERED) as other, connected(daemon, OFFERED) as wire:
+        await first_value(wire)
         wire.send(bomb, deflated=True)
         kind, _, payload = await wire.frame()
         assert (kind, int.from_bytes(payload[:2], "big")) == (CLOSE, TOO_BIG)

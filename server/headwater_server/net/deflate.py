@@ -12,7 +12,7 @@ import zlib
 WINDOW_BITS = 15
 _LEVEL = 1  # of messages of 14 kB level 6 makes 22 % instead of 26 %, in five times the time
 _MEMORY_LEVEL = 8
-_TAIL = b"\x00\x00\xff\xff"  # of every flush; the RFC has it left out
+FLUSH_TAIL = b"\x00\x00\xff\xff"  # of every flush; the RFC has it left out
 _WORTHWHILE = 0.8
 
 
@@ -41,4 +41,4 @@ class Deflater:
         payload = self._compressor.compress(message) + self._compressor.flush(zlib.Z_FULL_FLUSH)
         if len(payload) > _WORTHWHILE * len(message):
             return None
-        return payload.removesuffix(_TAIL)
+        return payload.removesuffix(FLUSH_TAIL)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from headwater_server.net.handler import HttpHandler
+
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
 
     from aiohttp import web
@@ -25,18 +28,27 @@ class HttpDoor:
         server: aiohttp's.
         limit: Connections at a time, those of WebSockets left out.
         websockets: How many of the open connections are WebSockets; they have a limit of their own.
+        idle_limit_s: Time until the head of the first request is there, and of each later one.
     """
 
-    def __init__(self, server: web.Server, limit: int, websockets: Callable[[], int]) -> None:
+    def __init__(
+        self, server: web.Server, limit: int, websockets: Callable[[], int], idle_limit_s: float
+    ) -> None:
         self._server = server
         self._limit = limit
         self._websockets = websockets
+        self._idle_limit_s = idle_limit_s
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Return what serves a new connection."""
         if len(self._server.connections) - self._websockets() >= self._limit:
             return _Refusal()
-        return self._server()
+        return HttpHandler(
+            self._server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._idle_limit_s,
+            access_log=cast("logging.Logger", None),  # so the library says that there is none
+        )
 
 
 class _Refusal(asyncio.Protocol):

@@ -127,7 +127,14 @@ def slow_rounds() -> None:
     rounds.RoundLimits.__init__.__defaults__ = (1e9, 1e9, *rounds.RoundLimits.__init__.__defaults__[2:])
 
 
+def gate() -> None:
+    """What clients send over WebSocket reaches the library's reader unseen."""
+    frame_gate = importlib.import_module("headwater_server.net.frame_gate")
+    frame_gate.FrameGate.look_at = lambda self, data: None
+
+
 RULES = {
+    "gate": gate,
     "slow_rounds": slow_rounds,
     "paused": paused,
     "shed": shed,
