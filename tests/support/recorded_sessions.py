@@ -145,9 +145,9 @@ class RecordedSession(ClientSession):
         )
 
     def tick(self, now_mono: float) -> list[ClientEvent]:
-        return self._record(
-            "tick", [now_mono * 1000], lambda: super(RecordedSession, self).tick(now_mono), written
-        )
+        # Of 1/1024 s, so that the time in milliseconds is exactly the same, and what is due at it too.
+        now = round(now_mono * 1024) / 1024
+        return self._record("tick", [now * 1000], lambda: super(RecordedSession, self).tick(now), written)
 
     def receive(self, frame: bytes) -> list[ClientEvent]:
         return self._record(

@@ -16,7 +16,13 @@ export {
   type Returns,
   type Value,
 } from "./api.js";
+export type { FetchToken } from "./authentication.js";
+export { type ClientOptions, HeadwaterClient, type MutationOptions, type Watch } from "./client.js";
+export type { ConnectionState } from "./connectionState.js";
+export type { SocketConstructor } from "./environment.js";
 export { ApplicationError, HeadwaterError, ProtocolError, type Retry } from "./errors.js";
 
-/** The client's version, which servers find in their logs. */
-export const VERSION = "0.1.0";
+export type { LocalStore } from "./localStore.js";
+export { Moment } from "./moment.js";
+export type { Paged, PagedWatch, PageStatus, PaginateOptions } from "./pages.js";
+export { VERSION } from "./version.js";

@@ -1,0 +1,162 @@
+/** Keeps a client signed in: fetches tokens, and another one when the server refuses one or before it runs out. */
+
+import type { Environment } from "./environment.js";
+
+/** Returns a token of the sign-in service, null if nobody is signed in. `forceRefresh`: not one kept from before. */
+export type FetchToken = (how: { forceRefresh: boolean }) => Promise<string | null | undefined>;
+
+const TRIES_MAX = 2; // fresh tokens that the server may refuse before the client gives up
+const LEEWAY_MS = 30_000; // a token is replaced so long before it runs out
+const DELAY_MAX_MS = 2 ** 31 - 1; // of a timer
+
+/** What one call of `setAuth` stands for, until the next one. */
+interface SignIn {
+  readonly fetchToken: FetchToken;
+  readonly onChange: (authenticated: boolean) => void;
+  /** What the server was last asked to accept. */
+  token: string | null;
+  /** Whether `onChange` was last told that somebody is signed in; undefined before it was told anything. */
+  told: boolean | undefined;
+  /** Fresh tokens that were refused since one was accepted. */
+  refused: number;
+}
+
+export class Authentication {
+  private readonly environment: Environment;
+  private readonly ask: (token: string | null) => void;
+  private readonly ready: () => void;
+  private signIn: SignIn | undefined;
+  private fetching = false;
+  private asked = false; // the server was asked for an identity once, so that none has to be asked for too
+  private forgetRefresh = (): void => {};
+
+  /** `ask` hands a token to the session; `ready` is called when a fetch is over that `holds` told of. */
+  constructor(environment: Environment, ask: (token: string | null) => void, ready: () => void) {
+    this.environment = environment;
+    this.ask = ask;
+    this.ready = ready;
+  }
+
+  /** Whether the first token is being fetched: what is asked before it is there would be asked by nobody. */
+  get holds(): boolean {
+    return this.fetching;
+  }
+
+  /** Sign in with tokens of `fetchToken`. */
+  set(fetchToken: FetchToken, onChange: (authenticated: boolean) => void): void {
+    this.forgetRefresh();
+    this.signIn = { fetchToken, onChange, token: null, told: undefined, refused: 0 };
+    this.fetching = true;
+    void this.fetch(this.signIn, false);
+  }
+
+  /** Sign out. */
+  clear(): void {
+    this.forgetRefresh();
+    this.signIn = undefined;
+    this.ended();
+    this.hand(null);
+  }
+
+  /** The server has accepted what it was asked for. */
+  accepted(): void {
+    const { signIn } = this;
+    if (signIn !== undefined && signIn.token !== null) {
+      signIn.refused = 0;
+      this.tell(signIn, true);
+    }
+  }
+
+  /** The server has refused what it was asked for. */
+  refused(): void {
+    const { signIn } = this;
+    if (signIn === undefined || signIn.token === null) {
+      return;
+    }
+    if (signIn.refused++ < TRIES_MAX) {
+      void this.fetch(signIn, true);
+    } else {
+      this.signOut(signIn);
+    }
+  }
+
+  /** Nothing is asked any more. */
+  close(): void {
+    this.forgetRefresh();
+    this.signIn = undefined;
+  }
+
+  private async fetch(signIn: SignIn, forceRefresh: boolean): Promise<void> {
+    this.forgetRefresh();
+    let token: string | null;
+    try {
+      token = (await signIn.fetchToken({ forceRefresh })) ?? null;
+    } catch (error) {
+      this.environment.log("fetching a token failed", error);
+      token = null;
+    }
+    if (this.signIn !== signIn) {
+      return; // another call has taken its place meanwhile
+    }
+    if (token === null) {
+      this.signOut(signIn);
+    } else {
+      signIn.token = token;
+      this.hand(token);
+      this.planRefresh(signIn, token);
+    }
+    this.ended();
+  }
+
+  private signOut(signIn: SignIn): void {
+    signIn.token = null;
+    if (this.asked) {
+      this.hand(null);
+    }
+    this.tell(signIn, false);
+  }
+
+  private hand(token: string | null): void {
+    if (token !== null || this.asked) {
+      this.asked = true;
+      this.ask(token);
+    }
+  }
+
+  private tell(signIn: SignIn, authenticated: boolean): void {
+    if (signIn.told !== authenticated) {
+      signIn.told = authenticated;
+      signIn.onChange(authenticated);
+    }
+  }
+
+  private ended(): void {
+    if (this.fetching) {
+      this.fetching = false;
+      this.ready();
+    }
+  }
+
+  private planRefresh(signIn: SignIn, token: string): void {
+    const endMs = endOf(token);
+    if (endMs !== undefined) {
+      const delayMs = Math.max(endMs - this.environment.wallMs() - LEEWAY_MS, LEEWAY_MS);
+      this.forgetRefresh = this.environment.later(Math.min(delayMs, DELAY_MAX_MS), () => {
+        void this.fetch(signIn, true);
+      });
+    }
+  }
+}
+
+/** Return when a JWT runs out; undefined if it does not say, or is none. */
+function endOf(token: string): number | undefined {
+  try {
+    const payload: unknown = JSON.parse(
+      atob((token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/")),
+    );
+    const end = typeof payload === "object" && payload !== null && "exp" in payload ? payload.exp : undefined;
+    return typeof end === "number" ? end * 1000 : undefined;
+  } catch {
+    return undefined;
+  }
+}

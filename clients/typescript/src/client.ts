@@ -1,0 +1,422 @@
+/**
+ * The client: live queries, mutations and actions over one connection that mends itself.
+ *
+ * The protocol is `session.ts`, which is pure; this module gives it a connection and keeps who waits for what.
+ */
+
+import { syncAddress } from "./address.js";
+import { type AnyReference, type Args, functionName, type Given, type Returns, type Value } from "./api.js";
+import { Authentication, type FetchToken } from "./authentication.js";
+import { Connection } from "./connection.js";
+import { type ConnectionState, sameState, Waiting } from "./connectionState.js";
+import { type Environment, runtimeEnvironment, type SocketConstructor } from "./environment.js";
+import { HeadwaterError } from "./errors.js";
+import type { ClientEvent, Outcome } from "./events.js";
+import { SESSION_BYTES } from "./limits.js";
+import { LocalStore } from "./localStore.js";
+import { PageChain, type PagedArgs, type PagedWatch, type PageOf, type PaginateOptions } from "./pages.js";
+import { ClientSession } from "./session.js";
+import { type Listener, resultOf, Subscriptions } from "./subscriptions.js";
+import { canonicalBytes } from "./values.js";
+import { VERSION } from "./version.js";
+import type { Update } from "./view.js";
+
+const IN_FLIGHT_MAX = 1_000;
+
+export interface ClientOptions {
+  /** Makes WebSockets where the runtime has none, as Node.js 20: that of the package `ws`. */
+  readonly webSocket?: SocketConstructor;
+  /** Mutations and actions without an answer at a time; calls beyond them wait. 1,000 by default, and at most. */
+  readonly inFlightMax?: number;
+  /** Takes what no caller is told; the console by default. */
+  readonly log?: (message: string, error?: unknown) => void;
+}
+
+/** A live query, to look at and to follow. */
+export interface Watch<R> {
+  /** Call `callback` whenever there is another result; return what ends that. The query is live while somebody follows it. */
+  onUpdate(callback: () => void): () => void;
+  /** Return the present result; undefined while there is none. Throws the query's error. The same object until it changes. */
+  localResult(): R | undefined;
+}
+
+export interface MutationOptions<F> {
+  /**
+   * Shows the change at once, until the server's results do or the mutation fails. It is run again over every
+   * new result, so it depends on nothing but `store` and `args`.
+   */
+  readonly optimisticUpdate?: (store: LocalStore, args: Args<F>) => void;
+}
+
+type Settle = (outcome: Outcome) => void;
+
+/**
+ * A client of one server. It connects with its first use, and goes on where it was after a lost connection:
+ * queries get what they missed, mutations without an answer are sent again and take effect once.
+ */
+export class HeadwaterClient {
+  private readonly environment: Environment;
+  private readonly session: ClientSession;
+  private readonly connection: Connection;
+  private readonly subscriptions: Subscriptions;
+  private readonly authentication: Authentication;
+  private readonly waiting: Waiting;
+  private readonly calls = new Map<number, Settle>(); // requests in flight
+  private readonly confirmed = new Map<number, Settle>(); // subscriptions that wait for one value
+  private readonly queued: (() => void)[] = []; // calls that wait until fewer are in flight
+  private readonly chains = new Set<PageChain>(); // of which a page has changed in the present step
+  private readonly stateListeners = new Set<(state: ConnectionState) => void>();
+  private readonly events: ClientEvent[] = [];
+  private readonly inFlightMax: number;
+  private dispatching = false;
+  private state: ConnectionState;
+  private over: HeadwaterError | undefined; // set when nothing goes on any more: why
+
+  /**
+   * `address` is `wss://host`, `ws://host:port` or the same with https and http. Throws `invalid_request` if it
+   * is none.
+   */
+  constructor(address: string, options: ClientOptions = {}) {
+    this.inFlightMax = Math.min(options.inFlightMax ?? IN_FLIGHT_MAX, IN_FLIGHT_MAX);
+    const runtime = runtimeEnvironment(options.webSocket);
+    this.environment = options.log === undefined ? runtime : { ...runtime, log: options.log };
+    this.session = new ClientSession(
+      this.environment.randomBytes(SESSION_BYTES),
+      `headwater-typescript ${VERSION}`,
+    );
+    this.connection = new Connection(syncAddress(address), this.session, this.environment, {
+      dispatch: (events) => this.dispatch(events),
+      changed: () => this.changed(),
+      ended: (error) => {
+        this.end(error);
+        this.dispatch(this.subscriptions.failures(error));
+      },
+    });
+    this.subscriptions = new Subscriptions(this.session);
+    this.waiting = new Waiting(this.environment.wallMs, () => this.changed());
+    this.authentication = new Authentication(
+      this.environment,
+      (token) => {
+        this.session.authenticate(token);
+        this.act();
+      },
+      () => this.act(),
+    );
+    this.state = this.look();
+  }
+
+  // ------------------------------------------------------------------------------------------------ calls
+
+  /**
+   * Return a query's result, at one moment not before this call. It is the server's: optimistic updates do not
+   * show in it. Rejects with what the query fails with.
+   */
+  async query<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Promise<Returns<F>> {
+    const [name, packed] = [functionName(query), packedArgs(args)];
+    return this.waiting.during("query", () => this.ask<F>(name, packed));
+  }
+
+  /**
+   * Run a mutation and return its result. It is committed, and seen by this client's queries, then.
+   *
+   * Mutations of a client run in the order of their calls. One whose answer is lost with the connection is sent
+   * again and takes effect once. Rejects with code `outcome_unknown` or `connection_lost` if it may or may not
+   * have taken effect: the client was closed before the answer came, or away for so long that the server has
+   * forgotten it. Every other error says that it had no effect.
+   */
+  async mutation<F extends AnyReference<"mutation">>(
+    mutation: F,
+    ...given: [...Given<F>, options?: MutationOptions<F>]
+  ): Promise<Returns<F>> {
+    const [args, options] = given as unknown as [args?: Args<F>, options?: MutationOptions<F>];
+    const [name, packed] = [functionName(mutation), packedArgs(args)];
+    const optimisticUpdate = options?.optimisticUpdate;
+    const update: Update | undefined =
+      optimisticUpdate && ((view) => optimisticUpdate(new LocalStore(view), (args ?? {}) as Args<F>));
+    return this.waiting.during("mutation", () =>
+      this.call<F>(() => this.session.mutate(name, packed, update)),
+    );
+  }
+
+  /**
+   * Run an action and return its result. It is never sent twice: rejects with code `connection_lost` if the
+   * connection ends before the answer.
+   */
+  async action<F extends AnyReference<"action">>(action: F, ...[args]: Given<F>): Promise<Returns<F>> {
+    const [name, packed] = [functionName(action), packedArgs(args)];
+    return this.waiting.during("action", () => this.call<F>(() => this.session.act(name, packed)));
+  }
+
+  // ---------------------------------------------------------------------------------------------- queries
+
+  /** Look at a query's results as they change. */
+  watch<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Watch<Returns<F>> {
+    const [name, packed] = [functionName(query), packedArgs(args)];
+    return {
+      onUpdate: (callback) => this.follow(name, packed, callback),
+      localResult: () => resultOf(this.subscriptions.outcome(name, packed)) as Returns<F> | undefined,
+    };
+  }
+
+  /**
+   * Look at a query page by page, all loaded pages as one list. They are live, without gaps and doubles while
+   * rows come and go; one that has grown too large is split.
+   *
+   * The function takes `PageOptions` as its argument `options`, or as the one that `argument` names, and
+   * returns a `Page`; `args` are its other arguments.
+   */
+  paginate<F extends AnyReference<"query">, Name extends string = "options">(
+    query: F,
+    args: PagedArgs<F, Name>,
+    options: PaginateOptions<Name>,
+  ): PagedWatch<PageOf<F>> {
+    const name = functionName(query);
+    const given: object = args;
+    return new PageChain(options.initialNumItems, {
+      follow: (asked, changed) => {
+        const packed = canonicalBytes({ ...given, [options.argument ?? "options"]: asked });
+        const unfollow = this.follow(name, packed, changed, true);
+        return { unfollow, outcome: () => this.subscriptions.outcome(name, packed) };
+      },
+      touch: (chain) => this.chains.add(chain),
+      settled: () => this.dispatch([]),
+    }).watch() as PagedWatch<PageOf<F>>;
+  }
+
+  private follow(name: string, packed: Uint8Array, listener: Listener, part = false): () => void {
+    this.requireOpen();
+    const unfollow = this.subscriptions.follow(name, packed, listener, part);
+    this.act();
+    return () => {
+      unfollow();
+      this.act();
+    };
+  }
+
+  // --------------------------------------------------------------------------------------------- identity
+
+  /**
+   * Sign in with tokens of `fetchToken`, which is called again when the server refuses one and before one runs
+   * out. Before the first has come, nothing is asked. `onChange` is told whether somebody is signed in.
+   */
+  setAuth(fetchToken: FetchToken, onChange: (authenticated: boolean) => void = () => {}): void {
+    this.requireOpen();
+    this.authentication.set(fetchToken, onChange);
+  }
+
+  /** Sign out. */
+  clearAuth(): void {
+    this.authentication.clear();
+  }
+
+  // ------------------------------------------------------------------------------------------- connection
+
+  /** Return how the client stands; the same object until that changes. */
+  connectionState(): ConnectionState {
+    return this.state;
+  }
+
+  /** Call `callback` whenever the client stands otherwise; return what ends that. */
+  onConnectionState(callback: (state: ConnectionState) => void): () => void {
+    const called = (state: ConnectionState) => callback(state);
+    this.stateListeners.add(called);
+    return () => {
+      this.stateListeners.delete(called);
+    };
+  }
+
+  /** End the connection and everything that waits for it. May be called twice. */
+  async close(): Promise<void> {
+    this.authentication.close();
+    const closed = this.connection.close();
+    this.end(new HeadwaterError("unavailable", "the client is closed"));
+    await closed;
+  }
+
+  // ------------------------------------------------------------------------------------------- what waits
+
+  private ask<F>(name: string, packed: Uint8Array): Promise<Returns<F>> {
+    return new Promise((resolve, reject) => {
+      this.requireOpen();
+      const number = this.session.subscribe(name, packed, true);
+      this.confirmed.set(number, (outcome) => {
+        this.confirmed.delete(number);
+        this.session.unsubscribe(number);
+        this.act();
+        settle(outcome, resolve as (value: Value) => void, reject);
+      });
+      this.act();
+    });
+  }
+
+  /** Make a request, once there is room for it, and wait for its outcome. */
+  private call<F>(request: () => number): Promise<Returns<F>> {
+    return new Promise((resolve, reject) => {
+      const make = () => {
+        try {
+          this.requireOpen();
+          this.calls.set(request(), (outcome) => settle(outcome, resolve as (value: Value) => void, reject));
+          this.act();
+        } catch (error) {
+          reject(error);
+        }
+      };
+      if (this.queued.length > 0 || this.session.inFlight >= this.inFlightMax) {
+        this.queued.push(make); // in the order of the calls
+      } else {
+        make();
+      }
+    });
+  }
+
+  /** Show and send what a call has changed. */
+  private act(): void {
+    this.dispatch(this.session.takeEvents());
+    if (!this.authentication.holds && this.over === undefined) {
+      this.connection.begin();
+    }
+    this.connection.flush();
+  }
+
+  /** Throws if nothing goes on any more. */
+  private requireOpen(): void {
+    if (this.over !== undefined) {
+      throw new HeadwaterError(this.over.code, this.over.message);
+    }
+  }
+
+  /** Take what the session tells, all of it before anybody is called: whoever is finds everything of one moment. */
+  private dispatch(events: readonly ClientEvent[]): void {
+    this.events.push(...events);
+    if (this.dispatching) {
+      return;
+    }
+    this.dispatching = true;
+    const told = new Set<Listener>();
+    const settled: (() => void)[] = [];
+    try {
+      do {
+        for (const event of this.events.splice(0)) {
+          this.take(event, told, settled);
+        }
+        for (const chain of this.chains) {
+          this.chains.delete(chain);
+          for (const listener of chain.settle()) {
+            told.add(listener);
+          }
+        }
+      } while (this.events.length > 0 || this.chains.size > 0);
+    } finally {
+      this.dispatching = false;
+    }
+    for (const listener of told) {
+      this.guarded(listener);
+    }
+    for (const settle of settled) {
+      settle();
+    }
+  }
+
+  private take(event: ClientEvent, told: Set<Listener>, settled: (() => void)[]): void {
+    switch (event.type) {
+      case "QueryChanged": {
+        const one = this.confirmed.get(event.query);
+        if (one !== undefined) {
+          settled.push(() => one(event.outcome));
+        }
+        this.subscriptions.put(event.query, event.outcome, told);
+        break;
+      }
+      case "Resolved": {
+        const settle = this.calls.get(event.request);
+        this.calls.delete(event.request);
+        settled.push(() => {
+          settle?.(event.outcome);
+          this.queued.shift()?.();
+        });
+        break;
+      }
+      case "UpdateFailed":
+        this.environment.log("an optimistic update failed on new results", event.error);
+        break;
+      case "IdentityChanged":
+        settled.push(() => this.authentication.accepted());
+        break;
+      case "AuthenticationFailed":
+        settled.push(() => this.authentication.refused());
+        break;
+      case "Opened":
+      case "Moved":
+      case "Fatal":
+      case "PeerSilent":
+        break; // the connection sees to them
+    }
+  }
+
+  /** Call a listener; what it throws is not ours to handle, and must not keep others from being called. */
+  private guarded(call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      this.environment.log("a listener failed", error);
+    }
+  }
+
+  /** Be over, once: everything that waits is told. */
+  private end(reason: HeadwaterError): void {
+    if (this.over !== undefined) {
+      return;
+    }
+    this.over = reason;
+    for (const settle of this.confirmed.values()) {
+      settle({ error: reason });
+    }
+    const unknown = new HeadwaterError("connection_lost", `${reason.message} before the answer came`);
+    for (const settle of this.calls.values()) {
+      settle({ error: unknown });
+    }
+    this.calls.clear();
+    for (const make of this.queued.splice(0)) {
+      make(); // and fail
+    }
+  }
+
+  private changed(): void {
+    const state = this.look();
+    if (!sameState(state, this.state)) {
+      this.state = state;
+      for (const listener of [...this.stateListeners]) {
+        this.guarded(() => listener(state));
+      }
+    }
+  }
+
+  private look(): ConnectionState {
+    const { connection, waiting } = this;
+    return Object.freeze({
+      phase: connection.phase,
+      isWebSocketConnected: connection.phase === "open",
+      hasEverConnected: connection.opened > 0,
+      connectionCount: connection.opened,
+      connectionRetries: connection.attempt,
+      inflightQueries: waiting.count("query"),
+      inflightMutations: waiting.count("mutation"),
+      inflightActions: waiting.count("action"),
+      hasInflightRequests: waiting.oldest !== null,
+      timeOfOldestInflightRequest: waiting.oldest,
+      lastProblem: connection.problem,
+    });
+  }
+}
+
+function settle(outcome: Outcome, resolve: (value: Value) => void, reject: (error: Error) => void): void {
+  if (outcome.error === undefined) {
+    resolve(outcome.value);
+  } else {
+    reject(outcome.error);
+  }
+}
+
+function packedArgs(args: unknown): Uint8Array {
+  return canonicalBytes(args ?? {});
+}
