@@ -84,3 +84,9 @@ class Backend(Protocol):
 
     def delete(self, document_id: str) -> None:
         """Delete one existing document."""
+
+    def savepoint(self) -> Any:
+        """Return what `roll_back` comes back to."""
+
+    def roll_back(self, savepoint: Any, /) -> None:
+        """Forget what was put and deleted since a savepoint of this call; what was read stays read."""

@@ -164,9 +164,15 @@ class MutationCtx(QueryCtx):
     def run_mutation(self, function: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run another mutation in the same transaction, its arguments and result checked.
 
-        If it raises and the error is caught, what it wrote until then stays written.
+        If it raises, what it wrote is rolled back: a caller that catches the error goes on as if it had not run.
         """
-        result: R = self._call.run(MutationCtx.of(self._call), function, "mutation", args, kwargs)
+        backend = self._call.backend
+        before = backend.savepoint()
+        try:
+            result: R = self._call.run(MutationCtx.of(self._call), function, "mutation", args, kwargs)
+        except BaseException:
+            backend.roll_back(before)
+            raise
         return result
 
 

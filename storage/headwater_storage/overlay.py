@@ -29,18 +29,42 @@ class Own(NamedTuple):
 class Overlay(Generic[_S]):
     """What documents and entries hold, by key; None stands for one that is deleted."""
 
-    __slots__ = ("_ordered", "_unordered", "states")
+    __slots__ = ("_ordered", "_undo", "_unordered", "states")
 
     def __init__(self) -> None:
         self.states: dict[bytes, _S | None] = {}
         self._ordered: list[bytes] = []
         self._unordered: list[bytes] = []
+        self._undo: list[tuple[bytes, bool, _S | None]] | None = None  # key, whether it was set, to what
 
     def set(self, key: bytes, state: _S | None) -> None:
         """Put or delete one key."""
-        if key not in self.states:
+        states = self.states
+        if self._undo is not None:
+            self._undo.append((key, key in states, states.get(key)))
+        if key not in states:
             self._unordered.append(key)
-        self.states[key] = state
+        states[key] = state
+
+    def savepoint(self) -> int:
+        """Return what `roll_back` comes back to; from the first one on, changes are noted."""
+        if self._undo is None:
+            self._undo = []
+        return len(self._undo)
+
+    def roll_back(self, savepoint: int) -> None:
+        """Undo every `set` since a savepoint."""
+        undo = self._undo or []
+        gone = False
+        for key, was_set, state in reversed(undo[savepoint:]):
+            if was_set:
+                self.states[key] = state
+            else:
+                del self.states[key]
+                gone = True
+        del undo[savepoint:]
+        if gone:
+            self._ordered, self._unordered = sorted(self.states), []
 
     def within(self, lo: bytes, hi: bytes) -> list[tuple[bytes, _S | None]]:
         """Return what lies in `[lo, hi)` now, in order of keys; later writes do not show in it."""

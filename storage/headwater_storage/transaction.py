@@ -9,7 +9,7 @@ own writes made until then. What was consumed of it counts as read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from headwater_protocol.documents import StoredDocument
@@ -85,6 +85,17 @@ class _Change:
         return self.original is not None and self.original.current and self.original.document == self.document
 
 
+_Before = tuple[bytes | None, list[bytes], dict[bytes, bytes]]
+"""Document, entries and overflow of a change before a write."""
+
+
+class Savepoint(NamedTuple):
+    """A moment of a call: how much could be undone then."""
+
+    changes: int
+    overlay: int
+
+
 class Transaction:
     """Reads through a snapshot, buffers writes, collects the read set.
 
@@ -120,6 +131,7 @@ class Transaction:
         self._changes: dict[bytes, _Change] = {}
         self._rows: dict[bytes, bytes | None] = {}
         self._fresh: set[str] = set()
+        self._undo: list[tuple[bytes, _Change, _Before | None]] | None = None
         self._sequence = 0
         self._id_time = ""
 
@@ -234,20 +246,19 @@ class Transaction:
             RequestError: `unique_violation`, `document_too_large`, a limit of the call.
         """
         change, key = self._change(document_id)
-        handle = change.handle
+        handle, old_entries = change.handle, change.entries
         entries, overflow = handle.maker.entries(document, key[4:])
         for position in handle.unique_positions:
-            if entries[position] not in change.entries or entries[position] in overflow:
+            if entries[position] not in old_entries or entries[position] in overflow:
                 self._check_unique(handle, position, document, key[4:])
         self.usage.write_document(document)
-        self._changes[key] = change
+        self._become(change, key, document, entries, overflow)
         overlay = self._overlay
-        for entry in change.entries:
+        for entry in old_entries:
             overlay.set(entry, None)
         for entry in entries:
             overlay.set(entry, Own(document, overflow.get(entry, b"")))
         overlay.set(key, Own(document, b""))
-        change.document, change.entries, change.overflow = document, entries, overflow
 
     def delete(self, document_id: str) -> None:
         """Delete one existing document."""
@@ -255,19 +266,39 @@ class Transaction:
         if change.document is None:
             raise RequestError(f"there is no document {document_id}", code="document_not_found")
         self.usage.write(0)
-        self._changes[key] = change
         for entry in change.entries:
             self._overlay.set(entry, None)
         self._overlay.set(key, None)
-        change.document, change.entries, change.overflow = None, [], {}
+        self._become(change, key, None, [], {})
 
     def put_row(self, table_number: int, suffix: bytes, content: bytes | None) -> None:
         """Write a row of a system table; None deletes it."""
         self._rows[document_key(table_number, suffix)] = content
 
+    def savepoint(self) -> Savepoint:
+        """Return what `roll_back` comes back to."""
+        if self._undo is None:
+            self._undo = []
+        return Savepoint(len(self._undo), self._overlay.savepoint())
+
+    def roll_back(self, savepoint: Savepoint) -> None:
+        """Forget what was put and deleted since a savepoint of this call; what was read and counted stays.
+
+        Savepoints taken since are void. System rows are not rolled back.
+        """
+        self._overlay.roll_back(savepoint.overlay)
+        undo = self._undo or []
+        for key, change, before in reversed(undo[savepoint.changes :]):
+            if before is None:
+                del self._changes[key]
+            else:
+                change.document, change.entries, change.overflow = before
+        del undo[savepoint.changes :]
+
     def discard_writes(self) -> None:
         """Forget all writes, rows too, and keep the read set: what a failed call leaves."""
         self._overlay = Overlay()
+        self._undo = None
         self._changes.clear()
         self._rows.clear()
         self._fresh.clear()
@@ -313,6 +344,22 @@ class Transaction:
         return Proposal(self.begin_ts, self.points, self.ranges, writes, self.backfill)
 
     # ------------------------------------------------------------------------------------- private
+
+    def _become(
+        self,
+        change: _Change,
+        key: bytes,
+        document: bytes | None,
+        entries: list[bytes],
+        overflow: dict[bytes, bytes],
+    ) -> None:
+        """Set what a document is now, and note for `roll_back` what it was."""
+        if self._undo is not None:
+            kept = self._changes.get(key)
+            before = None if kept is None else (kept.document, kept.entries, kept.overflow)
+            self._undo.append((key, change, before))
+        self._changes[key] = change
+        change.document, change.entries, change.overflow = document, entries, overflow
 
     def _handle_named(self, table: str) -> TableHandle:
         handle = self.catalog.by_name.get(table)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headwater.client.aio import Client
 
 FUNCTIONS = """
-from headwater import Id, Index, MutationCtx, QueryCtx, Struct, Table, mutation, query
+from headwater import HeadwaterError, Id, Index, MutationCtx, QueryCtx, Struct, Table, mutation, query
 
 class Place(Struct, frozen=True):
     row: int | None = None
@@ -61,6 +61,16 @@ def insert_anew(ctx: MutationCtx, table: str, id: str, values: list[str | int | 
 @mutation
 def delete(ctx: MutationCtx, table: str, id: str) -> None:
     ctx.db.delete(id)
+
+@mutation
+def try_each(ctx: MutationCtx, table: str, id: str, wanted: list[list[str | int | None]]) -> list[str]:
+    told = []
+    for values in wanted:
+        try:
+            id = ctx.run_mutation(insert_anew, table=table, id=id, values=values)
+        except HeadwaterError as error:
+            told.append(error.code)
+    return told
 
 @query
 def pairs(ctx: QueryCtx) -> dict[str, list[str | int | None]]:
@@ -241,5 +251,23 @@ async def test_the_trial_finds_that_absence_was_not_validated(tmp_path: Path, bu
         start(daemon, bundle)
         await all_at_once(daemon, 10)
         assert twice(stored(daemon))
+    finally:
+        daemon.end()
+
+
+def test_a_nested_mutation_that_is_refused_leaves_nothing_and_its_caller_goes_on(
+    tmp_path: Path, bundle: bytes
+) -> None:
+    daemon = RunningDaemon(tmp_path / "daemon", ())
+    try:
+        start(daemon, bundle)
+        daemon.call("mutation", "f:insert", table="pairs", values=["a", 1])
+        mine = daemon.call("mutation", "f:insert", table="pairs", values=["b", 1])
+        wanted = [["a", 1], ["c", 1], ["a", 1]]
+        told = daemon.call("mutation", "f:try_each", table="pairs", id=mine, wanted=wanted)
+        assert told == ["unique_violation", "unique_violation"]
+        assert sorted(daemon.call("query", "f:pairs").values()) == [["a", 1], ["c", 1]]
+        assert daemon.terminate() == 0
+        assert daemon.doctor() == []
     finally:
         daemon.end()

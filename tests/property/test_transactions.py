@@ -167,6 +167,39 @@ def a_read(draw: Any, transaction: Transaction, model: Model) -> None:
     assert found == [document_id for document_id in whole[cut[0] : cut[1]] if document_id in expected]
 
 
+def writes_in_blocks(draw: Any, transaction: Transaction, model: Model, depth: int = 0) -> None:
+    """Write and read; some of it inside blocks, one in another, of which some are rolled back."""
+    for _ in range(draw(st.integers(0, 4))):
+        if depth < 3 and draw(st.booleans()):
+            before, savepoint = dict(model.documents), transaction.savepoint()
+            writes_in_blocks(draw, transaction, model, depth + 1)
+            if draw(st.booleans()):
+                transaction.roll_back(savepoint)
+                model.documents = before
+        else:
+            a_write(draw, transaction, model)
+        a_read(draw, transaction, model)
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_what_is_rolled_back_was_never_written(data: st.DataObject) -> None:
+    store, model = make_store(), Model()
+    for call in range(data.draw(st.integers(1, 3))):
+        transaction = store.transaction(now_us=1_700_000_000_000_000 + call * 7)
+        writes_in_blocks(data.draw, transaction, model)
+        proposal = transaction.proposal()
+        with store.snapshot() as before:
+            derived = derive_changes(
+                [logged(proposal)], CommitTs(store.state.ts + 1), before, Catalog.load(before)
+            )
+        assert derived == store.commit(proposal), "the writes are not what replay makes of them"
+        later = store.transaction(now_us=1_800_000_000_000_000)
+        rows = later.read_range("t", None, [], None, None, descending=False)
+        assert {row["_id"]: row for row in (decode(stored.document) for stored in rows)} == model.documents
+        a_read(data.draw, later, model)
+
+
 @settings(max_examples=150)
 @given(st.data())
 def test_reads_equal_a_dict(data: st.DataObject) -> None:

@@ -108,7 +108,8 @@ class LaneWorld:
             self,
             Timeline(FakeClock(), 0),
         )
-        self.workers = [Worker(1), Worker(2)]
+        self.worker_numbers = count(1)
+        self.workers = [Worker(next(self.worker_numbers)) for _ in range(2)]
         self.held: list[tuple[int, Callable[[], None]]] = []
         self.timers: list[Callable[[], None]] = []
         self.metrics = Metrics()
@@ -259,7 +260,7 @@ class LaneWorld:
         while worker.answers:
             self.answer(worker)
         self.workers.remove(worker)
-        self.workers.append(Worker(max(known.number for known in self.workers) + 2))
+        self.workers.append(Worker(next(self.worker_numbers)))  # a number is never used again
         for sent in reversed(worker.pipe):
             self.send_back(sent)
 

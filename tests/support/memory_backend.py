@@ -109,6 +109,12 @@ class MemoryBackend:
         if self.documents.pop(document_id, None) is None:
             raise RequestError("no such document", code="document_not_found")
 
+    def savepoint(self) -> tuple[dict[str, bytes], set[str]]:
+        return dict(self.documents), set(self.old_shape)
+
+    def roll_back(self, savepoint: tuple[dict[str, bytes], set[str]]) -> None:
+        self.documents, self.old_shape = dict(savepoint[0]), set(savepoint[1])
+
 
 class Missing:
     """Stands for a field that a document does not have."""
