@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
-    from headwater_server.reactive.sessions import Moved, QueryKey, Session
+    from headwater_server.reactive.moves import Moved
+    from headwater_server.reactive.sessions import QueryKey, Session
     from headwater_server.worker.messages import Failure, QueryDone, RoundOpened
 
 logger = logging.getLogger("headwater.switchboard")

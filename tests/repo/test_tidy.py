@@ -35,6 +35,7 @@ COMPOSITION_ROOTS = {
     "server/headwater_server/app.py": "names the concrete classes of the daemon",
     "server/headwater_server/__main__.py": "the daemon's command line",
     "server/headwater_server/worker/main.py": "puts a worker process together, after the fork",
+    "server/headwater_server/worker/determinism.py": "takes the place of the standard library's clocks and chance",
     "storage/headwater_storage/environment.py": "the real clock and source of randomness, behind their Protocols",
 }
 COMPOSITION_ROOT_FOLDERS = {"sdk/headwater/cli/": "the users' command line"}

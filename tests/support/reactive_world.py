@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 from headwater_protocol.messages import AddQuery, ErrorBody
 from headwater_server.reactive.core import ReactiveCore, ReactiveOptions
 from headwater_server.reactive.rounds import RoundLimits
-from headwater_server.reactive.sessions import Moved, QueryKey, QueryResult, Session
+from headwater_server.reactive.sessions import QueryKey, QueryResult, Session
 
 from support.plain_results import apply_operations, content_of, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from headwater_server.reactive.moves import Moved
 
 KEYS = 10
 BUNDLE = "B"

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from headwater_server.net.sinks import SharedFrames, Sink
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
-    from headwater_server.reactive.sessions import Moved, Session
+    from headwater_server.reactive.moves import Moved
+    from headwater_server.reactive.sessions import Session
 
 logger = logging.getLogger("headwater.connection")
 

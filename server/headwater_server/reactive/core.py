@@ -28,17 +28,15 @@ from headwater_server.reactive.contents import ContentStore
 from headwater_server.reactive.deltas import ChangeBodies
 from headwater_server.reactive.held import HeldBack
 from headwater_server.reactive.killed import KilledQueries
+from headwater_server.reactive.moves import Moved, Moves
 from headwater_server.reactive.rounds import Need, Round, Waiting
 from headwater_server.reactive.seam import Effects, ReactiveOptions, Window
 from headwater_server.reactive.sessions import (
     FOREVER,
-    Holding,
     LiveQuery,
-    Moved,
     QueryKey,
     QueryResult,
     Session,
-    Step,
     Subscription,
     Version,
 )
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.messages import AddQuery, ErrorBody
 
+    from headwater_server.reactive.moves import Step
     from headwater_server.reactive.views import View
 
 
@@ -346,50 +345,20 @@ class ReactiveCore:
     ) -> None:
         """Move sessions of a view to a ts, at which its queries show `versions`.
 
-        What becomes of a session follows from what its client holds. Of the many that hold the same, the first
-        has that worked out for all.
+        What becomes of a session follows from what its client holds.
         """
-        steps: dict[object, Step] = {}
+        moves = Moves(self._bodies, view.queries, versions, ts)
+        steps = moves.steps
         for session in list(sessions):
             if session.view is not view or not (to_newest or session.may_move_to(ts)):
                 continue
-            step = steps.get(session.holding)
-            if step is None:
-                content = session.holding.content
-                step = steps.get(content)
-                if step is None:
-                    step = steps[content] = self._step_of(session.holding, view.queries, versions, ts)
-                steps[session.holding] = step
+            step = steps.get(session.holding) or moves.step_of(session.holding)
             if session.due or step.adopted:
                 self._move(session, ts, step)
             elif step.moved.changes or not to_newest:
                 session.ts = ts
                 session.holding = step.after
                 self._effects.deliver(session, (), step.moved)
-
-    def _step_of(
-        self, holding: Holding, queries: Sequence[LiveQuery], versions: list[Version], ts: int
-    ) -> Step:
-        """Work out what becomes of a client's queries when they show `versions` from `ts` on."""
-        changes: list[tuple[int, bytes]] = []
-        adopted: list[tuple[int, Version]] = []
-        for number, shown, query, version in zip(
-            holding.numbers, holding.shown, queries, versions, strict=True
-        ):
-            content, journal = version.content, version.journal
-            adopts = journal != query.key.journal
-            if shown == content.digest and not adopts:
-                continue
-            if content.failure is None and content.digest in (shown, holding.resumed.get(number)):
-                body = self._bodies.unchanged(content, journal)
-            else:
-                body = self._bodies.change(shown, content, journal)
-            changes.append((number, body))
-            if adopts:
-                adopted.append((number, version))
-        digests = tuple([version.content.digest for version in versions])
-        after = holding if digests == holding.shown else Holding(holding.numbers, digests, {})
-        return Step(Moved(ts, changes), after, adopted)
 
     def _move(self, session: Session, ts: int, step: Step) -> None:
         """Move a session that is owed a transition or takes over journals."""

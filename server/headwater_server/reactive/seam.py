@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from headwater_storage.proposal import CommitTs, Range
 
-    from headwater_server.reactive.sessions import Moved, QueryKey, Session
+    from headwater_server.reactive.moves import Moved
+    from headwater_server.reactive.sessions import QueryKey, Session
 
 
 @dataclass(frozen=True, slots=True)

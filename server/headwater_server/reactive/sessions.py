@@ -11,10 +11,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headwater_server.reactive.moves import NOTHING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from headwater_protocol.messages import AddQuery
 
     from headwater_server.reactive.contents import Content
     from headwater_server.reactive.views import View
@@ -173,24 +173,6 @@ class LiveQuery:
             del self.private[version.identity]
 
 
-class Moved:
-    """A move to a later ts, the same for all sessions that held the same before it.
-
-    Attributes:
-        ts: Commit ts at which all queries now hold.
-        changes: Number of the query and encoded body of what became of it; the bytes are
-            shared with all sessions for which the same became of it.
-        made: What the server has made of it for one session, for the next ones; the core does not look at it.
-    """
-
-    __slots__ = ("changes", "made", "ts")
-
-    def __init__(self, ts: int, changes: Sequence[tuple[int, bytes]]) -> None:
-        self.ts = ts
-        self.changes = changes
-        self.made: dict[Any, Any] = {}
-
-
 class Subscription:
     """One query of one session.
 
@@ -204,67 +186,6 @@ class Subscription:
     def __init__(self, query: LiveQuery) -> None:
         self.query = query
         self.size_bytes = query.key.size_bytes
-
-
-class Holding:
-    """What a client holds over this connection. Never changed: sessions that came to the same together share one.
-
-    Attributes:
-        numbers: The client's numbers of its queries, in their order.
-        shown: Digest of the content it was sent last for each of them; None before the first.
-        resumed: Digests of values that it says it kept from an earlier connection, by number, until something
-            has been shown.
-    """
-
-    __slots__ = ("numbers", "resumed", "shown")
-
-    def __init__(
-        self, numbers: tuple[int, ...], shown: tuple[bytes | None, ...], resumed: dict[int, bytes]
-    ) -> None:
-        self.numbers = numbers
-        self.shown = shown
-        self.resumed = resumed
-
-    @property
-    def content(self) -> tuple[object, ...]:
-        """What makes two of them equal."""
-        return (self.numbers, self.shown, *self.resumed.items())
-
-    def modified(self, add: Sequence[AddQuery], remove: Sequence[int]) -> Holding:
-        """Return what a client holds that looks at some queries no more and at others from now on."""
-        shown, resumed = dict(zip(self.numbers, self.shown, strict=True)), dict(self.resumed)
-        for number in remove:
-            del shown[number]
-            resumed.pop(number, None)
-        for query in add:
-            shown[query.query] = None
-            if query.digest is not None:
-                resumed[query.query] = query.digest
-        return Holding(tuple(shown), tuple(shown.values()), resumed)
-
-    def differs(self, queries: Sequence[LiveQuery], versions: Sequence[Version]) -> bool:
-        """Tell whether the client does not hold these versions' contents and journals yet."""
-        return any(
-            shown != version.content.digest or version.journal != query.key.journal
-            for shown, query, version in zip(self.shown, queries, versions, strict=True)
-        )
-
-
-NOTHING = Holding((), (), {})
-
-
-class Step(NamedTuple):
-    """What becomes of sessions that hold the same when they move to certain versions.
-
-    Attributes:
-        moved: What their clients are told.
-        after: What they hold then.
-        adopted: Number and version of each query whose journal they take over.
-    """
-
-    moved: Moved
-    after: Holding
-    adopted: Sequence[tuple[int, Version]]
 
 
 class Session:

@@ -22,6 +22,7 @@ from headwater_storage.disk_errors import disk_error
 from headwater_storage.environment import RealFileSystem
 from headwater_storage.lmdb_store import LmdbStore
 
+from headwater_server.worker.determinism import Determinism
 from headwater_server.worker.guard import Guard
 from headwater_server.worker.link import WorkerEnd
 from headwater_server.worker.loader import load_package, unpack
@@ -32,6 +33,8 @@ from headwater_server.worker.progress import ProgressPage
 from headwater_server.worker.serve import Server, Surroundings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headwater_server.worker.control import Assignment
 
 EXIT_MEMORY = 81
@@ -46,7 +49,8 @@ _RANDOM_POOL_BYTES = 4096
 class RandomPool:
     """Unpredictable bytes, fetched from the system in larger pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, fetch: Callable[[int], bytes]) -> None:
+        self._fetch = fetch
         self._pool = b""
         self._position = 0
 
@@ -54,7 +58,7 @@ class RandomPool:
         """Return `size` bytes, each handed out once."""
         end = self._position + size
         if end > len(self._pool):
-            self._pool = os.urandom(max(_RANDOM_POOL_BYTES, size))
+            self._pool = self._fetch(max(_RANDOM_POOL_BYTES, size))
             self._position, end = 0, size
         taken = self._pool[self._position : end]
         self._position = end
@@ -88,6 +92,9 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
     page = ProgressPage(progress)
     os.close(progress)
     output = _capture_output(assignment)
+    random_bytes = RandomPool(os.urandom).take
+    determinism = Determinism()
+    determinism.install()
     end = WorkerEnd(socket.socket(fileno=link))
     try:
         bundle = _load(assignment)
@@ -108,9 +115,10 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
         assignment.bundle_hash,
         page,
         guard,
+        determinism,
         output,
         assignment.limits,
-        Surroundings(time.monotonic_ns, RandomPool().take),
+        Surroundings(time.monotonic_ns, random_bytes),
     )
     try:
         server.serve()

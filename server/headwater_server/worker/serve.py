@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from headwater_storage.store import StoreReader, StoreSnapshot
 
     from headwater_server.functions.limits import WorkerLimits
+    from headwater_server.worker.determinism import Determinism
     from headwater_server.worker.guard import Guard
     from headwater_server.worker.link import WorkerEnd
     from headwater_server.worker.output import CallOutput
@@ -108,6 +109,7 @@ class Server:
         bundle_hash: Its name, as the row "active bundle" has it.
         progress: Where the running call is shown.
         guard: Switched on around each call.
+        determinism: Told of each call.
         output: What calls print.
         limits: Bounds of a call.
         surroundings: Clocks and randomness.
@@ -121,6 +123,7 @@ class Server:
         bundle_hash: str,
         progress: ProgressPage,
         guard: Guard,
+        determinism: Determinism,
         output: CallOutput,
         limits: WorkerLimits,
         surroundings: Surroundings,
@@ -132,6 +135,7 @@ class Server:
         self._active_row: bytes | None = None
         self._progress = progress
         self._guard = guard
+        self._determinism = determinism
         self._output = output
         self._limits = limits
         self._mono_ns = surroundings.mono_ns
@@ -277,6 +281,8 @@ class Server:
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
+        seed = _query_seed(message.name, message.arguments)
+        self._determinism.begin(transaction.now_us, seed, real_randomness=False)
         self._guard.active = True
         outcome = self._bundle.call_query(
             message.name,
@@ -284,10 +290,11 @@ class Server:
             transaction,
             identity=message.identity,
             journal=message.journal,
-            seed=_query_seed(message.name, message.arguments),
+            seed=seed,
             internal_allowed=message.internal,
         )
         self._guard.active = False
+        self._determinism.end()
         failure, content = self._checked(outcome)
         result = outcome.result if content is not None else None
         done = QueryDone(
@@ -323,16 +330,19 @@ class Server:
             if memory.answer is not None:
                 self._answer_known(message, transaction, memory.answer, started_ns)
                 return
+        seed = self._random_bytes(16)
+        self._determinism.begin(transaction.now_us, seed, real_randomness=True)
         self._guard.active = True
         outcome = self._bundle.call_mutation(
             message.name,
             message.arguments,
             transaction,
             identity=message.identity,
-            seed=self._random_bytes(16),
+            seed=seed,
             internal_allowed=message.internal,
         )
         self._guard.active = False
+        self._determinism.end()
         failure, content = self._checked(outcome)
         usage = self._usage(message.name, started_ns, transaction)
         logs = self._output.take()

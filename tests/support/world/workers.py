@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from headwater.bundle import Bundle
 from headwater.packing import bundle_hash, pack
+from headwater_server.worker.determinism import Determinism
 from headwater_server.worker.guard import Guard
 from headwater_server.worker.link import FrameSplitter, FrameWriter
 from headwater_server.worker.messages import DaemonMessage, RunMutation, RunQuery, WorkerMessage
@@ -192,6 +193,7 @@ class SeededWorker:
             self._assignment.bundle_hash,
             self.progress,
             Guard(),  # not installed: it would refuse things to the whole process, for good
+            Determinism(),  # neither
             CallOutput(10, 1000),
             self._assignment.limits,
             Surroundings(

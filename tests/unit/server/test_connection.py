@@ -30,7 +30,7 @@ from headwater_server.functions.mutations import Decision
 from headwater_server.net.connection import Connection, ConnectionLimits
 from headwater_server.net.hub import Hub
 from headwater_server.observe.metrics import Metrics
-from headwater_server.reactive.sessions import Moved
+from headwater_server.reactive.moves import Moved
 from support.reactive_steps import Steps
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ def test_both_sides_of_a_progress_page_see_the_same() -> None:
 
 
 def test_random_bytes_are_handed_out_once() -> None:
-    pool = RandomPool()
+    pool = RandomPool(os.urandom)
     taken = [pool.take(10) for _ in range(2000)] + [pool.take(10_000)]
     assert len(set(taken)) == 2001
     assert {len(piece) for piece in taken} == {10, 10_000}

@@ -1,0 +1,151 @@
+"""Moves of sessions to a later ts: what their clients hold, and what becomes of it.
+
+Pure. What clients hold and what they are told are objects that never change, shared by all that came to
+the same together: of the many that hold the same, the first has its move worked out for all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwater_protocol.messages import AddQuery
+
+    from headwater_server.reactive.deltas import ChangeBodies
+    from headwater_server.reactive.sessions import LiveQuery, Version
+
+
+class Moved:
+    """A move to a later ts, the same for all sessions that held the same before it.
+
+    Attributes:
+        ts: Commit ts at which all queries now hold.
+        changes: Number of the query and encoded body of what became of it; the bytes are
+            shared with all sessions for which the same became of it.
+        made: What the server has made of it for one session, for the next ones; the core does not look at it.
+    """
+
+    __slots__ = ("changes", "made", "ts")
+
+    def __init__(self, ts: int, changes: Sequence[tuple[int, bytes]]) -> None:
+        self.ts = ts
+        self.changes = changes
+        self.made: dict[Any, Any] = {}
+
+
+class Holding:
+    """What a client holds over this connection. Never changed: sessions that came to the same together share one.
+
+    Attributes:
+        numbers: The client's numbers of its queries, in their order.
+        shown: Digest of the content it was sent last for each of them; None before the first.
+        resumed: Digests of values that it says it kept from an earlier connection, by number, until something
+            has been shown.
+    """
+
+    __slots__ = ("numbers", "resumed", "shown")
+
+    def __init__(
+        self, numbers: tuple[int, ...], shown: tuple[bytes | None, ...], resumed: dict[int, bytes]
+    ) -> None:
+        self.numbers = numbers
+        self.shown = shown
+        self.resumed = resumed
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What makes two of them equal."""
+        return (self.numbers, self.shown, *self.resumed.items())
+
+    def modified(self, add: Sequence[AddQuery], remove: Sequence[int]) -> Holding:
+        """Return what a client holds that looks at some queries no more and at others from now on."""
+        shown, resumed = dict(zip(self.numbers, self.shown, strict=True)), dict(self.resumed)
+        for number in remove:
+            del shown[number]
+            resumed.pop(number, None)
+        for query in add:
+            shown[query.query] = None
+            if query.digest is not None:
+                resumed[query.query] = query.digest
+        return Holding(tuple(shown), tuple(shown.values()), resumed)
+
+    def differs(self, queries: Sequence[LiveQuery], versions: Sequence[Version]) -> bool:
+        """Tell whether the client does not hold these versions' contents and journals yet."""
+        return any(
+            shown != version.content.digest or version.journal != query.key.journal
+            for shown, query, version in zip(self.shown, queries, versions, strict=True)
+        )
+
+
+NOTHING = Holding((), (), {})
+
+
+class Step(NamedTuple):
+    """What becomes of sessions that hold the same when they move to certain versions.
+
+    Attributes:
+        moved: What their clients are told.
+        after: What they hold then.
+        adopted: Number and version of each query whose journal they take over.
+    """
+
+    moved: Moved
+    after: Holding
+    adopted: Sequence[tuple[int, Version]]
+
+
+class Moves:
+    """What becomes of the sessions of a view that move to a ts, at which its queries show certain versions.
+
+    Args:
+        bodies: Encodes what became of a query.
+        queries: The view's.
+        versions: Of each of them.
+        ts: Where to.
+
+    Attributes:
+        steps: What was worked out, by what is held: the object, and its content.
+    """
+
+    __slots__ = ("_bodies", "_queries", "_ts", "_versions", "steps")
+
+    def __init__(
+        self, bodies: ChangeBodies, queries: Sequence[LiveQuery], versions: Sequence[Version], ts: int
+    ) -> None:
+        self._bodies = bodies
+        self._queries = queries
+        self._versions = versions
+        self._ts = ts
+        self.steps: dict[object, Step] = {}
+
+    def step_of(self, holding: Holding) -> Step:
+        """Return what becomes of a session whose client holds this, worked out if nobody held the same before."""
+        content = holding.content
+        step = self.steps.get(content)
+        if step is None:
+            step = self.steps[content] = self._work_out(holding)
+        self.steps[holding] = step
+        return step
+
+    def _work_out(self, holding: Holding) -> Step:
+        changes: list[tuple[int, bytes]] = []
+        adopted: list[tuple[int, Version]] = []
+        for number, shown, query, version in zip(
+            holding.numbers, holding.shown, self._queries, self._versions, strict=True
+        ):
+            content, journal = version.content, version.journal
+            adopts = journal != query.key.journal
+            if shown == content.digest and not adopts:
+                continue
+            if content.failure is None and content.digest in (shown, holding.resumed.get(number)):
+                body = self._bodies.unchanged(content, journal)
+            else:
+                body = self._bodies.change(shown, content, journal)
+            changes.append((number, body))
+            if adopts:
+                adopted.append((number, version))
+        digests = tuple([version.content.digest for version in self._versions])
+        after = holding if digests == holding.shown else Holding(holding.numbers, digests, {})
+        return Step(Moved(self._ts, changes), after, adopted)
