@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -74,6 +75,14 @@ class Peer:
     async def start(self) -> None:
         """Start it again."""
         await asyncio.to_thread(self._daemon.start)
+
+    async def pause(self) -> None:
+        """Let the daemon stand still, its connections open."""
+        self._daemon.signal(signal.SIGSTOP)
+
+    async def resume(self) -> None:
+        """Let it go on."""
+        self._daemon.signal(signal.SIGCONT)
 
     async def ill(self, illness: str) -> None:
         """Let all present connections through `ill` be ill."""

@@ -50,7 +50,11 @@ export class Transport {
         this.end("the server sent a text frame", 1006);
       }
     };
-    socket.onerror = () => {}; // says nothing that `onclose` does not, which follows
+    socket.onerror = () => {
+      // Most runtimes call `onclose` behind it, but that of Node.js 20 not always. An orderly end is no error.
+      this.letGo();
+      this.end("no connection", 1006);
+    };
     socket.onclose = ({ code, reason }) => {
       this.letGo();
       this.end(code === 1006 ? "no connection" : `closed with code ${code}${reason && ` (${reason})`}`, code);

@@ -5,6 +5,8 @@ import { createInterface, type Interface } from "node:readline";
 import { type ClientOptions, HeadwaterClient } from "../../src/index.js";
 import { startPython } from "./python.js";
 
+type Command = "kill" | "stop" | "start" | "pause" | "resume" | "ill" | "whole" | "call";
+
 export class Daemon {
   /** Addresses: of the daemon, through links that fall ill when told to, through links that are cut. */
   addresses: Record<"daemon" | "ill" | "cut", string> = { daemon: "", ill: "", cut: "" };
@@ -42,10 +44,7 @@ export class Daemon {
   }
 
   /** Have the peer carry out a command and return its answer. */
-  async do(
-    command: "kill" | "stop" | "start" | "ill" | "whole" | "call",
-    ...words: unknown[]
-  ): Promise<unknown> {
+  async do(command: Command, ...words: unknown[]): Promise<unknown> {
     this.child.stdin?.write(`${JSON.stringify([command, ...words])}\n`);
     const answer = await this.answer();
     if (typeof answer === "object" && answer !== null && "error" in answer) {
