@@ -73,10 +73,10 @@ class Types:
 
     def _record(self, names: dict[str, Any] | None, element: str) -> str:
         match names:
-            case {"enum": list()}:
-                return f"Readonly<Partial<Record<{self.type_of(names, {}, sent=False)}, {element}>>>"
-            case {"x-table": str()}:
-                return f"Readonly<Record<{self.type_of(names, {}, sent=False)}, {element}>>"
+            case {"enum": list(keys)}:
+                return f"Readonly<Partial<Record<{' | '.join(map(_literal, keys))}, {element}>>>"
+            case {"x-table": str(table)}:
+                return f"Readonly<Record<Id<{quoted(table)}>, {element}>>"
         return f"Readonly<Record<string, {element}>>"
 
     def fields(
