@@ -9,12 +9,14 @@ import os
 import shutil
 import socket
 import struct
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
 from headwater.packing import BUNDLE_BYTES_MAX
 from headwater_protocol.limits import VALUE_DEPTH_MAX
+from headwater_protocol.values import Int64, pack_value
 from support.daemon import BUNDLES, RunningDaemon, running
 
 if TYPE_CHECKING:
@@ -33,8 +35,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
         assert "http_request_failed" not in daemon.log_text()
 
 
-def echo(daemon: RunningDaemon, value: Any, form: str) -> Any:
-    answer = daemon.post("/api/query", {"path": "probe:echo", "args": {"value": value}, "format": form})
+def echo(daemon: RunningDaemon, value: Any, form: str, args: Any = None) -> Any:
+    given = {"value": value} if args is None else args
+    answer = daemon.post("/api/query", {"path": "probe:echo", "args": given, "format": form})
     assert answer.status == 200, answer.text
     assert answer.json["status"] == "success", answer.text
     return answer.json["value"]
@@ -70,6 +73,19 @@ def test_arguments_may_be_left_out(daemon: RunningDaemon) -> None:
 def test_query_by_get(daemon: RunningDaemon) -> None:
     words = urlencode({"path": "probe:echo", "args": json.dumps({"value": {"a": [1]}}), "format": "json"})
     assert daemon.get(f"/api/query?{words}").json == {"status": "success", "value": {"a": [1]}}
+
+
+def test_encoded_values_go_both_ways_as_they_are(daemon: RunningDaemon) -> None:
+    def encoded(value: Any) -> str:
+        return base64.b64encode(pack_value(value)).decode()
+
+    value = {"when": datetime(2013, 1, 1, 0, 0, 0, 7, tzinfo=UTC), "n": Int64(3), "f": 1.0, "b": b"\xff"}
+    assert echo(daemon, value, "encoded", encoded({"value": value})) == encoded(value)
+    whole = {"path": "probe:notes", "format": "encoded"}
+    assert daemon.post("/api/query", whole).json["status"] == "success"
+    for wrong in ("!", encoded(5), encoded({"valeu": 1}), "wQ==", encoded({}) + "gA==", {}):
+        answer = daemon.post("/api/query", {"path": "probe:echo", "args": wrong, "format": "encoded"}).json
+        assert answer.get("errorCode", answer.get("code")) == "invalid_arguments", (wrong, answer)
 
 
 def test_a_mutation_is_seen_by_the_next_query(daemon: RunningDaemon) -> None:

@@ -27,6 +27,7 @@ logger = logging.getLogger("headwater.http")
 _OPEN_PATHS = frozenset({"/api/query", "/api/mutation", "/api/function", "/version"})
 _METHODS = "GET, POST, OPTIONS"
 _PREFLIGHT_S = "600"
+_NO_ARGUMENTS = "gA=="  # an empty dict, encoded
 
 _decode_json = msgspec.json.Decoder().decode  # unlike orjson it keeps integers beyond 64 bits what they are
 
@@ -127,6 +128,8 @@ def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
     form = fields.get("format") or default
     if form not in FORMATS:
         raise RequestError(f"`format` must be one of {', '.join(FORMATS)}, not {form!r}")
+    if form == "encoded":
+        return _Call(name, from_json(fields.get("args", _NO_ARGUMENTS), form), form)
     arguments = fields.get("args", {})
     if isinstance(arguments, list) and len(arguments) == 1:
         arguments = arguments[0]

@@ -1,8 +1,9 @@
 """Values as JSON, for callers over HTTP: msgpack bytes on one side, JSON-able objects on the other.
 
-Pure. Two formats: `json` for people and scripts (64-bit integers beyond 2^53 as decimal
-text, bytes as base64, special floats as text; one way, as a plain reader expects), and
-`convex_encoded_json`, which loses nothing (`$integer`, `$float`, `$bytes`).
+Pure. Three formats: `json` for people and scripts (64-bit integers beyond 2^53 as decimal
+text, bytes as base64, special floats as text; one way, as a plain reader expects),
+`convex_encoded_json`, which loses no number and no bytes (`$integer`, `$float`, `$bytes`), and
+`encoded`, which is the encoded value itself in base64, for clients that have the protocol's values.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import msgspec
 from headwater_protocol.errors import RequestError
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 
-Format = Literal["json", "convex_encoded_json"]
-FORMATS: tuple[Format, ...] = ("json", "convex_encoded_json")
+Format = Literal["json", "convex_encoded_json", "encoded"]
+FORMATS: tuple[Format, ...] = ("json", "convex_encoded_json", "encoded")
 EXACT_INTEGER_MAX = 2**53
 _decode = msgspec.msgpack.Decoder().decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -27,6 +28,8 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def to_json(content: bytes, form: Format) -> Any:
     """Return the JSON-able form of an encoded value."""
+    if form == "encoded":
+        return base64.b64encode(content).decode()
     return _out(_decode(content), lossless=form == "convex_encoded_json")
 
 
@@ -35,8 +38,10 @@ def from_json(value: Any, form: Format) -> bytes:
 
     Raises:
         RequestError: `invalid_arguments` for a malformed `$` form, an integer beyond 64 bits
-            or a value that is nested too deep.
+            or a value that is nested too deep. What `encoded` holds is looked at by who takes it apart.
     """
+    if form == "encoded":
+        return _bytes_in(value)
     return _encode(_in(value, 0, lossless=form == "convex_encoded_json"))
 
 
@@ -103,6 +108,13 @@ def _in(value: Any, depth: int, *, lossless: bool) -> Any:
 
 
 _SPECIAL = {"$integer": "<q", "$float": "<d", "$bytes": ""}
+
+
+def _bytes_in(value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise RequestError(f"expected base64 text: {error}", code="invalid_arguments") from None
 
 
 def _special(name: str, inner: Any) -> Any:

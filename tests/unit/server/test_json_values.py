@@ -46,6 +46,15 @@ def test_an_int64_stays_64_bits_in_both_forms() -> None:
     assert to_json(content, "convex_encoded_json") == {"$integer": "BQAAAAAAAAA="}
 
 
+def test_the_encoded_form_is_the_bytes_themselves() -> None:
+    content = pack_value([Int64(5), 1.0, b"x"])
+    assert from_json(to_json(content, "encoded"), "encoded") == content
+    for wrong in ("%", "gA", 5, None, {}):
+        with pytest.raises(RequestError, match="base64") as caught:
+            from_json(wrong, "encoded")
+        assert caught.value.code == "invalid_arguments"
+
+
 @pytest.mark.parametrize("value", [{"$integer": "x"}, {"$integer": 5}, {"$float": "AAAA"}, {"$bytes": "%"}])
 def test_malformed_special_forms_are_refused(value: object) -> None:
     with pytest.raises(RequestError) as caught:
