@@ -40,7 +40,12 @@ OPTIONS = {
     "exactOptionalPropertyTypes": True,
     "noEmit": True,
     "types": [],
-    "paths": {"headwater": [str(PACKAGE / "src" / "index.ts")]},
+    "jsx": "react-jsx",
+    "paths": {
+        "headwater": [str(PACKAGE / "src" / "index.ts")],
+        "headwater/*": [str(PACKAGE / "src" / "*" / "index.ts")],
+        "react/*": [str(PACKAGE / "node_modules" / "@types" / "react" / "*")],
+    },
 }
 
 Found = dict[str, set[int]]
@@ -57,7 +62,9 @@ def node() -> Node:
 
 def tsc(node: Node, folder: Path) -> tuple[Found, str]:
     """Return the lines that tsc refuses in each file of a folder, and what it says."""
-    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "include": ["*.ts"]}))
+    (folder / "tsconfig.json").write_text(
+        json.dumps({"compilerOptions": OPTIONS, "include": ["*.ts", "*.tsx"]})
+    )
     script = PACKAGE / "node_modules" / "typescript" / "bin" / "tsc"
     words = [str(node.program), str(script), "--pretty", "false", "-p", str(folder)]
     run = subprocess.run(
@@ -73,7 +80,7 @@ def tsc(node: Node, folder: Path) -> tuple[Found, str]:
 
 def expected() -> Found:
     lines: Found = defaultdict(set)
-    for path in (HERE / "typescript").glob("*.ts"):
+    for path in (HERE / "typescript").glob("*.ts*"):
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if line.endswith("// error"):
                 lines[path.name].add(number)
@@ -81,7 +88,7 @@ def expected() -> Found:
 
 
 def test_tsc_finds_the_wrong_lines_and_no_other(node: Node, tmp_path: Path) -> None:
-    for path in (HERE / "typescript").glob("*.ts"):
+    for path in (HERE / "typescript").glob("*.ts*"):
         shutil.copy(path, tmp_path)
     for name, bundle in BUNDLES.items():
         words = [sys.executable, "-m", "headwater.cli", "codegen", str(bundle), "--ts"]

@@ -17,6 +17,18 @@ const SCHEMES = new Map([
  * `invalid_request` if the text is no such address.
  */
 export function syncAddress(text: string): string {
+  const url = urlOf(text);
+  url.pathname = `${prefixOf(url)}/sync`;
+  return url.href;
+}
+
+/** Return the same place for HTTP, without a closing slash: `https://host/db`. Throws `invalid_request`. */
+export function httpAddress(text: string): string {
+  const url = urlOf(text);
+  return `${url.protocol === "wss:" ? "https:" : "http:"}//${url.host}${prefixOf(url)}`;
+}
+
+function urlOf(text: string): URL {
   const [, scheme = "", rest = ""] = /^(\w+:)\/\/([^?#]+)$/.exec(text) ?? [];
   const protocol = SCHEMES.get(scheme);
   // URL knows each scheme's own port and drops it; ours is another.
@@ -31,6 +43,9 @@ export function syncAddress(text: string): string {
   if (url.port === "" && protocol === "ws:" && !/:80(\/|$)/.test(rest)) {
     url.port = DEFAULT_PORT;
   }
-  url.pathname = `${url.pathname.replace(/\/+$/, "").replace(/\/sync$/, "")}/sync`;
-  return url.href;
+  return url;
+}
+
+function prefixOf(url: URL): string {
+  return url.pathname.replace(/\/+$/, "").replace(/\/sync$/, "");
 }

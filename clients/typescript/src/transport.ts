@@ -44,10 +44,10 @@ export class Transport {
       if (this.over) {
         return;
       }
-      if (data instanceof ArrayBuffer) {
-        events.received(new Uint8Array(data));
-      } else {
+      if (typeof data === "string") {
         this.end("the server sent a text frame", 1006);
+      } else {
+        events.received(new Uint8Array(data as ArrayBuffer)); // maybe of another realm, as where jsdom is around
       }
     };
     socket.onerror = () => {

@@ -1,10 +1,9 @@
 /** Code against the types of `examples/chat`. */
 
-import type { Args, Returns } from "headwater";
+import type { Args, HeadwaterClient, Returns } from "headwater";
 import { api, type Doc, type Id, type Message } from "./chat_api";
-import type { Client } from "./client";
 
-export async function right(client: Client): Promise<string[]> {
+export async function right(client: HeadwaterClient): Promise<string[]> {
   const channel = await client.mutation(api.messages.open_channel, { name: "general" });
   const messages = await client.query(api.messages.list, { channel, limit: 3 });
   const sent: Id<"messages"> = await client.mutation(api.messages.send, { channel, author: "ada", body: "hi" });
@@ -15,7 +14,7 @@ export async function right(client: Client): Promise<string[]> {
   return [...again.map((message) => message.body), first?.author ?? sent, new Date(again[0]?._creationTime ?? 0).toISOString()];
 }
 
-export async function wrong(client: Client, channel: Id<"channels">, message: Id<"messages">): Promise<void> {
+export async function wrong(client: HeadwaterClient, channel: Id<"channels">, message: Id<"messages">): Promise<void> {
   await client.query(api.messages.list); // error
   await client.query(api.messages.list, {}); // error
   await client.query(api.messages.list, { chanel: channel }); // error

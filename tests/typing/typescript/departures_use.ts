@@ -1,6 +1,6 @@
 /** Code against the types of `examples/departures`. */
 
-import type { Client } from "./client";
+import type { HeadwaterClient } from "headwater";
 import { api, type FlightRow } from "./departures_api";
 
 const ROW: FlightRow = {
@@ -14,7 +14,7 @@ const ROW: FlightRow = {
   delay_min: 3,
 };
 
-export async function right(client: Client): Promise<Date | null> {
+export async function right(client: HeadwaterClient): Promise<Date | null> {
   const recorded: number = await client.mutation(api.flights.record, { rows: [ROW] });
   const board = await client.query(api.flights.board, { origin: "JFK", limit: recorded });
   const gusty = board.filter((row) => (row.weather?.wind_mph ?? 0) > 30.5);
@@ -25,7 +25,7 @@ export async function right(client: Client): Promise<Date | null> {
   return await client.query(api.flights.latest);
 }
 
-export async function wrong(client: Client): Promise<void> {
+export async function wrong(client: HeadwaterClient): Promise<void> {
   await client.query(api.flights.board, { origin: "SFO" }); // error
   await client.mutation(api.flights.record, { rows: [{ origin: "JFK" }] }); // error
   await client.mutation(api.flights.record, { rows: ROW }); // error

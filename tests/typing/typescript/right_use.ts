@@ -1,10 +1,9 @@
 /** Code against the types of `right/`: pages, tagged structs, enums, times, values of any kind. */
 
-import type { Page, Value } from "headwater";
-import type { Client } from "./client";
+import type { HeadwaterClient, Page, Value } from "headwater";
 import { api, type Doc, type Id, type Message } from "./right_api";
 
-export async function right(client: Client, channel: Id<"channels">): Promise<Date | null> {
+export async function right(client: HeadwaterClient, channel: Id<"channels">): Promise<Date | null> {
   await client.mutation(api.messages.send, { channel, body: { type: "text", text: "hi" } });
   const page: Page<Message> = await client.query(api.messages.pages, { channel, options: { numItems: 5, cursor: null } });
   const body = page.page[0]?.body;
@@ -19,7 +18,7 @@ export async function right(client: Client, channel: Id<"channels">): Promise<Da
   return await client.query(api.messages.newest, { channel });
 }
 
-export async function wrong(client: Client, channel: Id<"channels">): Promise<void> {
+export async function wrong(client: HeadwaterClient, channel: Id<"channels">): Promise<void> {
   const page = await client.query(api.messages.pages, { channel, options: { numItems: 5 } });
   page.page[0]?.text; // error
   page.items; // error

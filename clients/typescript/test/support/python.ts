@@ -1,12 +1,12 @@
 /** Python programs of the repository, which some tests have beside them. */
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 
-const ROOT = new URL("../../../../", import.meta.url);
-export const PYTHON = fileURLToPath(new URL(".venv/bin/python", ROOT));
-export const TESTS = fileURLToPath(new URL("tests/", ROOT));
+const ROOT = join(import.meta.dirname, "..", "..", "..", "..");
+export const PYTHON = join(ROOT, ".venv", "bin", "python");
+export const TESTS = join(ROOT, "tests");
 
 /** Start a module of `tests/`, whose lines are read. What it says about errors is shown. */
 export function startPython(module: string, ...words: (string | number)[]): ChildProcess {

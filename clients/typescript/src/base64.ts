@@ -1,0 +1,15 @@
+/** Bytes as base64 text. Pure. */
+
+/** Return the text. */
+export function toBase64(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) {
+    text += String.fromCharCode(byte);
+  }
+  return btoa(text);
+}
+
+/** Return the bytes of a text. Throws if it is no base64. */
+export function fromBase64(text: string): Uint8Array {
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+}

@@ -1,0 +1,32 @@
+"use client";
+
+/** Headwater in React components. */
+
+export {
+  Authenticated,
+  AuthLoading,
+  type AuthOfService,
+  type AuthState,
+  HeadwaterProviderWithAuth,
+  Unauthenticated,
+  useHeadwaterAuth,
+} from "./auth.js";
+export {
+  type OptimisticUpdate,
+  type ReactAction,
+  type ReactMutation,
+  useAction,
+  useMutation,
+} from "./calls.js";
+export { useConnectionState } from "./connection.js";
+export {
+  type PagedQuery,
+  type PagedQueryArgs,
+  type PagedResult,
+  usePaginatedQuery,
+} from "./pagination.js";
+export { usePreloadedQuery } from "./preloaded.js";
+export { HeadwaterProvider, useHeadwater } from "./provider.js";
+export { type QueryRequests, type QueryResults, useQueries, useQuery } from "./query.js";
+export { useSuspenseQuery } from "./suspense.js";
+export type { GivenOrSkip } from "./watch.js";
