@@ -34,8 +34,11 @@ def test_random_histories(workers, seeds):
 def test_random_histories_of_many_who_look_at_the_same(workers, seeds):
     looks = [[("page", 2), ("own", 1)], [("page", 2)], [("own", 1), ("rows", 3), ("slow", 2)], [("hot", 4)]]
     same = {number: looks[number % 10 % 4] for number in range(12)}
+    shared = 0
     for seed in seeds(range(25)):
-        replayable(seed, Setup(workers=workers, clients=12, end=60, client_gap=0.5, subscriptions=same))
+        setup = Setup(workers=workers, clients=12, end=60, client_gap=0.5, subscriptions=same)
+        shared += replayable(seed, setup).shared_moves
+    assert shared, "nobody moves with others"
 
 
 @pytest.mark.slow
@@ -60,9 +63,12 @@ def test_random_histories_at_length(long_run):
 
 
 def test_histories_meet_every_kind_of_change():
-    seen = [World(seed, Setup()).run().changes for seed in range(20)]
+    worlds = [World(seed, Setup()).run() for seed in range(20)]
     for kind in range(5):
-        assert sum(changes[kind] for changes in seen), f"no change of kind {kind}: the world is too tame"
+        assert sum(world.changes[kind] for world in worlds), (
+            f"no change of kind {kind}: the world is too tame"
+        )
+    assert sum(world.early_results for world in worlds), "no result comes before its ts is published"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ COST_MS = {"slow": 40.0, "poison": 2.0}
 LIMIT_MS = 30.0
 KINDS = ["sum", "ptr", "own", "page", "page", "slow", "hot", "rows", "map", "poison"]
 
+POPULAR = [("page", 2), ("rows", 1), ("own", 3)]
+"""What half of all subscriptions are to, so that clients look at the same."""
+
 State = dict[Any, int]
 
 
@@ -221,6 +224,8 @@ class World:
         state[BUNDLE] = 0
         self.states: dict[int, State] = {1: state}
         self.head = self.visible = self.published = 1
+        self.shared_moves = 0
+        self.early_results = 0
         self.publish_at = 0.0
         self.window = WorldWindow()
         self.kills: set[tuple[str, int]] = set()
@@ -243,7 +248,6 @@ class World:
         self.clients = [
             Client(i, self.random.choice([None, b"x", b"y", b"z"])) for i in range(self.setup.clients)
         ]
-        self._numbers = count(1)
         for client in self.clients:
             self.connect(client)
             for name, argument in (self.setup.subscriptions or {}).get(client.number, []):
@@ -336,7 +340,8 @@ class World:
             insort(keys, point(key))
         self.window.batches.append((ts, keys))  # before anybody can see it
         self.publish_at = max(self.publish_at, self.now) + self.random.uniform(0.1, 0.8)
-        self.at(self.publish_at - self.random.uniform(0, 0.09) - self.now, self.show, ts)
+        lead = self.random.choice((0.0, 0.05, 0.09, 3.0))  # now and then longer than most queries run
+        self.at(max(self.publish_at - lead - self.now, 0.0), self.show, ts)
         self.at(self.publish_at - self.now, self.publish, ts, keys, answers)
         return ts
 
@@ -407,11 +412,14 @@ class World:
             self.core.modify(client.session, add, [])
 
     def subscribe(self, client: Client, name: str | None = None, argument: int | None = None) -> None:
+        taken = client.queries.keys() | client.removed
+        number = next(number for number in count(1) if number not in taken)  # as other clients number theirs
+        if name is None and self.random.random() < 0.5:
+            name, argument = POPULAR[number % len(POPULAR)]
         kinds = KINDS if self.setup.poison else KINDS[:-1]
         held = Held(
             name or self.random.choice(kinds), self.random.randrange(KEYS) if argument is None else argument
         )
-        number = next(self._numbers)
         client.queries[number] = held
         client.modified = True
         assert client.session is not None
@@ -524,6 +532,7 @@ class World:
             journal=answer.journal,
             duration_ms=cost,
         )
+        self.early_results += worker.ts is not None and worker.ts > self.published
         self.core.query_done(call.round, call.number, result)
         if worker.alive:
             self.next_call(worker)
@@ -566,6 +575,8 @@ class World:
             client.busy = False
             self.at(0, self.next_mutation, client)
         if moved is not None:
+            self.shared_moves += moved.made is not None
+            moved.made = True
             self.move(client, moved)
         if self.setup.churn and self.now < self.setup.end and self.random.random() < 0.02:
             self.core.block(session)

@@ -350,6 +350,8 @@ class WorkerPool:
         if work is not None and work.chained:
             worker.chained_ms -= estimate_ms
         worker.stuck = False
+        if self._waiting and not worker.leaving:
+            self._fill()  # before the core hears that a round is over, and fills the worker with the next one
         if work is not None:
             if isinstance(message, WrongBundle):
                 again = work.for_any_worker()
@@ -387,8 +389,9 @@ class WorkerPool:
     def _culprit(self, worker: Worker) -> Work | None:
         """Return the call that a worker's end is put down to, None if it is known to be none.
 
-        If nothing ran it is the oldest of those that cannot run elsewhere: nobody else would
-        count how many workers end over them. (Those that can are counted by `_again`.)
+        If nothing ran it is the oldest of those that cannot run elsewhere and that it has begun: nobody else would
+        count how many workers end over them. (Those that can are counted by `_again`.) What it never began is
+        innocent: it may have been sent to a worker that had ended already.
         """
         running = worker.ending_call or worker.progress.running()[0]
         if running:
@@ -396,7 +399,15 @@ class WorkerPool:
             return None if worker.overdue and work is not None and work.movable else work
         if worker.ending is not None or not worker.announced:
             return None
-        return next((work for work, _ in worker.in_flight.values() if work and not work.movable), None)
+        begun = worker.progress.begun()
+        return next(
+            (
+                work
+                for number, (work, _) in worker.in_flight.items()
+                if work and not work.movable and number <= begun
+            ),
+            None,
+        )
 
     def _take_in(self, worker: Worker) -> None:
         worker.announced = True

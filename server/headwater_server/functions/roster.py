@@ -52,6 +52,10 @@ class Progress(Protocol):
         """Return the call that runs, 0 if none, and when it began on the monotonic clock in ns."""
         ...
 
+    def begun(self) -> int:
+        """Return the newest call that it has begun, 0 before the first."""
+        ...
+
     def close(self) -> None:
         """Look no more."""
 

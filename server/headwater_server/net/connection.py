@@ -255,8 +255,7 @@ class Connection:
             if answers or moved is None:
                 self._deliver(answers, moved)
             else:  # most of what a daemon sends: an update for very many
-                self._traffic.transitions += 1
-                self._send((self._wire.transition(moved.ts, moved.changes, moved.made),))
+                self._send((self._transition(moved),))
         except Exception as fault:  # it would end the engine, and every client with it
             self._fail(fault)
 
@@ -270,9 +269,14 @@ class Connection:
             if wire.awaits(number)
         ]
         if moved is not None:
-            self._traffic.transitions += 1
-            messages.append(wire.transition(moved.ts, moved.changes, moved.made))
+            messages.append(self._transition(moved))
         self._send(messages)
+
+    def _transition(self, moved: Moved) -> bytes:
+        self._traffic.transitions += 1
+        if moved.made is None:
+            moved.made = self._hub.frames.transitions(moved)
+        return self._wire.transition(moved.ts, moved.changes, moved.made)
 
     def _keep_back(self, answer: tuple[int, Decision]) -> None:
         """The core keeps an answer since this client does not read; called by the core."""

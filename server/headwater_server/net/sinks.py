@@ -12,6 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from headwater_protocol.frames import frame
+from headwater_protocol.server_session import SameTransitions
 
 from headwater_server.net.deflate import WINDOW_BITS
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aiohttp import web
+    from headwater_protocol.server_session import Position
 
     from headwater_server.net.deflate import Deflater
+    from headwater_server.reactive.moves import Moved
 
 _BINARY_FINAL = 0x82
 _BINARY_FINAL_DEFLATED = 0xC2
@@ -65,8 +68,23 @@ def websocket_frame(payload: bytes, first_byte: int = _BINARY_FINAL) -> bytes:
     return struct.pack(">BBQ", first_byte, 127, length) + payload
 
 
+class _Transitions(SameTransitions):
+    """Tells the size of each transition before it goes in; looking one up costs what it costs in a dict."""
+
+    def __init__(self, make_room: Callable[[int], None]) -> None:
+        super().__init__()
+        self._make_room = make_room
+
+    def __setitem__(self, key: object, made: tuple[Position, bytes]) -> None:
+        if isinstance(
+            key, tuple
+        ):  # else it is in already, and goes in once more under what is looked up faster
+            self._make_room(len(made[1]))
+        super().__setitem__(key, made)
+
+
 class SharedFrames:
-    """The frames of messages that go to many clients in one step, made once.
+    """What goes to many clients in one step, made once: their equal transitions, and the frames of messages.
 
     Bounded: it holds what one turn of the event loop sends, at most `bytes_max` of it or a
     single larger message.
@@ -89,11 +107,26 @@ class SharedFrames:
         self._soon = soon
         self._deflater = deflater
         self._bytes_max = bytes_max
+        self._transitions: dict[tuple[object, ...], _Transitions] = {}
+        self._in_use: list[_Transitions] = []
         self._frames: dict[bytes, bytes] = {}
         self._deflated_frames: dict[bytes, bytes] = {}
         self.deflates = deflater.is_on
         self._clear_due = False
         self.held_bytes = 0
+
+    def transitions(self, moved: Moved) -> SameTransitions:
+        """Return what has been made of a move, or of one with the same ts and changes; for `ServerSession.transition`.
+
+        It may be used until the end of this turn, and is emptied before what is held grows beyond the bound.
+        """
+        key = (moved.ts, *moved.changes)
+        found = self._transitions.get(key)
+        if found is None:
+            self._make_room(sum(len(body) for _, body in moved.changes))
+            found = self._transitions[key] = _Transitions(self._make_room)
+            self._in_use.append(found)
+        return found
 
     def frame(self, message: bytes) -> bytes:
         """Return the WebSocket frame of a message."""
@@ -118,6 +151,9 @@ class SharedFrames:
         """Forget them; called after each publish."""
         self._frames.clear()
         self._deflated_frames.clear()
+        self._transitions.clear()
+        for transitions in self._in_use:
+            transitions.clear()
         self.held_bytes = 0
 
     def _make_room(self, size_bytes: int) -> None:
@@ -132,6 +168,7 @@ class SharedFrames:
     def _end_turn(self) -> None:
         self._clear_due = False
         self.clear()
+        self._in_use.clear()
 
 
 class WebSocketSink:

@@ -288,7 +288,7 @@ class ReactiveCore:
     def query_killed(self, round: int, call: int, error: ErrorBody) -> None:  # noqa: A002
         """Take note that a run was ended by force, its worker with it.
 
-        What the round's other runs gave stays; calls behind this one go back to waiting.
+        What its other runs gave stays if the round's ts is published; the rest goes back to waiting.
         """
         round_ = self._rounds.get(round)
         need = round_.calls.get(call) if round_ is not None else None
@@ -380,8 +380,8 @@ class ReactiveCore:
         self._effects.deliver(session, answers, moved)
         if step.adopted and view is not None and view.sessions:
             self._advance_some(view, (session,))  # what the journal's query has may bring it further
-            for query in others:
-                self._wake(query, None)
+        for query in others:
+            self._wake(query, None)
 
     def _adopt_journal(
         self, session: Session, subscription: Subscription, version: Version

@@ -24,7 +24,8 @@ class Moved:
         ts: Commit ts at which all queries now hold.
         changes: Number of the query and encoded body of what became of it; the bytes are
             shared with all sessions for which the same became of it.
-        made: What the server has made of it for one session, for the next ones; the core does not look at it.
+        made: Where the server keeps what it has made of it for one session, for the next ones; the core does not
+            look at it.
     """
 
     __slots__ = ("changes", "made", "ts")
@@ -32,7 +33,7 @@ class Moved:
     def __init__(self, ts: int, changes: Sequence[tuple[int, bytes]]) -> None:
         self.ts = ts
         self.changes = changes
-        self.made: dict[Any, Any] = {}
+        self.made: Any = None
 
 
 class Holding:

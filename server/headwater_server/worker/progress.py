@@ -1,7 +1,7 @@
 """One shared page that tells the daemon what a worker is doing, also when it can no longer say so.
 
 The worker writes the number and the start of the call it begins, and 0 when it has ended
-it. The daemon reads this to see a call that runs too long, and after a death to know which
+it; the number of the newest call that it has begun stays. The daemon reads this to see a call that runs too long, and after a death to know which
 of the calls that it had sent was running.
 """
 
@@ -13,6 +13,7 @@ import os
 PAGE_BYTES = mmap.PAGESIZE
 _STARTED = 0
 _CALL = 1
+_BEGUN = 2
 
 
 class ProgressPage:
@@ -29,6 +30,7 @@ class ProgressPage:
         """
         words = self._words
         words[_STARTED] = mono_ns
+        words[_BEGUN] = call
         words[_CALL] = call
 
     def end(self) -> None:
@@ -39,6 +41,10 @@ class ProgressPage:
         """Return the call that runs, 0 if none, and when it began on the monotonic clock in ns (daemon)."""
         call = self._words[_CALL]
         return call, self._words[_STARTED]
+
+    def begun(self) -> int:
+        """Return the newest call that was begun, 0 before the first; numbers rise (daemon)."""
+        return self._words[_BEGUN]
 
     def close(self) -> None:
         """Unmap the page."""

@@ -63,9 +63,11 @@ class _Progress:
     def __init__(self, draw_cost_s: Callable[[], float]) -> None:
         self._draw_cost_s = draw_cost_s
         self.call = (0, 0)
+        self.newest = 0
         self.cost_s = 0.0  # of the calls since it was last cleared
 
     def begin(self, call: int, mono_ns: int) -> None:
+        self.newest = call
         if not self.call[0]:
             self.call = (call, mono_ns)
         self.cost_s += self._draw_cost_s()
@@ -78,6 +80,9 @@ class _Progress:
 
     def running(self) -> tuple[int, int]:
         return self.call
+
+    def begun(self) -> int:
+        return self.newest
 
     def close(self) -> None:
         """Nothing is mapped."""

@@ -237,6 +237,11 @@ def test_connections_that_stand_at_the_same_place_get_the_same_bytes_made_once()
             unasked.transition(ts, [(1, VALUE)], same)
     with pytest.raises(LocalProtocolError, match="back to 100"):
         second.transition(100, [(1, VALUE)], {})
+    third, fourth, same = opened(), opened(), {}  # at the same version, on the way to another identity
+    send(fourth, Authenticate(0, "token"))
+    list(fourth.authenticated())
+    third.transition(101, [], same)
+    assert decode_server_message(fourth.transition(101, [], same)).end == Version(0, 1, 101)  # type: ignore[union-attr]
     send(second, ModifyQuerySet(1, 2, (), ()))
     same = {}
     assert first.transition(102, [], same) != second.transition(102, [], same)

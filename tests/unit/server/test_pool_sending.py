@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from headwater_server.functions.limits import PoolOptions
 from headwater_server.functions.mutations import MutationCall
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.roster import Worker
+from headwater_server.worker.messages import QueryDone, RoundOpened, RunMutation, Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,3 +85,58 @@ def test_only_those_behind_a_call_that_runs_for_long_go_back(tmp_path: Path) -> 
     pool._move_away(worker, running[0])
     assert receiver.long == [calls[1]]
     assert receiver.back == [calls[3], calls[2]]
+
+
+class Rounds:
+    """Orders another round, with a query, in the step in which it hears that one is over, as the core does."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
+        self.ran = 0
+
+    def next(self) -> None:
+        self.ran += 1
+        self.pool.open_round(1, self.ran)
+        self.pool.run_round_query(1, self.ran, self.ran, "m:q", b"\x80", None, None)
+
+    def round_opened(self, worker: int, message: RoundOpened) -> None:
+        """Nothing more is needed."""
+
+    def round_query_done(self, worker: int, round_number: int, call: int, name: str, done: QueryDone) -> None:
+        self.pool.close_round(1, round_number)
+        self.next()
+
+
+def test_a_mutation_that_waits_gets_in_between_two_rounds(tmp_path: Path) -> None:
+    """A round's queries go along with the order to open it: the worker is never seen without a call."""
+    pool, worker, _ = world(tmp_path)
+    pool._active = SimpleNamespace(bundle="b")  # type: ignore[assignment]
+    pool._watch = lambda: None  # type: ignore[method-assign]
+    pool._cost_ms = {"m:q": 4.0, "m:f": 1.0}
+    rounds = pool._listener = Rounds(pool)  # type: ignore[assignment]
+    link: Any = worker.link
+    rounds.next()
+    pool.run_mutation(a_call())
+    assert pool._waiting, "the worker has enough to do"
+    while not any(isinstance(message, RunMutation) for message in link.sent):
+        assert rounds.ran < 3, "rounds keep it out"
+        opened, query = link.sent[-2:]
+        pool.worker_message(worker, RoundOpened(opened.round, 1, True))
+        usage = Usage(4000)
+        done = QueryDone(query.call, 1, b"\xc0", None, None, None, [], [], False, None, usage)
+        pool.worker_message(worker, done)
+
+
+def test_a_worker_is_blamed_on_no_call_that_it_never_began(tmp_path: Path) -> None:
+    pool, worker, _ = world(tmp_path)
+    page: Any = SimpleNamespace(running=lambda: (0, 0), begun=lambda: 1)
+    worker.progress = page
+    pool._listener = Rounds(pool)  # type: ignore[assignment]
+    pool._watch = lambda: None  # type: ignore[method-assign]
+    pool.run_round_query(1, 1, 1, "m:q", b"\x80", None, None)
+    pool.run_round_query(1, 1, 2, "m:r", b"\x80", None, None)
+    culprit = pool._culprit(worker)
+    assert culprit is not None
+    assert culprit.name == "m:q"
+    page.begun = lambda: 0
+    assert pool._culprit(worker) is None

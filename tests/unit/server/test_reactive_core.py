@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
 from headwater_protocol.messages import AddQuery, ErrorBody
 from headwater_server.reactive.contents import Content
 from headwater_server.reactive.rounds import RoundLimits
+from support.plain_results import content_of
 from support.reactive_steps import Steps
 
 KILLED = ErrorBody("time_limit", "ended")
@@ -300,6 +302,211 @@ def test_a_blocked_session_is_left_alone_and_then_goes_straight_to_the_newest():
     assert [ts for *_, ts, _ in sent if ts] == [4]
 
 
+@pytest.mark.parametrize("act", ["block", "disconnect"])
+def test_delivery_may_block_or_end_its_session(act):
+    steps = Steps()
+    steps.on_deliver = lambda session: getattr(steps.core, act)(session)
+    for handle in range(3):
+        steps.subscribe(handle, "m:q", "m:r")
+    steps.open()
+    while steps.calls:
+        steps.done([1])
+    steps.commit(b"docs1")
+    assert len(steps.take()) == 3
+    assert steps.rounds == []
+
+
+def test_resuming_with_the_right_value_costs_a_digest():
+    steps = Steps()
+    digest = content_of([1]).digest
+    steps.subscribe("a", "m:q", digest=digest)
+    steps.subscribe("b", "m:q", digest=b"x" * 16)
+    steps.open()
+    steps.done([1])
+    assert {who: changes[1][0] for who, _, _, changes in steps.take()} == {"a": 2, "b": 0}
+
+
+def test_a_delivered_journal_is_kept():
+    steps = Steps()
+    steps.subscribe("a", "m:page")
+    steps.open()
+    steps.done([[1]], journal=b"end")
+    assert steps.take()[0][3][1][-1] == b"end"
+    steps.commit(b"docs1")
+    steps.open()
+    assert steps.calls[0][-1] == b"end"
+
+
+def test_a_journal_alone_is_news_too():
+    steps = Steps()
+    steps.subscribe("a", "m:page")
+    steps.open()
+    steps.done([[1]])
+    steps.take()
+    steps.commit(b"docs1")
+    steps.open()
+    steps.done([[1]], journal=b"end")
+    assert steps.take()[0][3][1] == [2, content_of([[1]]).digest, b"end"]
+
+
+def test_adopting_a_journal_wakes_others_that_wait_under_it():
+    steps = Steps(workers=2)
+    steps.subscribe("a", "m:page")
+    steps.open()
+    steps.subscribe("b", "m:page", journal=b"end")
+    steps.done([[1]], journal=b"end")
+    assert {who for who, *_ in steps.take()} == {"a", "b"}
+
+
+def test_a_private_result_serves_its_identity_alone():
+    steps = Steps(workers=0)
+    steps.subscribe("a", "m:me", identity=b"ada")
+    steps.subscribe("b", "m:me", identity=b"bob")
+    steps.core.add_worker(1)
+    steps.open()
+    assert {identity for *_, identity, _ in steps.calls} == {b"ada", b"bob"}
+    first = steps.calls[0][3]
+    steps.done([1], private=True)
+    assert [who for who, *_ in steps.take()] == ["a" if first == b"ada" else "b"]
+    steps.done([2], private=True)
+    assert len(steps.take()) == 1
+
+
+def test_private_results_go_with_the_last_session_of_their_identity():
+    steps = Steps(workers=0)
+    session = steps.subscribe("a", "m:me", identity=b"ada")
+    steps.subscribe("b", "m:me", identity=b"bob")
+    steps.core.add_worker(1)
+    steps.open()
+    steps.done([1], private=True)
+    steps.done([2], private=True)
+    steps.core.disconnect(session)
+    steps.core.check()
+    assert len(steps.core._live.tracker) == 1
+
+
+def test_switching_identity_runs_again_and_sends_the_difference():
+    steps = Steps()
+    session = steps.subscribe("a", "m:me", identity=b"ada")
+    steps.open()
+    steps.done([1], private=True)
+    steps.take()
+    steps.core.identify(session, b"bob")
+    steps.open()
+    assert steps.calls[0][3] == b"bob"
+    steps.done([2], private=True)
+    assert steps.take()[0][3][1][0] == 0
+
+
+def test_what_nobody_looks_at_stays_while_it_is_right():
+    steps = Steps()
+    steps.core.disconnect(steps.subscribe("a", "m:q"))
+    session = steps.subscribe("a", "m:q")
+    left = steps.open()  # ordered for the one that left
+    steps.done([1])
+    assert left in steps.closed
+    steps.open()
+    steps.done([1])
+    steps.core.disconnect(session)
+    steps.core.check()
+    steps.take()
+    again = steps.subscribe("b", "m:q")
+    assert len(steps.take()) == 1
+    steps.core.disconnect(again)
+    steps.commit(b"docs1")
+    assert steps.core._live.by_key == {}
+    assert len(steps.core._live.tracker) == 0
+
+
+def test_parked_results_are_bounded_in_bytes():
+    steps = Steps(parked_bytes=10_000)
+    for number in range(10):
+        session = steps.subscribe("a", f"m:q{number}")
+        steps.open()
+        steps.done(["x" * 200])
+        steps.core.disconnect(session)
+        steps.core.check()
+    assert 0 < len(steps.core._live.by_key) < 10
+
+
+def test_what_parked_results_have_read_counts():
+    steps = Steps(parked_bytes=100_000)
+    for number in range(20):
+        session = steps.subscribe("a", f"m:q{number}")
+        steps.open()
+        steps.done([1], points=[f"docs{number}-{i}".encode() for i in range(50)])
+        steps.core.disconnect(session)
+        steps.core.check()
+    assert 0 < len(steps.core._live.by_key) < 8
+
+
+def test_the_keys_of_parked_results_count():
+    steps = Steps(parked_bytes=100_000)
+    for number in range(10):
+        for key in ({"arguments": bytes([number]) * 30_000}, {"journal": bytes([number]) * 30_000}):
+            session = steps.core.connect("a")
+            query = AddQuery(1, "m:q", **({"arguments": b"\x80"} | key))
+            steps.core.modify(session, [query], [])
+            steps.open()
+            steps.done([1])
+            steps.core.disconnect(session)
+            steps.core.check()
+    kept = [len(key.arguments) + len(key.journal or b"") for key in steps.core._live.by_key]
+    assert 60_000 < sum(kept) <= 100_000
+
+
+def test_a_failure_that_nobody_looks_at_is_dropped():
+    steps = Steps()
+    for number in range(3):
+        session = steps.subscribe("a", f"m:q{number}")
+        steps.open()
+        steps.done(Content.failed(ErrorBody("unknown_function", "there is no such function")))
+        steps.core.disconnect(session)
+        steps.core.check()
+    assert steps.core._live.by_key == {}
+    assert len(steps.core._live.tracker) == 0
+
+
+def test_a_query_added_again_before_the_transition_is_not_reported_as_removed():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q")
+    steps.open()
+    steps.done([1])
+    steps.take()
+    steps.core.modify(session, [], [1])
+    assert steps.take()[0][3] == {1: [4]}
+    steps.core.block(session)
+    steps.core.modify(session, [AddQuery(2, "m:q", b"\x80")], [])
+    steps.core.modify(session, [], [2])
+    steps.core.modify(session, [AddQuery(2, "m:q", b"\x80")], [])
+    steps.core.unblock(session)
+    assert steps.take()[0][3][2][0] == 0
+    with pytest.raises(ValueError, match="subscribed already"):
+        steps.core.modify(session, [AddQuery(2, "m:q", b"\x80")], [])
+
+
+def test_a_worker_of_another_bundle_gets_no_rounds_until_the_bundle_switches():
+    steps = Steps(bundle_key=b"bundle")
+    steps.subscribe("a", "m:q")
+    steps.open(current=False)
+    assert steps.rounds == []
+    steps.commit(b"other")
+    assert steps.rounds == []
+    steps.commit(b"bundle")
+    assert len(steps.rounds) == 1
+    steps.open()
+    steps.done([1])
+    assert len(steps.take()) == 1
+
+
+def test_a_worker_found_outdated_behind_the_switch_gets_another_chance():
+    steps = Steps(bundle_key=b"bundle")
+    steps.subscribe("a", "m:q")
+    steps.commit(b"bundle")
+    steps.open(ts=1, current=False)
+    assert len(steps.rounds) == 1
+
+
 def test_an_application_failure_is_a_result_like_any_other():
     steps = Steps()
     steps.subscribe("a", "m:q")
@@ -345,3 +552,18 @@ def test_changes_that_many_need_are_encoded_once():
     steps.done([1])
     assert len(bodies) == 3
     assert len({id(body) for body in bodies}) == 1
+
+
+def test_who_is_blocked_by_its_delivery_wakes_those_that_wait_for_the_journal_it_takes_over():
+    steps = Steps()
+    first = steps.core.connect("first")
+    steps.core.modify(first, [AddQuery(1, "m:q", b"\x80"), AddQuery(2, "m:r", b"\x80")], [])
+    steps.open()
+    steps.done([1], journal=b"end")
+    other = steps.core.connect("other")
+    steps.core.modify(other, [AddQuery(1, "m:z", b"\x80")], [])
+    waits = steps.core.connect("waits")
+    steps.core.modify(waits, [AddQuery(1, "m:q", b"\x80", b"end")], [])
+    steps.on_deliver = lambda session: session is first and steps.core.block(first)
+    steps.done([2])
+    assert [handle for handle, *_ in steps.take()] == ["first", "waits"]

@@ -4,15 +4,22 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from headwater_protocol.codec import encode_change_body, encode_message
 from headwater_protocol.frames import frame
+from headwater_protocol.limits import ServerLimits
+from headwater_protocol.messages import AddQuery, Connect, ModifyQuerySet, Value
+from headwater_protocol.server_session import ServerSession
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.deflate import Deflater
 from headwater_server.net.inlet import Inlet, InletLimits
 from headwater_server.net.sinks import SharedFrames, TcpSink, websocket_frame
 from headwater_server.net.tcp import TcpShell
+from headwater_server.reactive.moves import Moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from headwater_protocol.server_session import SameTransitions
 
 BOUND = 10_000
 
@@ -58,6 +65,46 @@ def test_a_frame_is_built_once_for_all_and_forgotten_in_bounds() -> None:
     assert frames.frame(b"a") == first
     large = frames.frame(b"c" * BOUND)
     assert frames.frame(b"c" * BOUND) is large, "one that is larger than all may be goes to many as well"
+
+
+def made_of(frames: SharedFrames, moved: Moved) -> SameTransitions:
+    """What a connection does first with a move."""
+    if moved.made is None:
+        moved.made = frames.transitions(moved)
+    made: SameTransitions = moved.made
+    return made
+
+
+def opened(ts: int = 1) -> ServerSession:
+    session = ServerSession(ServerLimits())
+    session.receive(encode_message(Connect((1,), b"s" * 16, 0, None, "test")))
+    session.welcome(b"i" * 16, 1)
+    if ts > 1:
+        session.transition(ts, [])
+    return session
+
+
+def test_moves_that_are_equal_share_what_is_made_of_them_until_the_turn_ends() -> None:
+    """After a restart each client is moved by itself, and a thousand of them by equal moves."""
+    turn = Turn()
+    frames = SharedFrames(turn.soon, Deflater(0))
+    first, second = (opened().transition(9, [], made_of(frames, Moved(9, []))) for _ in range(2))
+    assert first is second
+    turn.end()
+    assert frames.held_bytes == 0
+    assert opened().transition(9, [], made_of(frames, Moved(9, []))) is not first
+
+
+def test_what_is_made_of_one_move_is_bounded_though_every_client_stands_elsewhere() -> None:
+    frames = SharedFrames(Turn().soon, Deflater(0), bytes_max=BOUND)
+    value = encode_change_body(Value(b"\xc4\xff" + bytes(255), b"d" * 16))
+    moved = Moved(1_000, [(1, value)])
+    for ts in range(2, 200):
+        session = opened(ts)
+        session.receive(encode_message(ModifyQuerySet(0, 1, (AddQuery(1, "m:q", b"\x80"),), ())))
+        assert session.transition(1_000, moved.changes, made_of(frames, moved))
+        held = {id(message): len(message) for _, message in made_of(frames, moved).values()}
+        assert sum(held.values()) <= frames.held_bytes <= BOUND
 
 
 def test_nothing_shared_outlives_the_turn_that_sent_it() -> None:
