@@ -22,127 +22,127 @@ interface SignIn {
 }
 
 export class Authentication {
-  private readonly environment: Environment;
-  private readonly ask: (token: string | null) => void;
-  private readonly ready: () => void;
-  private signIn: SignIn | undefined;
-  private fetching = false;
-  private asked = false; // the server was asked for an identity once, so that none has to be asked for too
-  private forgetRefresh = (): void => {};
+  readonly #environment: Environment;
+  readonly #ask: (token: string | null) => void;
+  readonly #ready: () => void;
+  #signIn: SignIn | undefined;
+  #fetching = false;
+  #asked = false; // the server was asked for an identity once, so that none has to be asked for too
+  #forgetRefresh = (): void => {};
 
   /** `ask` hands a token to the session; `ready` is called when a fetch is over that `holds` told of. */
   constructor(environment: Environment, ask: (token: string | null) => void, ready: () => void) {
-    this.environment = environment;
-    this.ask = ask;
-    this.ready = ready;
+    this.#environment = environment;
+    this.#ask = ask;
+    this.#ready = ready;
   }
 
   /** Whether the first token is being fetched: what is asked before it is there would be asked by nobody. */
   get holds(): boolean {
-    return this.fetching;
+    return this.#fetching;
   }
 
   /** Sign in with tokens of `fetchToken`. */
   set(fetchToken: FetchToken, onChange: (authenticated: boolean) => void): void {
-    this.forgetRefresh();
-    this.signIn = { fetchToken, onChange, token: null, told: undefined, refused: 0 };
-    this.fetching = true;
-    void this.fetch(this.signIn, false);
+    this.#forgetRefresh();
+    this.#signIn = { fetchToken, onChange, token: null, told: undefined, refused: 0 };
+    this.#fetching = true;
+    void this.#fetch(this.#signIn, false);
   }
 
   /** Sign out. */
   clear(): void {
-    this.forgetRefresh();
-    this.signIn = undefined;
-    this.ended();
-    this.hand(null);
+    this.#forgetRefresh();
+    this.#signIn = undefined;
+    this.#ended();
+    this.#hand(null);
   }
 
   /** The server has accepted what it was asked for. */
   accepted(): void {
-    const { signIn } = this;
+    const signIn = this.#signIn;
     if (signIn !== undefined && signIn.token !== null) {
       signIn.refused = 0;
-      this.tell(signIn, true);
+      this.#tell(signIn, true);
     }
   }
 
   /** The server has refused what it was asked for. */
   refused(): void {
-    const { signIn } = this;
+    const signIn = this.#signIn;
     if (signIn === undefined || signIn.token === null) {
       return;
     }
     if (signIn.refused++ < TRIES_MAX) {
-      void this.fetch(signIn, true);
+      void this.#fetch(signIn, true);
     } else {
-      this.signOut(signIn);
+      this.#signOut(signIn);
     }
   }
 
   /** Nothing is asked any more. */
   close(): void {
-    this.forgetRefresh();
-    this.signIn = undefined;
+    this.#forgetRefresh();
+    this.#signIn = undefined;
   }
 
-  private async fetch(signIn: SignIn, forceRefresh: boolean): Promise<void> {
-    this.forgetRefresh();
+  async #fetch(signIn: SignIn, forceRefresh: boolean): Promise<void> {
+    this.#forgetRefresh();
     let token: string | null;
     try {
       token = (await signIn.fetchToken({ forceRefresh })) ?? null;
     } catch (error) {
-      this.environment.log("fetching a token failed", error);
+      this.#environment.log("fetching a token failed", error);
       token = null;
     }
-    if (this.signIn !== signIn) {
+    if (this.#signIn !== signIn) {
       return; // another call has taken its place meanwhile
     }
     if (token === null) {
-      this.signOut(signIn);
+      this.#signOut(signIn);
     } else {
       signIn.token = token;
-      this.hand(token);
-      this.planRefresh(signIn, token);
+      this.#hand(token);
+      this.#planRefresh(signIn, token);
     }
-    this.ended();
+    this.#ended();
   }
 
-  private signOut(signIn: SignIn): void {
+  #signOut(signIn: SignIn): void {
     signIn.token = null;
-    if (this.asked) {
-      this.hand(null);
+    if (this.#asked) {
+      this.#hand(null);
     }
-    this.tell(signIn, false);
+    this.#tell(signIn, false);
   }
 
-  private hand(token: string | null): void {
-    if (token !== null || this.asked) {
-      this.asked = true;
-      this.ask(token);
+  #hand(token: string | null): void {
+    if (token !== null || this.#asked) {
+      this.#asked = true;
+      this.#ask(token);
     }
   }
 
-  private tell(signIn: SignIn, authenticated: boolean): void {
+  #tell(signIn: SignIn, authenticated: boolean): void {
     if (signIn.told !== authenticated) {
       signIn.told = authenticated;
       signIn.onChange(authenticated);
     }
   }
 
-  private ended(): void {
-    if (this.fetching) {
-      this.fetching = false;
-      this.ready();
+  #ended(): void {
+    if (this.#fetching) {
+      this.#fetching = false;
+      this.#ready();
     }
   }
 
-  private planRefresh(signIn: SignIn, token: string): void {
+  #planRefresh(signIn: SignIn, token: string): void {
     const endMs = endOf(token);
     if (endMs !== undefined) {
-      const delayMs = Math.max(endMs - this.environment.wallMs() - LEEWAY_MS, LEEWAY_MS);
-      this.forgetRefresh = this.environment.later(Math.min(delayMs, DELAY_MAX_MS), () => {
-        void this.fetch(signIn, true);
+      const delayMs = Math.max(endMs - this.#environment.wallMs() - LEEWAY_MS, LEEWAY_MS);
+      this.#forgetRefresh = this.#environment.later(Math.min(delayMs, DELAY_MAX_MS), () => {
+        void this.#fetch(signIn, true);
       });
     }
   }

@@ -55,54 +55,54 @@ type Settle = (outcome: Outcome) => void;
  * queries get what they missed, mutations without an answer are sent again and take effect once.
  */
 export class HeadwaterClient {
-  private readonly environment: Environment;
-  private readonly session: ClientSession;
-  private readonly connection: Connection;
-  private readonly subscriptions: Subscriptions;
-  private readonly authentication: Authentication;
-  private readonly waiting: Waiting;
-  private readonly calls = new Map<number, Settle>(); // requests in flight
-  private readonly confirmed = new Map<number, Settle>(); // subscriptions that wait for one value
-  private readonly queued: (() => void)[] = []; // calls that wait until fewer are in flight
-  private readonly chains = new Set<PageChain>(); // of which a page has changed in the present step
-  private readonly stateListeners = new Set<(state: ConnectionState) => void>();
-  private readonly events: ClientEvent[] = [];
-  private readonly inFlightMax: number;
-  private dispatching = false;
-  private state: ConnectionState;
-  private over: HeadwaterError | undefined; // set when nothing goes on any more: why
+  readonly #environment: Environment;
+  readonly #session: ClientSession;
+  readonly #connection: Connection;
+  readonly #subscriptions: Subscriptions;
+  readonly #authentication: Authentication;
+  readonly #waiting: Waiting;
+  readonly #calls = new Map<number, Settle>(); // requests in flight
+  readonly #confirmed = new Map<number, Settle>(); // subscriptions that wait for one value
+  readonly #queued: (() => void)[] = []; // calls that wait until fewer are in flight
+  readonly #chains = new Set<PageChain>(); // of which a page has changed in the present step
+  readonly #stateListeners = new Set<(state: ConnectionState) => void>();
+  readonly #events: ClientEvent[] = [];
+  readonly #inFlightMax: number;
+  #dispatching = false;
+  #state: ConnectionState;
+  #over: HeadwaterError | undefined; // set when nothing goes on any more: why
 
   /**
    * `address` is `wss://host`, `ws://host:port` or the same with https and http. Throws `invalid_request` if it
    * is none.
    */
   constructor(address: string, options: ClientOptions = {}) {
-    this.inFlightMax = Math.min(options.inFlightMax ?? IN_FLIGHT_MAX, IN_FLIGHT_MAX);
+    this.#inFlightMax = Math.min(options.inFlightMax ?? IN_FLIGHT_MAX, IN_FLIGHT_MAX);
     const runtime = runtimeEnvironment(options.webSocket);
-    this.environment = options.log === undefined ? runtime : { ...runtime, log: options.log };
-    this.session = new ClientSession(
-      this.environment.randomBytes(SESSION_BYTES),
+    this.#environment = options.log === undefined ? runtime : { ...runtime, log: options.log };
+    this.#session = new ClientSession(
+      this.#environment.randomBytes(SESSION_BYTES),
       `headwater-typescript ${VERSION}`,
     );
-    this.connection = new Connection(syncAddress(address), this.session, this.environment, {
-      dispatch: (events) => this.dispatch(events),
-      changed: () => this.changed(),
+    this.#connection = new Connection(syncAddress(address), this.#session, this.#environment, {
+      dispatch: (events) => this.#dispatch(events),
+      changed: () => this.#changed(),
       ended: (error) => {
-        this.end(error);
-        this.dispatch(this.subscriptions.failures(error));
+        this.#end(error);
+        this.#dispatch(this.#subscriptions.failures(error));
       },
     });
-    this.subscriptions = new Subscriptions(this.session);
-    this.waiting = new Waiting(this.environment.wallMs, () => this.changed());
-    this.authentication = new Authentication(
-      this.environment,
+    this.#subscriptions = new Subscriptions(this.#session);
+    this.#waiting = new Waiting(this.#environment.wallMs, () => this.#changed());
+    this.#authentication = new Authentication(
+      this.#environment,
       (token) => {
-        this.session.authenticate(token);
-        this.act();
+        this.#session.authenticate(token);
+        this.#act();
       },
-      () => this.act(),
+      () => this.#act(),
     );
-    this.state = this.look();
+    this.#state = this.#look();
   }
 
   // ------------------------------------------------------------------------------------------------ calls
@@ -113,7 +113,7 @@ export class HeadwaterClient {
    */
   async query<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Promise<Returns<F>> {
     const [name, packed] = [functionName(query), packedArgs(args)];
-    return this.waiting.during("query", () => this.ask<F>(name, packed));
+    return this.#waiting.during("query", () => this.#ask<F>(name, packed));
   }
 
   /**
@@ -133,8 +133,8 @@ export class HeadwaterClient {
     const optimisticUpdate = options?.optimisticUpdate;
     const update: Update | undefined =
       optimisticUpdate && ((view) => optimisticUpdate(new LocalStore(view), (args ?? {}) as Args<F>));
-    return this.waiting.during("mutation", () =>
-      this.call<F>(() => this.session.mutate(name, packed, update)),
+    return this.#waiting.during("mutation", () =>
+      this.#call<F>(() => this.#session.mutate(name, packed, update)),
     );
   }
 
@@ -144,7 +144,7 @@ export class HeadwaterClient {
    */
   async action<F extends AnyReference<"action">>(action: F, ...[args]: Given<F>): Promise<Returns<F>> {
     const [name, packed] = [functionName(action), packedArgs(args)];
-    return this.waiting.during("action", () => this.call<F>(() => this.session.act(name, packed)));
+    return this.#waiting.during("action", () => this.#call<F>(() => this.#session.act(name, packed)));
   }
 
   // ---------------------------------------------------------------------------------------------- queries
@@ -153,8 +153,8 @@ export class HeadwaterClient {
   watch<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Watch<Returns<F>> {
     const [name, packed] = [functionName(query), packedArgs(args)];
     return {
-      onUpdate: (callback) => this.follow(name, packed, callback),
-      localResult: () => resultOf(this.subscriptions.outcome(name, packed)) as Returns<F> | undefined,
+      onUpdate: (callback) => this.#follow(name, packed, callback),
+      localResult: () => resultOf(this.#subscriptions.outcome(name, packed)) as Returns<F> | undefined,
     };
   }
 
@@ -175,21 +175,21 @@ export class HeadwaterClient {
     return new PageChain(options.initialNumItems, {
       follow: (asked, changed) => {
         const packed = canonicalBytes({ ...given, [options.argument ?? "options"]: asked });
-        const unfollow = this.follow(name, packed, changed, true);
-        return { unfollow, outcome: () => this.subscriptions.outcome(name, packed) };
+        const unfollow = this.#follow(name, packed, changed, true);
+        return { unfollow, outcome: () => this.#subscriptions.outcome(name, packed) };
       },
-      touch: (chain) => this.chains.add(chain),
-      settled: () => this.dispatch([]),
+      touch: (chain) => this.#chains.add(chain),
+      settled: () => this.#dispatch([]),
     }).watch() as PagedWatch<PageOf<F>>;
   }
 
-  private follow(name: string, packed: Uint8Array, listener: Listener, part = false): () => void {
-    this.requireOpen();
-    const unfollow = this.subscriptions.follow(name, packed, listener, part);
-    this.act();
+  #follow(name: string, packed: Uint8Array, listener: Listener, part = false): () => void {
+    this.#requireOpen();
+    const unfollow = this.#subscriptions.follow(name, packed, listener, part);
+    this.#act();
     return () => {
       unfollow();
-      this.act();
+      this.#act();
     };
   }
 
@@ -200,69 +200,69 @@ export class HeadwaterClient {
    * out. Before the first has come, nothing is asked. `onChange` is told whether somebody is signed in.
    */
   setAuth(fetchToken: FetchToken, onChange: (authenticated: boolean) => void = () => {}): void {
-    this.requireOpen();
-    this.authentication.set(fetchToken, onChange);
+    this.#requireOpen();
+    this.#authentication.set(fetchToken, onChange);
   }
 
   /** Sign out. */
   clearAuth(): void {
-    this.authentication.clear();
+    this.#authentication.clear();
   }
 
   // ------------------------------------------------------------------------------------------- connection
 
   /** Return how the client stands; the same object until that changes. */
   connectionState(): ConnectionState {
-    return this.state;
+    return this.#state;
   }
 
   /** Call `callback` whenever the client stands otherwise; return what ends that. */
   onConnectionState(callback: (state: ConnectionState) => void): () => void {
     const called = (state: ConnectionState) => callback(state);
-    this.stateListeners.add(called);
+    this.#stateListeners.add(called);
     return () => {
-      this.stateListeners.delete(called);
+      this.#stateListeners.delete(called);
     };
   }
 
   /** End the connection and everything that waits for it. May be called twice. */
   async close(): Promise<void> {
-    this.authentication.close();
-    const closed = this.connection.close();
-    this.end(new HeadwaterError("unavailable", "the client is closed"));
+    this.#authentication.close();
+    const closed = this.#connection.close();
+    this.#end(new HeadwaterError("unavailable", "the client is closed"));
     await closed;
   }
 
   // ------------------------------------------------------------------------------------------- what waits
 
-  private ask<F>(name: string, packed: Uint8Array): Promise<Returns<F>> {
+  #ask<F>(name: string, packed: Uint8Array): Promise<Returns<F>> {
     return new Promise((resolve, reject) => {
-      this.requireOpen();
-      const number = this.session.subscribe(name, packed, true);
-      this.confirmed.set(number, (outcome) => {
-        this.confirmed.delete(number);
-        this.session.unsubscribe(number);
-        this.act();
+      this.#requireOpen();
+      const number = this.#session.subscribe(name, packed, true);
+      this.#confirmed.set(number, (outcome) => {
+        this.#confirmed.delete(number);
+        this.#session.unsubscribe(number);
+        this.#act();
         settle(outcome, resolve as (value: Value) => void, reject);
       });
-      this.act();
+      this.#act();
     });
   }
 
   /** Make a request, once there is room for it, and wait for its outcome. */
-  private call<F>(request: () => number): Promise<Returns<F>> {
+  #call<F>(request: () => number): Promise<Returns<F>> {
     return new Promise((resolve, reject) => {
       const make = () => {
         try {
-          this.requireOpen();
-          this.calls.set(request(), (outcome) => settle(outcome, resolve as (value: Value) => void, reject));
-          this.act();
+          this.#requireOpen();
+          this.#calls.set(request(), (outcome) => settle(outcome, resolve as (value: Value) => void, reject));
+          this.#act();
         } catch (error) {
           reject(error);
         }
       };
-      if (this.queued.length > 0 || this.session.inFlight >= this.inFlightMax) {
-        this.queued.push(make); // in the order of the calls
+      if (this.#queued.length > 0 || this.#session.inFlight >= this.#inFlightMax) {
+        this.#queued.push(make); // in the order of the calls
       } else {
         make();
       }
@@ -270,80 +270,80 @@ export class HeadwaterClient {
   }
 
   /** Show and send what a call has changed. */
-  private act(): void {
-    this.dispatch(this.session.takeEvents());
-    if (!this.authentication.holds && this.over === undefined) {
-      this.connection.begin();
+  #act(): void {
+    this.#dispatch(this.#session.takeEvents());
+    if (!this.#authentication.holds && this.#over === undefined) {
+      this.#connection.begin();
     }
-    this.connection.flush();
+    this.#connection.flush();
   }
 
   /** Throws if nothing goes on any more. */
-  private requireOpen(): void {
-    if (this.over !== undefined) {
-      throw new HeadwaterError(this.over.code, this.over.message);
+  #requireOpen(): void {
+    if (this.#over !== undefined) {
+      throw new HeadwaterError(this.#over.code, this.#over.message);
     }
   }
 
   /** Take what the session tells, all of it before anybody is called: whoever is finds everything of one moment. */
-  private dispatch(events: readonly ClientEvent[]): void {
-    this.events.push(...events);
-    if (this.dispatching) {
+  #dispatch(events: readonly ClientEvent[]): void {
+    this.#events.push(...events);
+    if (this.#dispatching) {
       return;
     }
-    this.dispatching = true;
+    this.#dispatching = true;
     const told = new Set<Listener>();
     const settled: (() => void)[] = [];
     try {
       do {
-        for (const event of this.events.splice(0)) {
-          this.take(event, told, settled);
+        for (const event of this.#events.splice(0)) {
+          this.#take(event, told, settled);
         }
-        for (const chain of this.chains) {
-          this.chains.delete(chain);
+        for (const chain of this.#chains) {
+          this.#chains.delete(chain);
           for (const listener of chain.settle()) {
             told.add(listener);
           }
         }
-      } while (this.events.length > 0 || this.chains.size > 0);
+      } while (this.#events.length > 0 || this.#chains.size > 0);
     } finally {
-      this.dispatching = false;
+      this.#dispatching = false;
     }
     for (const listener of told) {
-      this.guarded(listener);
+      this.#guarded(listener);
     }
     for (const settle of settled) {
       settle();
     }
   }
 
-  private take(event: ClientEvent, told: Set<Listener>, settled: (() => void)[]): void {
+  #take(event: ClientEvent, told: Set<Listener>, settled: (() => void)[]): void {
     switch (event.type) {
       case "QueryChanged": {
-        const one = this.confirmed.get(event.query);
+        const one = this.#confirmed.get(event.query);
         if (one !== undefined) {
           settled.push(() => one(event.outcome));
         }
-        this.subscriptions.put(event.query, event.outcome, told);
+        this.#subscriptions.put(event.query, event.outcome, told);
         break;
       }
       case "Resolved": {
-        const settle = this.calls.get(event.request);
-        this.calls.delete(event.request);
+        const settle = this.#calls.get(event.request);
+        this.#calls.delete(event.request);
         settled.push(() => {
           settle?.(event.outcome);
-          this.queued.shift()?.();
+          this.#queued.shift()?.();
         });
         break;
       }
       case "UpdateFailed":
-        this.environment.log("an optimistic update failed on new results", event.error);
+        this.#environment.log("an optimistic update failed on new results", event.error);
         break;
       case "IdentityChanged":
-        settled.push(() => this.authentication.accepted());
+        settled.push(() => this.#authentication.accepted());
         break;
       case "AuthenticationFailed":
-        settled.push(() => this.authentication.refused());
+        settled.push(() => this.#authentication.refused());
         break;
       case "Opened":
       case "Moved":
@@ -354,45 +354,45 @@ export class HeadwaterClient {
   }
 
   /** Call a listener; what it throws is not ours to handle, and must not keep others from being called. */
-  private guarded(call: () => void): void {
+  #guarded(call: () => void): void {
     try {
       call();
     } catch (error) {
-      this.environment.log("a listener failed", error);
+      this.#environment.log("a listener failed", error);
     }
   }
 
   /** Be over, once: everything that waits is told. */
-  private end(reason: HeadwaterError): void {
-    if (this.over !== undefined) {
+  #end(reason: HeadwaterError): void {
+    if (this.#over !== undefined) {
       return;
     }
-    this.over = reason;
-    for (const settle of this.confirmed.values()) {
+    this.#over = reason;
+    for (const settle of this.#confirmed.values()) {
       settle({ error: reason });
     }
     const unknown = new HeadwaterError("connection_lost", `${reason.message} before the answer came`);
-    for (const settle of this.calls.values()) {
+    for (const settle of this.#calls.values()) {
       settle({ error: unknown });
     }
-    this.calls.clear();
-    for (const make of this.queued.splice(0)) {
+    this.#calls.clear();
+    for (const make of this.#queued.splice(0)) {
       make(); // and fail
     }
   }
 
-  private changed(): void {
-    const state = this.look();
-    if (!sameState(state, this.state)) {
-      this.state = state;
-      for (const listener of [...this.stateListeners]) {
-        this.guarded(() => listener(state));
+  #changed(): void {
+    const state = this.#look();
+    if (!sameState(state, this.#state)) {
+      this.#state = state;
+      for (const listener of [...this.#stateListeners]) {
+        this.#guarded(() => listener(state));
       }
     }
   }
 
-  private look(): ConnectionState {
-    const { connection, waiting } = this;
+  #look(): ConnectionState {
+    const [connection, waiting] = [this.#connection, this.#waiting];
     return Object.freeze({
       phase: connection.phase,
       isWebSocketConnected: connection.phase === "open",

@@ -37,168 +37,168 @@ export class Connection {
   attempt = 0;
   /** Why the last connection ended or was not made, null before. */
   problem: string | null = null;
-  private readonly address: string;
-  private readonly session: ClientSession;
-  private readonly environment: Environment;
-  private readonly events: ConnectionEvents;
-  private transport: Transport | undefined; // while there is one, also while it opens
-  private carries = false; // the transport is open
-  private flushing = false;
-  private forgetOnline: (() => void) | undefined; // set once it has begun
-  private forgetRetry: (() => void) | undefined; // while the next attempt waits
-  private forgetTick = (): void => {};
+  readonly #address: string;
+  readonly #session: ClientSession;
+  readonly #environment: Environment;
+  readonly #events: ConnectionEvents;
+  #transport: Transport | undefined; // while there is one, also while it opens
+  #carries = false; // the transport is open
+  #flushing = false;
+  #forgetOnline: (() => void) | undefined; // set once it has begun
+  #forgetRetry: (() => void) | undefined; // while the next attempt waits
+  #forgetTick = (): void => {};
 
   constructor(address: string, session: ClientSession, environment: Environment, events: ConnectionEvents) {
-    this.address = address;
-    this.session = session;
-    this.environment = environment;
-    this.events = events;
+    this.#address = address;
+    this.#session = session;
+    this.#environment = environment;
+    this.#events = events;
   }
 
   /** Connect, and stay connected. May be called again. */
   begin(): void {
-    if (this.forgetOnline === undefined && this.phase !== "closed") {
-      this.forgetOnline = this.environment.whenOnline(() => this.retry());
-      this.open();
+    if (this.#forgetOnline === undefined && this.phase !== "closed") {
+      this.#forgetOnline = this.#environment.whenOnline(() => this.#retry());
+      this.#open();
     }
   }
 
   /** Send what the session has to say, once the present step of the caller is done. */
   flush(): void {
-    if (this.carries && !this.flushing) {
-      this.flushing = true;
-      queueMicrotask(() => this.sendFrames());
+    if (this.#carries && !this.#flushing) {
+      this.#flushing = true;
+      queueMicrotask(() => this.#sendFrames());
     }
   }
 
   /** End it for good. */
   async close(): Promise<void> {
-    const { transport } = this;
-    this.end();
+    const transport = this.#transport;
+    this.#end();
     await transport?.gone;
   }
 
-  private open(): void {
-    this.forgetRetry = undefined;
+  #open(): void {
+    this.#forgetRetry = undefined;
     try {
-      this.transport = new Transport(this.address, this.environment, {
-        opened: () => this.greet(),
-        received: (frame) => this.receive(frame),
-        ended: (problem, code) => this.lost(problem, finalError(code, problem)),
+      this.#transport = new Transport(this.#address, this.#environment, {
+        opened: () => this.#greet(),
+        received: (frame) => this.#receive(frame),
+        ended: (problem, code) => this.#lost(problem, finalError(code, problem)),
       });
     } catch (error) {
       // A browser refuses some addresses by throwing, and so does a runtime without WebSocket.
-      this.lost(String(error), error instanceof HeadwaterError ? error : undefined);
+      this.#lost(String(error), error instanceof HeadwaterError ? error : undefined);
     }
   }
 
-  private greet(): void {
-    this.session.connect();
-    this.carries = true;
-    this.sendFrames();
-    this.tick();
+  #greet(): void {
+    this.#session.connect();
+    this.#carries = true;
+    this.#sendFrames();
+    this.#tick();
   }
 
-  private receive(frame: Uint8Array): void {
+  #receive(frame: Uint8Array): void {
     let events: ClientEvent[];
     try {
-      events = this.session.receive(frame);
+      events = this.#session.receive(frame);
     } catch (error) {
       if (!(error instanceof ProtocolError)) {
         throw error;
       }
       const final = error.code === "unsupported_version" ? error : undefined;
-      return this.lost(`the server broke the protocol: ${error.message}`, final);
+      return this.#lost(`the server broke the protocol: ${error.message}`, final);
     }
-    this.take(events);
+    this.#take(events);
     this.flush();
-    if (this.attempt > 0 && this.session.settled) {
+    if (this.attempt > 0 && this.#session.settled) {
       this.attempt = 0;
-      this.events.changed();
+      this.#events.changed();
     }
   }
 
-  private tick(): void {
-    this.take(this.session.tick(this.environment.nowMs()));
-    if (this.carries) {
+  #tick(): void {
+    this.#take(this.#session.tick(this.#environment.nowMs()));
+    if (this.#carries) {
       this.flush();
-      const pauseMs = this.session.heartbeatMs / TICKS_PER_HEARTBEAT;
-      this.forgetTick = this.environment.later(pauseMs, () => this.tick());
+      const pauseMs = this.#session.heartbeatMs / TICKS_PER_HEARTBEAT;
+      this.#forgetTick = this.#environment.later(pauseMs, () => this.#tick());
     }
   }
 
   /** Hand on what the session tells, and see to what concerns the connection. */
-  private take(events: readonly ClientEvent[]): void {
-    this.events.dispatch(events);
+  #take(events: readonly ClientEvent[]): void {
+    this.#events.dispatch(events);
     for (const event of events) {
       if (event.type === "Opened") {
         this.opened++;
-        this.move("open");
+        this.#move("open");
       } else if (event.type === "PeerSilent") {
-        this.lost("the server has gone silent");
+        this.#lost("the server has gone silent");
       } else if (event.type === "Fatal") {
         const { error, reconnect } = event;
-        this.lost(`the server ended it: ${error.message}`, reconnect ? undefined : error);
+        this.#lost(`the server ended it: ${error.message}`, reconnect ? undefined : error);
         if (error.code === "session_in_use") {
-          this.events.dispatch(this.session.renew(this.environment.randomBytes(SESSION_BYTES)));
+          this.#events.dispatch(this.#session.renew(this.#environment.randomBytes(SESSION_BYTES)));
         }
       }
     }
   }
 
-  private sendFrames(): void {
-    this.flushing = false;
-    if (this.carries) {
-      for (const frame of this.session.takeFrames()) {
-        this.transport?.send(frame);
+  #sendFrames(): void {
+    this.#flushing = false;
+    if (this.#carries) {
+      for (const frame of this.#session.takeFrames()) {
+        this.#transport?.send(frame);
       }
     }
   }
 
   /** The connection is gone; make another one, unless `final` says why there shall be none. */
-  private lost(problem: string, final?: HeadwaterError): void {
+  #lost(problem: string, final?: HeadwaterError): void {
     if (this.phase === "closed") {
       return;
     }
     this.problem = problem;
     if (final !== undefined) {
-      this.end();
-      return this.events.ended(final);
+      this.#end();
+      return this.#events.ended(final);
     }
-    this.leave();
-    const pauseMs = backoffMs(this.attempt++, this.environment.chance());
-    this.forgetRetry = this.environment.later(pauseMs, () => this.open());
-    this.move(this.opened > 0 ? "reconnecting" : "connecting");
+    this.#leave();
+    const pauseMs = backoffMs(this.attempt++, this.#environment.chance());
+    this.#forgetRetry = this.#environment.later(pauseMs, () => this.#open());
+    this.#move(this.opened > 0 ? "reconnecting" : "connecting");
   }
 
-  private end(): void {
-    this.forgetOnline?.();
-    this.leave();
-    this.move("closed");
+  #end(): void {
+    this.#forgetOnline?.();
+    this.#leave();
+    this.#move("closed");
   }
 
   /** Do not wait any longer with the next attempt. */
-  private retry(): void {
-    if (this.forgetRetry !== undefined) {
-      this.forgetRetry();
-      this.open();
+  #retry(): void {
+    if (this.#forgetRetry !== undefined) {
+      this.#forgetRetry();
+      this.#open();
     }
   }
 
   /** Let go of the transport and of all that waits. */
-  private leave(): void {
-    this.forgetTick();
-    this.forgetRetry?.();
-    this.forgetRetry = undefined;
-    this.carries = false;
-    this.transport?.close();
-    this.transport = undefined;
-    this.events.dispatch(this.session.disconnected());
+  #leave(): void {
+    this.#forgetTick();
+    this.#forgetRetry?.();
+    this.#forgetRetry = undefined;
+    this.#carries = false;
+    this.#transport?.close();
+    this.#transport = undefined;
+    this.#events.dispatch(this.#session.disconnected());
   }
 
-  private move(phase: Phase): void {
+  #move(phase: Phase): void {
     this.phase = phase;
-    this.events.changed();
+    this.#events.changed();
   }
 }
 

@@ -30,35 +30,35 @@ export type CallKind = "query" | "mutation" | "action";
 
 /** Calls that wait for their results. */
 export class Waiting {
-  private readonly began = new Map<symbol, readonly [CallKind, Date]>(); // in the order of the calls
-  private readonly wallMs: () => number;
-  private readonly changed: () => void;
+  readonly #began = new Map<symbol, readonly [CallKind, Date]>(); // in the order of the calls
+  readonly #wallMs: () => number;
+  readonly #changed: () => void;
 
   constructor(wallMs: () => number, changed: () => void) {
-    this.wallMs = wallMs;
-    this.changed = changed;
+    this.#wallMs = wallMs;
+    this.#changed = changed;
   }
 
   /** Count a call until it is over. */
   async during<T>(kind: CallKind, call: () => Promise<T>): Promise<T> {
     const key = Symbol(kind);
-    this.began.set(key, [kind, new Date(this.wallMs())]);
+    this.#began.set(key, [kind, new Date(this.#wallMs())]);
     try {
       const promise = call();
-      this.changed();
+      this.#changed();
       return await promise;
     } finally {
-      this.began.delete(key);
-      this.changed();
+      this.#began.delete(key);
+      this.#changed();
     }
   }
 
   count(kind: CallKind): number {
-    return [...this.began.values()].filter(([one]) => one === kind).length;
+    return [...this.#began.values()].filter(([one]) => one === kind).length;
   }
 
   get oldest(): Date | null {
-    const [first] = this.began.values();
+    const [first] = this.#began.values();
     return first?.[1] ?? null;
   }
 }

@@ -19,41 +19,41 @@ export function applyDelta(old: Value, operations: Uint8Array): Value {
 
 /** One delta at work. */
 class Application {
-  private elementsLeft = ELEMENTS_MAX;
+  #elementsLeft = ELEMENTS_MAX;
 
   changed(old: Value, operations: Value | undefined): Value {
     if (isList(operations)) {
       const [kind, first, removed, changed] = operations;
       if (kind === 0 && operations.length === 2 && isList(first)) {
-        return this.list(old, first);
+        return this.#list(old, first);
       }
       const patches = kind === 1 && isDict(first) && isList(removed);
       if (patches && operations.length === 3) {
         return Object.freeze(patched(old, first, removed));
       }
       if (patches && operations.length === 4 && isDict(changed)) {
-        return this.fields(old, first, removed, changed);
+        return this.#fields(old, first, removed, changed);
       }
     }
     throw misfit("expected [0, operations] or [1, set, removed, changed]");
   }
 
-  private list(old: Value, ops: List): Value {
+  #list(old: Value, ops: List): Value {
     if (!isList(old)) {
       throw misfit("list operations need a list");
     }
     const made: Value[] = [];
     for (const op of ops) {
-      this.apply(old, made, isList(op) ? op : []);
+      this.#apply(old, made, isList(op) ? op : []);
     }
     return Object.freeze(made);
   }
 
-  private apply(old: List, made: Value[], op: List): void {
+  #apply(old: List, made: Value[], op: List): void {
     const [kind, first, second, third] = op;
     if (kind === 0 && op.length === 3 && isIndex(first) && isIndex(second)) {
-      this.elementsLeft -= second;
-      if (first + second > old.length || this.elementsLeft < 0) {
+      this.#elementsLeft -= second;
+      if (first + second > old.length || this.#elementsLeft < 0) {
         throw misfit(`expected a range of ${old.length} elements`);
       }
       for (let place = first; place < first + second; place++) {
@@ -74,7 +74,7 @@ class Application {
     }
   }
 
-  private fields(old: Value, set: Dict, removed: List, changed: Dict): Value {
+  #fields(old: Value, set: Dict, removed: List, changed: Dict): Value {
     const made = patched(old, set, removed);
     for (const [name, operations] of Object.entries(changed)) {
       if (Object.hasOwn(set, name) || !Object.hasOwn(made, name)) {

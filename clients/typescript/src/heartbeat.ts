@@ -10,8 +10,8 @@ export class Heartbeat {
   heard = true;
   /** Set by the owner at each message to the peer, cleared by `tick`. */
   spoke = true;
-  private heardAtMs = 0;
-  private spokeAtMs = 0;
+  #heardAtMs = 0;
+  #spokeAtMs = 0;
 
   constructor(intervalMs: number) {
     this.intervalMs = intervalMs;
@@ -21,15 +21,15 @@ export class Heartbeat {
   tick(nowMs: number): "nothing" | "ping" | "lost" {
     if (this.heard) {
       this.heard = false;
-      this.heardAtMs = nowMs;
+      this.#heardAtMs = nowMs;
     }
     if (this.spoke) {
       this.spoke = false;
-      this.spokeAtMs = nowMs;
+      this.#spokeAtMs = nowMs;
     }
-    if (nowMs - this.heardAtMs >= SILENCE_FACTOR * this.intervalMs) {
+    if (nowMs - this.#heardAtMs >= SILENCE_FACTOR * this.intervalMs) {
       return "lost";
     }
-    return nowMs - this.spokeAtMs >= this.intervalMs / 2 ? "ping" : "nothing";
+    return nowMs - this.#spokeAtMs >= this.intervalMs / 2 ? "ping" : "nothing";
   }
 }

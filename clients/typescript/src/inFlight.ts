@@ -8,59 +8,59 @@ import type { Updates } from "./screen.js";
 import type { Update } from "./view.js";
 
 export class InFlight {
-  private readonly requests = new Map<number, Request>(); // by number, rising
-  private next = 1;
-  private resentBelow = 1; // requests below it are older than this connection
+  readonly #requests = new Map<number, Request>(); // by number, rising
+  #next = 1;
+  #resentBelow = 1; // requests below it are older than this connection
 
   get size(): number {
-    return this.requests.size;
+    return this.#requests.size;
   }
 
   /** All of them, in the order of their calls. */
   all(): Iterable<Request> {
-    return this.requests.values();
+    return this.#requests.values();
   }
 
   /** Return a request with the next number, which `add` takes. */
   made(kind: Request["kind"], name: string, args: Uint8Array, update: Update | undefined): Request {
-    return new Request(this.next, kind, name, args, update);
+    return new Request(this.#next, kind, name, args, update);
   }
 
   add(request: Request): void {
-    this.next++;
-    this.requests.set(request.number, request);
+    this.#next++;
+    this.#requests.set(request.number, request);
   }
 
   /** Forget a request; return what there is to tell of it. */
   resolve({ number }: Request, outcome: Outcome): ClientEvent {
-    this.requests.delete(number);
+    this.#requests.delete(number);
     return { type: "Resolved", request: number, outcome };
   }
 
   /** The optimistic updates that still show. */
   updates(): Updates {
-    return this.which(() => true).flatMap(({ number, update }) =>
+    return this.#which(() => true).flatMap(({ number, update }) =>
       update === undefined ? [] : [[number, update] as const],
     );
   }
 
   /** Whether the results of this moment may have the change of a mutation whose update shows it as well. */
   inDoubt(ts: number): boolean {
-    return this.which(({ resent, update }) => resent && update !== undefined).some(
+    return this.#which(({ resent, update }) => resent && update !== undefined).some(
       (request) => !request.decidedBy(ts),
     );
   }
 
   /** Resolve the mutations whose effect is in results of this moment. */
   covered(ts: number): ClientEvent[] {
-    return this.which((request) => request.decidedBy(ts)).map((request) =>
+    return this.#which((request) => request.decidedBy(ts)).map((request) =>
       this.resolve(request, { value: request.success?.value ?? null }),
     );
   }
 
   /** Return the request that an answer is for. */
   answered(answer: MutationAnswer | ActionAnswer, kind: Request["kind"]): Request {
-    const request = this.requests.get(answer.request);
+    const request = this.#requests.get(answer.request);
     if (request === undefined || !request.waits || request.kind !== kind) {
       throw new ProtocolError(`${answer.type}: request ${answer.request} does not wait for one`);
     }
@@ -70,22 +70,22 @@ export class InFlight {
 
   /** A connection begins; return what it has to carry. */
   outstanding(): Request[] {
-    this.resentBelow = this.next;
-    return this.which(({ success }) => success === undefined);
+    this.#resentBelow = this.#next;
+    return this.#which(({ success }) => success === undefined);
   }
 
   /** Whether all that was outstanding when the connection began is answered. */
   get settled(): boolean {
-    return this.which(({ number, waits }) => waits && number < this.resentBelow).length === 0;
+    return this.#which(({ number, waits }) => waits && number < this.#resentBelow).length === 0;
   }
 
   /** The connection has ended: resolve the actions that it carried. */
   disconnected(): ClientEvent[] {
-    for (const request of this.requests.values()) {
+    for (const request of this.#requests.values()) {
       request.waits = false;
     }
     const error = new HeadwaterError("connection_lost", "the connection ended while the call was in flight");
-    return this.which(({ kind, sent }) => sent && kind === "action").map((request) =>
+    return this.#which(({ kind, sent }) => sent && kind === "action").map((request) =>
       this.resolve(request, { error }),
     );
   }
@@ -93,12 +93,12 @@ export class InFlight {
   /** Resolve the mutations that were sent without an answer: they cannot be sent under another session. */
   unsure(): ClientEvent[] {
     const error = new HeadwaterError("outcome_unknown", "the mutation may or may not have taken effect");
-    return this.which(({ sent, success }) => sent && success === undefined).map((request) =>
+    return this.#which(({ sent, success }) => sent && success === undefined).map((request) =>
       this.resolve(request, { error }),
     );
   }
 
-  private which(chosen: (request: Request) => boolean): Request[] {
-    return [...this.requests.values()].filter(chosen);
+  #which(chosen: (request: Request) => boolean): Request[] {
+    return [...this.#requests.values()].filter(chosen);
   }
 }

@@ -28,12 +28,12 @@ export class LoadedPage {
   joins = true;
   /** Whether it is followed no more. */
   dropped = false;
-  private readonly followed: FollowedPage;
+  readonly #followed: FollowedPage;
 
   constructor(options: AskedPage, follow: FollowPage, changed: Listener) {
     this.options = options;
     this.splitAbove = options.numItems * SPLIT_TIMES;
-    this.followed = follow(options, changed);
+    this.#followed = follow(options, changed);
   }
 
   /** How many rows it was asked for. */
@@ -48,18 +48,18 @@ export class LoadedPage {
 
   /** Whether anything has come. */
   get came(): boolean {
-    return this.followed.outcome() !== undefined;
+    return this.#followed.outcome() !== undefined;
   }
 
   /** What it shows; undefined before the first result and while it fails. */
   get result(): Page<Value> | undefined {
-    const value = this.followed.outcome()?.value;
+    const value = this.#followed.outcome()?.value;
     return isPage(value) ? value : undefined;
   }
 
   /** Why it fails, if it does. */
   get error(): HeadwaterError | undefined {
-    const outcome = this.followed.outcome();
+    const outcome = this.#followed.outcome();
     return outcome?.value === undefined || isPage(outcome.value) ? outcome?.error : NO_PAGE;
   }
 
@@ -77,7 +77,7 @@ export class LoadedPage {
   drop(): void {
     if (!this.dropped) {
       this.dropped = true;
-      this.followed.unfollow();
+      this.#followed.unfollow();
     }
   }
 

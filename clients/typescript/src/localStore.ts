@@ -10,20 +10,20 @@ import type { View } from "./view.js";
  * Values are frozen: `setQuery` takes new ones, made of the old ones' parts where these stay.
  */
 export class LocalStore {
-  private readonly view: View;
+  readonly #view: View;
 
   constructor(view: View) {
-    this.view = view;
+    this.#view = view;
   }
 
   /** Return what a query shows; undefined if nobody follows it, nothing has come yet or it failed. */
   getQuery<F extends AnyReference<"query">>(query: F, args: Args<F>): Returns<F> | undefined {
-    return this.view.get(functionName(query), canonicalBytes(args)) as Returns<F> | undefined;
+    return this.#view.get(functionName(query), canonicalBytes(args)) as Returns<F> | undefined;
   }
 
   /** Return arguments and value of every followed query of a function that shows one. */
   getAllQueries<F extends AnyReference<"query">>(query: F): { args: Args<F>; value: Returns<F> }[] {
-    return this.view.all(functionName(query)).map(({ args, value }) => ({
+    return this.#view.all(functionName(query)).map(({ args, value }) => ({
       args: decodeValue(args) as Args<F>,
       value: value as Returns<F>,
     }));
@@ -31,6 +31,6 @@ export class LocalStore {
 
   /** Show another value for a query; without effect if nobody follows it. Throws `invalid_arguments` if it is none. */
   setQuery<F extends AnyReference<"query">>(query: F, args: Args<F>, value: Returns<F>): void {
-    this.view.set(functionName(query), canonicalBytes(args), value as Value);
+    this.#view.set(functionName(query), canonicalBytes(args), value as Value);
   }
 }

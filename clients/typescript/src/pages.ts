@@ -57,191 +57,191 @@ const NOTHING: Paged<Value> = Object.freeze({ results: [], status: "LoadingFirst
 
 /** The loaded pages of one query. */
 export class PageChain {
-  private readonly numItems: number;
-  private readonly client: Chained;
-  private readonly listeners = new Set<Listener>();
-  private pages: LoadedPage[] = [];
-  private sizes: number[] = []; // of the pages that were asked for
-  private exchange: Exchange | undefined; // at most one goes on at a time
-  private marks = 0;
-  private shown = NOTHING;
-  private failure: unknown; // what a page failed with, undefined while none does
+  readonly #numItems: number;
+  readonly #client: Chained;
+  readonly #listeners = new Set<Listener>();
+  #pages: LoadedPage[] = [];
+  #sizes: number[] = []; // of the pages that were asked for
+  #exchange: Exchange | undefined; // at most one goes on at a time
+  #marks = 0;
+  #shown = NOTHING;
+  #failure: unknown; // what a page failed with, undefined while none does
 
   constructor(numItems: number, client: Chained) {
-    this.numItems = numItems;
-    this.client = client;
+    this.#numItems = numItems;
+    this.#client = client;
   }
 
   /** Return the chain as its user has it. */
   watch(): PagedWatch<Value> {
     return {
-      onUpdate: (callback) => this.onUpdate(callback),
+      onUpdate: (callback) => this.#onUpdate(callback),
       localResult: () => {
-        if (this.failure !== undefined) {
-          throw this.failure;
+        if (this.#failure !== undefined) {
+          throw this.#failure;
         }
-        return this.shown;
+        return this.#shown;
       },
-      loadMore: (numItems = this.numItems) => this.loadMore(numItems),
+      loadMore: (numItems = this.#numItems) => this.#loadMore(numItems),
     };
   }
 
-  private onUpdate(callback: Listener): () => void {
+  #onUpdate(callback: Listener): () => void {
     const listener = () => callback();
-    this.listeners.add(listener);
-    if (this.sizes.length === 0) {
-      this.load(this.numItems);
+    this.#listeners.add(listener);
+    if (this.#sizes.length === 0) {
+      this.#load(this.#numItems);
     }
     return () => {
-      if (this.listeners.delete(listener) && this.listeners.size === 0) {
-        this.close();
+      if (this.#listeners.delete(listener) && this.#listeners.size === 0) {
+        this.#close();
       }
     };
   }
 
-  private loadMore(numItems: number): boolean {
-    const may = this.sizes.length > 0 && this.shown.status === "CanLoadMore";
+  #loadMore(numItems: number): boolean {
+    const may = this.#sizes.length > 0 && this.#shown.status === "CanLoadMore";
     if (may) {
-      this.load(numItems);
+      this.#load(numItems);
     }
     return may;
   }
 
-  private load(numItems: number): void {
-    this.sizes.push(numItems);
-    this.client.touch(this);
-    this.client.settled();
+  #load(numItems: number): void {
+    this.#sizes.push(numItems);
+    this.#client.touch(this);
+    this.#client.settled();
   }
 
-  private close(): void {
-    this.dropExchange();
-    this.drop(this.pages);
-    this.sizes = [];
-    this.shown = NOTHING;
-    this.failure = undefined;
+  #close(): void {
+    this.#dropExchange();
+    this.#drop(this.#pages);
+    this.#sizes = [];
+    this.#shown = NOTHING;
+    this.#failure = undefined;
   }
 
   /** Look at all pages together, which hold at one moment; load, split and show what is due. Returns whom to tell. */
   settle(): Iterable<Listener> {
-    if (this.sizes.length === 0) {
+    if (this.#sizes.length === 0) {
       return [];
     }
-    const [{ shown, failure }, before] = [this, this.pages.length];
+    const [shown, failure, before] = [this.#shown, this.#failure, this.#pages.length];
     try {
-      this.keepChained();
-      this.goOnExchanging();
-      this.loadDue();
-      this.show();
+      this.#keepChained();
+      this.#goOnExchanging();
+      this.#loadDue();
+      this.#show();
     } catch (error) {
-      this.failure = error; // a page cannot be followed: the client has too many queries
+      this.#failure = error; // a page cannot be followed: the client has too many queries
     }
-    if (this.pages.length > before && this.pages.at(-1)?.came) {
-      this.client.touch(this); // somebody else follows that page too, so that it is there at once
+    if (this.#pages.length > before && this.#pages.at(-1)?.came) {
+      this.#client.touch(this); // somebody else follows that page too, so that it is there at once
     }
-    return this.shown === shown && this.failure === failure ? [] : this.listeners;
+    return this.#shown === shown && this.#failure === failure ? [] : this.#listeners;
   }
 
   /**
    * Drop the pages behind one that has another end than it had; they are loaded again. The server keeps the
    * ends of pages. It cannot after a deploy that changed the query.
    */
-  private keepChained(): void {
-    for (const [place, page] of this.pages.entries()) {
-      const end = this.pages[place - 1]?.result?.continueCursor;
+  #keepChained(): void {
+    for (const [place, page] of this.#pages.entries()) {
+      const end = this.#pages[place - 1]?.result?.continueCursor;
       if (page.error?.code === "invalid_cursor" && page.begin !== null) {
-        return this.drop(this.pages);
+        return this.#drop(this.#pages);
       }
       if (end !== undefined && end !== page.begin) {
-        return this.drop(this.pages.slice(place));
+        return this.#drop(this.#pages.slice(place));
       }
     }
   }
 
-  private loadDue(): void {
-    if (this.pages.length === 0) {
-      this.pages.push(this.follow({ numItems: this.sizes[0] ?? this.numItems, cursor: null }));
+  #loadDue(): void {
+    if (this.#pages.length === 0) {
+      this.#pages.push(this.#follow({ numItems: this.#sizes[0] ?? this.#numItems, cursor: null }));
     }
-    const last = this.pages.at(-1)?.result;
-    const numItems = this.sizes[this.pages.length];
+    const last = this.#pages.at(-1)?.result;
+    const numItems = this.#sizes[this.#pages.length];
     if (numItems !== undefined && last !== undefined && !last.isDone) {
-      this.pages.push(this.follow({ numItems, cursor: last.continueCursor }));
+      this.#pages.push(this.#follow({ numItems, cursor: last.continueCursor }));
     }
   }
 
-  private show(): void {
-    this.failure = this.pages.find((page) => page.error !== undefined)?.error;
-    if (this.failure === undefined) {
+  #show(): void {
+    this.#failure = this.#pages.find((page) => page.error !== undefined)?.error;
+    if (this.#failure === undefined) {
       const results = shared(
-        this.shown.results,
-        this.pages.flatMap((page) => page.rows),
+        this.#shown.results,
+        this.#pages.flatMap((page) => page.rows),
       );
-      const status = this.status();
-      if (results !== this.shown.results || status !== this.shown.status) {
-        this.shown = Object.freeze({ results: results as Value[], status });
+      const status = this.#status();
+      if (results !== this.#shown.results || status !== this.#shown.status) {
+        this.#shown = Object.freeze({ results: results as Value[], status });
       }
     }
   }
 
-  private status(): PageStatus {
-    if (this.pages[0]?.result === undefined) {
+  #status(): PageStatus {
+    if (this.#pages[0]?.result === undefined) {
       return "LoadingFirstPage";
     }
-    const last = this.pages.at(-1)?.result;
+    const last = this.#pages.at(-1)?.result;
     return last === undefined ? "LoadingMore" : last.isDone ? "Exhausted" : "CanLoadMore";
   }
 
   // ---------------------------------------------------------------------------------- splitting, joining
 
-  private goOnExchanging(): void {
-    const { exchange } = this;
+  #goOnExchanging(): void {
+    const exchange = this.#exchange;
     if (exchange === undefined) {
-      this.exchange = this.dueExchange();
+      this.#exchange = this.#dueExchange();
     } else if (exchange.old.some((page) => page.dropped || page.endKept === null)) {
-      this.dropExchange();
+      this.#dropExchange();
     } else if (!exchange.waits) {
       const second = exchange.second();
       if (second !== undefined) {
-        exchange.replacements.push(this.follow(second, true));
+        exchange.replacements.push(this.#follow(second, true));
       } else if (exchange.fits) {
-        this.putInPlace(exchange);
+        this.#putInPlace(exchange);
       } else {
         exchange.giveUp();
-        this.dropExchange();
+        this.#dropExchange();
       }
     }
   }
 
-  private dueExchange(): Exchange | undefined {
-    const due = splitDue(this.pages) ?? joinDue(this.pages);
-    return due && new Exchange(due.old, [this.follow(due.options, true)]);
+  #dueExchange(): Exchange | undefined {
+    const due = splitDue(this.#pages) ?? joinDue(this.#pages);
+    return due && new Exchange(due.old, [this.#follow(due.options, true)]);
   }
 
-  private putInPlace({ old, replacements }: Exchange): void {
-    const place = this.pages.indexOf(old[0] as LoadedPage);
-    this.pages.splice(place, old.length, ...replacements);
-    this.sizes.splice(place, old.length, ...replacements.map((page) => page.numItems));
-    this.exchange = undefined;
-    this.drop(old);
-    this.client.touch(this);
+  #putInPlace({ old, replacements }: Exchange): void {
+    const place = this.#pages.indexOf(old[0] as LoadedPage);
+    this.#pages.splice(place, old.length, ...replacements);
+    this.#sizes.splice(place, old.length, ...replacements.map((page) => page.numItems));
+    this.#exchange = undefined;
+    this.#drop(old);
+    this.#client.touch(this);
   }
 
-  private dropExchange(): void {
-    this.drop(this.exchange?.replacements ?? []);
-    this.exchange = undefined;
+  #dropExchange(): void {
+    this.#drop(this.#exchange?.replacements ?? []);
+    this.#exchange = undefined;
   }
 
   // ---------------------------------------------------------------------------------------- subscriptions
 
   /** `marked`: with the same arguments as a page that is there it would be that page, so it gets an id. */
-  private follow(options: LoadedPage["options"], marked = false): LoadedPage {
-    const asked = marked ? { ...options, id: ++this.marks } : options;
-    return new LoadedPage(asked, this.client.follow, () => this.client.touch(this));
+  #follow(options: LoadedPage["options"], marked = false): LoadedPage {
+    const asked = marked ? { ...options, id: ++this.#marks } : options;
+    return new LoadedPage(asked, this.#client.follow, () => this.#client.touch(this));
   }
 
-  private drop(pages: readonly LoadedPage[]): void {
+  #drop(pages: readonly LoadedPage[]): void {
     for (const page of [...pages]) {
       page.drop();
-      this.pages = this.pages.filter((other) => other !== page);
+      this.#pages = this.#pages.filter((other) => other !== page);
     }
   }
 }

@@ -15,73 +15,73 @@ const REMOVED_BYTES = 9; // of one number in a message, at most
 export class QuerySet {
   /** Of the last modification, what is not sent yet included; 0 on a new connection. */
   number = 0;
-  private readonly send: (message: ClientMessage) => void;
-  private added = new Map<number, AddQuery>();
-  private removed: number[] = [];
-  private bytesLeft = 0;
-  private open = false;
-  private frameLimitBytes: number;
+  readonly #send: (message: ClientMessage) => void;
+  #added = new Map<number, AddQuery>();
+  #removed: number[] = [];
+  #bytesLeft = 0;
+  #open = false;
+  #frameLimitBytes: number;
 
   constructor(send: (message: ClientMessage) => void, frameLimitBytes: number) {
-    this.send = send;
-    this.frameLimitBytes = frameLimitBytes;
+    this.#send = send;
+    this.#frameLimitBytes = frameLimitBytes;
   }
 
   /** Take over how large a message may be. */
   limitFrames(frameLimitBytes: number): void {
-    this.frameLimitBytes = frameLimitBytes;
+    this.#frameLimitBytes = frameLimitBytes;
   }
 
   /** Begin a modification, which is sent though nothing may come in. */
   begin(): void {
     this.flush();
     this.number++;
-    this.bytesLeft = this.frameLimitBytes;
-    this.open = true;
+    this.#bytesLeft = this.#frameLimitBytes;
+    this.#open = true;
   }
 
   /** Add a query, as the client has it now. */
   add(number: number, query: Query): void {
     query.carried = true;
-    this.makeRoom(query.sizeBytes);
-    this.added.set(number, [number, query.name, query.args, query.journal, query.digest]);
+    this.#makeRoom(query.sizeBytes);
+    this.#added.set(number, [number, query.name, query.args, query.journal, query.digest]);
   }
 
   /** Remove a query that was added; the server need not hear of one that it does not know yet. */
   remove(number: number): void {
-    if (!this.added.delete(number)) {
-      this.makeRoom(REMOVED_BYTES);
-      this.removed.push(number);
+    if (!this.#added.delete(number)) {
+      this.#makeRoom(REMOVED_BYTES);
+      this.#removed.push(number);
     }
   }
 
   /** Send what has come together: before any other message, whose place behind it counts. */
   flush(): void {
-    if (this.open) {
+    if (this.#open) {
       const { number } = this;
-      const [added, removed] = [[...this.added.values()], this.removed];
-      this.forgetChanges();
-      this.send([2, number - 1, number, added, removed]);
+      const [added, removed] = [[...this.#added.values()], this.#removed];
+      this.#forgetChanges();
+      this.#send([2, number - 1, number, added, removed]);
     }
   }
 
   /** The connection has ended. */
   forget(): void {
     this.number = 0;
-    this.forgetChanges();
+    this.#forgetChanges();
   }
 
-  private forgetChanges(): void {
-    this.added = new Map();
-    this.removed = [];
-    this.open = false;
+  #forgetChanges(): void {
+    this.#added = new Map();
+    this.#removed = [];
+    this.#open = false;
   }
 
-  private makeRoom(sizeBytes: number): void {
-    const full = Math.max(this.added.size, this.removed.length) >= LIST_ITEMS_MAX;
-    if (!this.open || sizeBytes > this.bytesLeft || full) {
+  #makeRoom(sizeBytes: number): void {
+    const full = Math.max(this.#added.size, this.#removed.length) >= LIST_ITEMS_MAX;
+    if (!this.#open || sizeBytes > this.#bytesLeft || full) {
       this.begin();
     }
-    this.bytesLeft -= sizeBytes;
+    this.#bytesLeft -= sizeBytes;
   }
 }

@@ -14,23 +14,23 @@ const TEXT = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const SHORT_TEXT_BYTES = 24; // below, it is faster to look at the bytes than to call the decoder
 
 export class Reader {
-  private readonly data: Uint8Array;
-  private readonly view: DataView;
-  private pos = 0;
+  readonly #data: Uint8Array;
+  readonly #view: DataView;
+  #pos = 0;
 
   constructor(data: Uint8Array) {
-    this.data = data;
-    this.view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+    this.#data = data;
+    this.#view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   }
 
   /** How many bytes are left. */
   get left(): number {
-    return this.data.length - this.pos;
+    return this.#data.length - this.#pos;
   }
 
   /** Read an integer of a message: 0 to 2^53 − 1, in any integer format. */
   uint(): number {
-    const value = this.number(this.byte());
+    const value = this.#number(this.#byte());
     if (typeof value !== "number" || value < 0) {
       throw new ProtocolError("expected an integer from 0 to 2^53-1");
     }
@@ -38,27 +38,27 @@ export class Reader {
   }
 
   text(): string {
-    const byte = this.byte();
-    const length = (byte & 0xe0) === 0xa0 ? byte & 31 : this.sized(byte, 0xd9, 3);
+    const byte = this.#byte();
+    const length = (byte & 0xe0) === 0xa0 ? byte & 31 : this.#sized(byte, 0xd9, 3);
     if (length === undefined) {
       throw new ProtocolError("expected text");
     }
-    return this.textOf(this.taken(length));
+    return this.#textOf(length);
   }
 
   /** Read bytes; what is returned is a view of the frame. */
   bytes(): Uint8Array {
-    const length = this.sized(this.byte(), 0xc4, 3);
+    const length = this.#sized(this.#byte(), 0xc4, 3);
     if (length === undefined) {
       throw new ProtocolError("expected bytes (bin)");
     }
-    return this.taken(length);
+    return this.#taken(length);
   }
 
   /** Read the head of an array and return how many elements it has. */
   arrayHead(): number {
-    const byte = this.byte();
-    const length = (byte & 0xf0) === 0x90 ? byte & 15 : this.sized(byte, 0xdc, 2, 2);
+    const byte = this.#byte();
+    const length = (byte & 0xf0) === 0x90 ? byte & 15 : this.#sized(byte, 0xdc, 2, 2);
     if (length === undefined) {
       throw new ProtocolError("expected an array");
     }
@@ -67,8 +67,8 @@ export class Reader {
 
   /** Read nil if it stands here. */
   nil(): boolean {
-    const found = this.data[this.pos] === 0xc0;
-    this.pos += found ? 1 : 0;
+    const found = this.#data[this.#pos] === 0xc0;
+    this.#pos += found ? 1 : 0;
     return found;
   }
 
@@ -79,21 +79,21 @@ export class Reader {
       if (walked === UNKNOWN_VALUES_MAX) {
         throw new ProtocolError(`more than ${UNKNOWN_VALUES_MAX} values behind the known fields`);
       }
-      left += this.step() - 1;
+      left += this.#step() - 1;
     }
   }
 
   /** Read a value of lists and dicts at most `depth` inside one another; it is frozen. */
   value(depth: number): Value {
-    const byte = this.byte();
+    const byte = this.#byte();
     if (byte < 0x80 || byte >= 0xe0) {
       return byte < 0x80 ? byte : byte - 0x100;
     }
     if (byte < 0xa0) {
-      return byte < 0x90 ? this.dict(byte & 15, depth) : this.list(byte & 15, depth);
+      return byte < 0x90 ? this.#dict(byte & 15, depth) : this.#list(byte & 15, depth);
     }
     if (byte < 0xc0) {
-      return this.textOf(this.taken(byte & 31));
+      return this.#textOf(byte & 31);
     }
     switch (byte) {
       case 0xc0:
@@ -105,101 +105,107 @@ export class Reader {
       case 0xc4:
       case 0xc5:
       case 0xc6:
-        return this.taken(this.sized(byte, 0xc4, 3) ?? 0).slice();
+        return this.#taken(this.#sized(byte, 0xc4, 3) ?? 0).slice();
       case 0xca:
-        return this.view.getFloat32(this.advanced(4));
+        return this.#view.getFloat32(this.#advanced(4));
       case 0xcb:
-        return this.view.getFloat64(this.advanced(8));
+        return this.#view.getFloat64(this.#advanced(8));
       case 0xd9:
       case 0xda:
       case 0xdb:
-        return this.textOf(this.taken(this.sized(byte, 0xd9, 3) ?? 0));
+        return this.#textOf(this.#sized(byte, 0xd9, 3) ?? 0);
       case 0xdc:
       case 0xdd:
-        return this.list(this.sized(byte, 0xdc, 2, 2) ?? 0, depth);
+        return this.#list(this.#sized(byte, 0xdc, 2, 2) ?? 0, depth);
       case 0xde:
       case 0xdf:
-        return this.dict(this.sized(byte, 0xde, 2, 2) ?? 0, depth);
+        return this.#dict(this.#sized(byte, 0xde, 2, 2) ?? 0, depth);
       default:
-        return this.number(byte) ?? this.extension(byte);
+        return this.#number(byte) ?? this.#extension(byte);
     }
   }
 
-  private byte(): number {
-    return this.view.getUint8(this.advanced(1));
+  #byte(): number {
+    return this.#view.getUint8(this.#advanced(1));
   }
 
   /** Step over so many bytes and return where they begin. */
-  private advanced(count: number): number {
-    const start = this.pos;
-    if (count > this.data.length - start) {
+  #advanced(count: number): number {
+    const start = this.#pos;
+    if (count > this.#data.length - start) {
       throw new ProtocolError("the bytes end inside the value");
     }
-    this.pos = start + count;
+    this.#pos = start + count;
     return start;
   }
 
-  private taken(count: number): Uint8Array {
-    const start = this.advanced(count);
-    return this.data.subarray(start, start + count);
+  #taken(count: number): Uint8Array {
+    const start = this.#advanced(count);
+    return this.#data.subarray(start, start + count);
   }
 
   /** Return the length behind one of `kinds` bytes that follow `first`, the first of `width` bytes; else undefined. */
-  private sized(byte: number, first: number, kinds: number, width = 1): number | undefined {
+  #sized(byte: number, first: number, kinds: number, width = 1): number | undefined {
     const kind = byte - first;
     if (kind < 0 || kind >= kinds) {
       return undefined;
     }
     const bytes = width << kind;
-    const at = this.advanced(bytes);
+    const at = this.#advanced(bytes);
     return bytes === 1
-      ? this.view.getUint8(at)
+      ? this.#view.getUint8(at)
       : bytes === 2
-        ? this.view.getUint16(at)
-        : this.view.getUint32(at);
+        ? this.#view.getUint16(at)
+        : this.#view.getUint32(at);
   }
 
   /** Read the integer that begins with `byte`, undefined if it begins none. */
-  private number(byte: number): number | bigint | undefined {
-    const { view } = this;
+  #number(byte: number): number | bigint | undefined {
+    const view = this.#view;
     switch (byte) {
       case 0xcc:
-        return view.getUint8(this.advanced(1));
+        return view.getUint8(this.#advanced(1));
       case 0xcd:
-        return view.getUint16(this.advanced(2));
+        return view.getUint16(this.#advanced(2));
       case 0xce:
-        return view.getUint32(this.advanced(4));
+        return view.getUint32(this.#advanced(4));
       case 0xcf:
-        return safe(view.getBigUint64(this.advanced(8)));
+        return safe(view.getBigUint64(this.#advanced(8)));
       case 0xd0:
-        return view.getInt8(this.advanced(1));
+        return view.getInt8(this.#advanced(1));
       case 0xd1:
-        return view.getInt16(this.advanced(2));
+        return view.getInt16(this.#advanced(2));
       case 0xd2:
-        return view.getInt32(this.advanced(4));
+        return view.getInt32(this.#advanced(4));
       case 0xd3:
-        return safe(view.getBigInt64(this.advanced(8)));
+        return safe(view.getBigInt64(this.#advanced(8)));
       default:
         return byte < 0x80 ? byte : byte >= 0xe0 ? byte - 0x100 : undefined;
     }
   }
 
-  private textOf(bytes: Uint8Array): string {
-    if (bytes.length < SHORT_TEXT_BYTES) {
+  #textOf(length: number): string {
+    const start = this.#advanced(length);
+    const end = start + length;
+    if (length < SHORT_TEXT_BYTES) {
       let text = "";
-      for (const byte of bytes) {
+      let place = start;
+      for (; place < end; place++) {
+        const byte = this.#data[place] ?? 0;
         if (byte >= 0x80) {
-          return decoded(bytes);
+          break;
         }
         text += String.fromCharCode(byte);
       }
-      return text;
+      if (place === end) {
+        return text;
+      }
     }
-    return decoded(bytes);
+    return decoded(this.#data.subarray(start, end));
   }
 
-  private list(length: number, depth: number): Value {
-    this.fits(length, depth);
+  #list(length: number, depth: number): Value {
+    this.#fits(length, depth);
     const list: Value[] = [];
     for (let place = 0; place < length; place++) {
       list.push(this.value(depth - 1));
@@ -207,8 +213,8 @@ export class Reader {
     return Object.freeze(list);
   }
 
-  private dict(length: number, depth: number): Value {
-    this.fits(2 * length, depth);
+  #dict(length: number, depth: number): Value {
+    this.#fits(2 * length, depth);
     const dict: Record<string, Value> = {};
     for (let place = 0; place < length; place++) {
       const key = this.text();
@@ -223,7 +229,7 @@ export class Reader {
   }
 
   /** Refuse a list or dict of more elements than bytes follow, or one too deep. */
-  private fits(elements: number, depth: number): void {
+  #fits(elements: number, depth: number): void {
     if (elements > this.left) {
       throw new ProtocolError("the bytes end inside the value");
     }
@@ -232,14 +238,14 @@ export class Reader {
     }
   }
 
-  private extension(byte: number): Value {
-    const length = byte >= 0xd4 && byte <= 0xd8 ? 1 << (byte - 0xd4) : this.sized(byte, 0xc7, 3);
+  #extension(byte: number): Value {
+    const length = byte >= 0xd4 && byte <= 0xd8 ? 1 << (byte - 0xd4) : this.#sized(byte, 0xc7, 3);
     if (length === undefined) {
       throw new ProtocolError("expected a msgpack value, got the unused byte 0xc1");
     }
-    const kind = this.view.getInt8(this.advanced(1));
-    const at = this.advanced(length);
-    const { view } = this;
+    const kind = this.#view.getInt8(this.#advanced(1));
+    const at = this.#advanced(length);
+    const view = this.#view;
     if (kind === 1 && length === 8) {
       return view.getBigInt64(at);
     }
@@ -257,23 +263,23 @@ export class Reader {
   }
 
   /** Step over one element, of a list or dict over its head alone; return how many follow inside. */
-  private step(): number {
-    const byte = this.byte();
+  #step(): number {
+    const byte = this.#byte();
     if (byte >= 0x80 && byte < 0xa0) {
       return byte < 0x90 ? 2 * (byte & 15) : byte & 15;
     }
     if (byte === 0xdc || byte === 0xdd) {
-      return this.sized(byte, 0xdc, 2, 2) ?? 0;
+      return this.#sized(byte, 0xdc, 2, 2) ?? 0;
     }
     if (byte === 0xde || byte === 0xdf) {
-      return 2 * (this.sized(byte, 0xde, 2, 2) ?? 0);
+      return 2 * (this.#sized(byte, 0xde, 2, 2) ?? 0);
     }
-    this.pos--;
+    this.#pos--;
     if (byte >= 0xc7 && byte <= 0xc9) {
-      this.pos++;
-      this.taken(1 + (this.sized(byte, 0xc7, 3) ?? 0));
+      this.#pos++;
+      this.#taken(1 + (this.#sized(byte, 0xc7, 3) ?? 0));
     } else if (byte >= 0xd4 && byte <= 0xd8) {
-      this.taken(2 + (1 << (byte - 0xd4)));
+      this.#taken(2 + (1 << (byte - 0xd4)));
     } else {
       this.value(1);
     }

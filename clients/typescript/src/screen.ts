@@ -23,13 +23,13 @@ export type Updates = readonly (readonly [request: number, update: Update])[];
 export class Screen {
   /** By number. */
   readonly queries = new Map<number, Query>();
-  private arrived = new Set<number>(); // in the order in which they came
-  private readonly overlaid = new Set<number>();
+  #arrived = new Set<number>(); // in the order in which they came
+  readonly #overlaid = new Set<number>();
 
   /** Forget a query. */
   remove(number: number): void {
-    this.arrived.delete(number);
-    this.overlaid.delete(number);
+    this.#arrived.delete(number);
+    this.#overlaid.delete(number);
     this.queries.delete(number);
   }
 
@@ -43,14 +43,14 @@ export class Screen {
       return [{ type: "QueryChanged", query: number, outcome }];
     }
     query.arrived = outcome;
-    this.arrived.add(number);
+    this.#arrived.add(number);
     return [];
   }
 
   /** Take a step: show all that has arrived, under the updates that it does not cover. */
   settle(updates: Updates): ClientEvent[] {
-    const settled = this.arrived;
-    this.arrived = new Set();
+    const settled = this.#arrived;
+    this.#arrived = new Set();
     for (const number of settled) {
       const query = this.queries.get(number);
       if (query !== undefined) {
@@ -63,15 +63,15 @@ export class Screen {
 
   /** Run an update for the first time, over the others; what it throws reaches the caller. */
   attempt(updates: Updates, update: Update): void {
-    const base = this.base();
-    update(new View(base, this.overlay(updates, base, [])));
+    const base = this.#base();
+    update(new View(base, this.#overlay(updates, base, [])));
   }
 
   /** Show what stands since the last step, `settled` having come with it, under these updates. */
   show(updates: Updates, settled: ReadonlySet<number> = new Set()): ClientEvent[] {
     const events: ClientEvent[] = [];
-    const overlay: Layer = updates.length > 0 ? this.overlay(updates, this.base(), events) : new Map();
-    const numbers = new Set([...settled, ...[...this.overlaid].sort((one, other) => one - other)]);
+    const overlay: Layer = updates.length > 0 ? this.#overlay(updates, this.#base(), events) : new Map();
+    const numbers = new Set([...settled, ...[...this.#overlaid].sort((one, other) => one - other)]);
     for (const number of overlay.size > 0 ? [...numbers, ...this.queries.keys()] : numbers) {
       numbers.add(number);
     }
@@ -81,9 +81,9 @@ export class Screen {
         const content = query.confirmed ? undefined : overlay.get(query.key);
         const outcome = difference(query, content, settled.has(number));
         if (content === undefined) {
-          this.overlaid.delete(number);
+          this.#overlaid.delete(number);
         } else {
-          this.overlaid.add(number);
+          this.#overlaid.add(number);
         }
         if (outcome !== undefined) {
           events.push({ type: "QueryChanged", query: number, outcome });
@@ -94,7 +94,7 @@ export class Screen {
   }
 
   /** What stands since the last step. */
-  private base(): Layer {
+  #base(): Layer {
     const base: Layer = new Map();
     for (const { key, name, args, confirmed, settled } of this.queries.values()) {
       if (!confirmed && settled?.value !== undefined) {
@@ -105,7 +105,7 @@ export class Screen {
   }
 
   /** Run the updates one on top of the other; one that fails changes nothing. */
-  private overlay(updates: Updates, base: Layer, failures: ClientEvent[]): Layer {
+  #overlay(updates: Updates, base: Layer, failures: ClientEvent[]): Layer {
     const subscribed = new Set(
       [...this.queries.values()].filter((query) => !query.confirmed).map(({ key }) => key),
     );

@@ -45,53 +45,53 @@ const START: Version = { querySet: 0, identity: 0, ts: 0 };
 
 export class ClientSession {
   /** 16 bytes that name it to the server. */
-  private name: Uint8Array;
-  private readonly client: string;
-  private state: "idle" | "greeting" | "open" = "idle";
-  private incarnation: Uint8Array | null = null;
-  private version = START; // where the last transition of this connection left it
-  private lastTs = 0; // newest ts that its values have held at
-  private toldTs = 0; // newest ts the server has told in any message
-  private shownTs = 0; // what is shown holds at
-  private behind = false; // more has arrived than is shown
-  private heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
-  private pings = 0;
-  private frameLimitBytes = FRAME_LIMIT_BYTES;
-  private frames: Uint8Array[] = [];
-  private events: ClientEvent[] = [];
-  private readonly screen = new Screen();
-  private nextQuery = 1;
-  private readonly querySet = new QuerySet((message) => this.append(message), FRAME_LIMIT_BYTES);
-  private readonly requests = new InFlight();
-  private readonly identity = new Identity((message) => this.send(message));
-  private resumed = 0; // query-set number that brings back everything from before this connection
+  #name: Uint8Array;
+  readonly #client: string;
+  #state: "idle" | "greeting" | "open" = "idle";
+  #incarnation: Uint8Array | null = null;
+  #version = START; // where the last transition of this connection left it
+  #lastTs = 0; // newest ts that its values have held at
+  #toldTs = 0; // newest ts the server has told in any message
+  #shownTs = 0; // what is shown holds at
+  #behind = false; // more has arrived than is shown
+  #heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
+  #pings = 0;
+  #frameLimitBytes = FRAME_LIMIT_BYTES;
+  #frames: Uint8Array[] = [];
+  #events: ClientEvent[] = [];
+  readonly #screen = new Screen();
+  #nextQuery = 1;
+  readonly #querySet = new QuerySet((message) => this.#append(message), FRAME_LIMIT_BYTES);
+  readonly #requests = new InFlight();
+  readonly #identity = new Identity((message) => this.#send(message));
+  #resumed = 0; // query-set number that brings back everything from before this connection
 
   constructor(session: Uint8Array, client: string) {
-    this.name = session;
-    this.client = client;
+    this.#name = session;
+    this.#client = client;
   }
 
   // ------------------------------------------------------------------------------------------- the caller
 
   /** Mutations and actions that are not resolved. */
   get inFlight(): number {
-    return this.requests.size;
+    return this.#requests.size;
   }
 
   /** Whether all that was outstanding when this connection began is answered: time to reset the backoff. */
   get settled(): boolean {
-    return this.state === "open" && this.version.querySet >= this.resumed && this.requests.settled;
+    return this.#state === "open" && this.#version.querySet >= this.#resumed && this.#requests.settled;
   }
 
   /** Interval of the heartbeat at present. */
   get heartbeatMs(): number {
-    return this.heartbeat.intervalMs;
+    return this.#heartbeat.intervalMs;
   }
 
   /** Return what calls of the caller have changed on the screen; each event is handed out once. */
   takeEvents(): ClientEvent[] {
-    const { events } = this;
-    this.events = [];
+    const events = this.#events;
+    this.#events = [];
     return events;
   }
 
@@ -102,28 +102,28 @@ export class ClientSession {
    * `overloaded` for too many queries, and `frame_too_large`.
    */
   subscribe(name: string, args: Uint8Array, confirmed = false): number {
-    if (this.screen.queries.size >= QUERIES_MAX) {
+    if (this.#screen.queries.size >= QUERIES_MAX) {
       throw new HeadwaterError("overloaded", `more than ${QUERIES_MAX} queries in one session`);
     }
     const query = new Query(name, args, confirmed);
-    if (query.sizeBytes > this.frameLimitBytes) {
-      throw tooLarge(query.sizeBytes, this.frameLimitBytes);
+    if (query.sizeBytes > this.#frameLimitBytes) {
+      throw tooLarge(query.sizeBytes, this.#frameLimitBytes);
     }
-    const number = this.nextQuery++;
-    this.screen.queries.set(number, query);
-    if (this.state === "open") {
-      this.querySet.add(number, query);
+    const number = this.#nextQuery++;
+    this.#screen.queries.set(number, query);
+    if (this.#state === "open") {
+      this.#querySet.add(number, query);
     }
-    this.show();
+    this.#show();
     return number;
   }
 
   /** Forget a query; no event for it follows. */
   unsubscribe(number: number): void {
-    if (this.screen.queries.get(number)?.carried) {
-      this.querySet.remove(number);
+    if (this.#screen.queries.get(number)?.carried) {
+      this.#querySet.remove(number);
     }
-    this.screen.remove(number);
+    this.#screen.remove(number);
   }
 
   /**
@@ -135,41 +135,41 @@ export class ClientSession {
    */
   mutate(name: string, args: Uint8Array, update?: Update): number {
     if (update !== undefined) {
-      this.screen.attempt(this.requests.updates(), update);
+      this.#screen.attempt(this.#requests.updates(), update);
     }
-    const number = this.request("mutation", name, args, update);
+    const number = this.#request("mutation", name, args, update);
     if (update !== undefined) {
-      this.show();
+      this.#show();
     }
     return number;
   }
 
   /** Run an action and return its number; `Resolved` follows. It is never sent twice. Throws as `mutate` does. */
   act(name: string, args: Uint8Array): number {
-    return this.request("action", name, args);
+    return this.#request("action", name, args);
   }
 
   /** Change the identity; null signs out. `IdentityChanged` or `AuthenticationFailed` follows. */
   authenticate(token: string | null): void {
-    this.identity.ask(token, this.state === "open");
+    this.#identity.ask(token, this.#state === "open");
   }
 
-  private show(): void {
-    this.events.push(...this.screen.show(this.requests.updates()));
+  #show(): void {
+    this.#events.push(...this.#screen.show(this.#requests.updates()));
   }
 
-  private request(kind: "mutation" | "action", name: string, args: Uint8Array, update?: Update): number {
-    if (this.requests.size >= REQUESTS_IN_FLIGHT_MAX) {
+  #request(kind: "mutation" | "action", name: string, args: Uint8Array, update?: Update): number {
+    if (this.#requests.size >= REQUESTS_IN_FLIGHT_MAX) {
       throw new HeadwaterError("overloaded", `more than ${REQUESTS_IN_FLIGHT_MAX} requests in flight`);
     }
-    const request = this.requests.made(kind, name, args, update);
-    const frame = requestFrame(request, this.requests.all(), this.toldTs);
-    if (frame.length > this.frameLimitBytes) {
-      throw tooLarge(frame.length, this.frameLimitBytes);
+    const request = this.#requests.made(kind, name, args, update);
+    const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
+    if (frame.length > this.#frameLimitBytes) {
+      throw tooLarge(frame.length, this.#frameLimitBytes);
     }
-    this.requests.add(request);
-    if (this.state === "open") {
-      this.sendRequest(request, frame);
+    this.#requests.add(request);
+    if (this.#state === "open") {
+      this.#sendRequest(request, frame);
     }
     return request.number;
   }
@@ -178,35 +178,35 @@ export class ClientSession {
 
   /** Return the frames that are to be sent now, in order; each is handed out once. */
   takeFrames(): Uint8Array[] {
-    this.querySet.flush();
-    const { frames } = this;
-    this.frames = [];
-    this.heartbeat.spoke ||= frames.length > 0;
+    this.#querySet.flush();
+    const frames = this.#frames;
+    this.#frames = [];
+    this.#heartbeat.spoke ||= frames.length > 0;
     return frames;
   }
 
   /** Begin a connection; its first frame is then there to be taken. */
   connect(): void {
-    this.state = "greeting";
-    this.heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
-    this.frames = [];
-    this.send([1, VERSIONS, this.name, this.lastTs, this.incarnation, this.client]);
+    this.#state = "greeting";
+    this.#heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
+    this.#frames = [];
+    this.#send([1, VERSIONS, this.#name, this.#lastTs, this.#incarnation, this.#client]);
   }
 
   /** End the connection: actions that it carried are lost, everything else waits for the next one. */
   disconnected(): ClientEvent[] {
-    if (this.state === "idle") {
+    if (this.#state === "idle") {
       return [];
     }
-    this.state = "idle";
-    this.frames = [];
-    this.version = START;
-    this.querySet.forget();
-    this.identity.disconnected();
-    for (const query of this.screen.queries.values()) {
+    this.#state = "idle";
+    this.#frames = [];
+    this.#version = START;
+    this.#querySet.forget();
+    this.#identity.disconnected();
+    for (const query of this.#screen.queries.values()) {
       query.carried = false;
     }
-    return this.requests.disconnected();
+    return this.#requests.disconnected();
   }
 
   /**
@@ -216,19 +216,19 @@ export class ClientSession {
    * `outcome_unknown`.
    */
   renew(session: Uint8Array): ClientEvent[] {
-    this.name = session;
-    const unsure = this.requests.unsure();
-    return [...this.screen.show(this.requests.updates()), ...unsure];
+    this.#name = session;
+    const unsure = this.#requests.unsure();
+    return [...this.#screen.show(this.#requests.updates()), ...unsure];
   }
 
   /** Do what is due at a monotonic time; call it at least four times a heartbeat. */
   tick(nowMs: number): ClientEvent[] {
-    if (this.state === "idle") {
+    if (this.#state === "idle") {
       return [];
     }
-    const due = this.heartbeat.tick(nowMs);
-    if (due === "ping" && this.state === "open") {
-      this.send([6, ++this.pings]);
+    const due = this.#heartbeat.tick(nowMs);
+    if (due === "ping" && this.#state === "open") {
+      this.#send([6, ++this.#pings]);
     }
     return due === "lost" ? [{ type: "PeerSilent" }] : [];
   }
@@ -237,14 +237,14 @@ export class ClientSession {
   receive(frame: Uint8Array): ClientEvent[] {
     try {
       const message = decodeServerMessage(frame);
-      this.heartbeat.heard = true;
-      if (this.state !== "open" && message.type !== "Welcome" && message.type !== "FatalError") {
+      this.#heartbeat.heard = true;
+      if (this.#state !== "open" && message.type !== "Welcome" && message.type !== "FatalError") {
         throw new ProtocolError(`${message.type}: expected Welcome first`);
       }
-      return this.told(message);
+      return this.#told(message);
     } catch (error) {
       if (error instanceof ProtocolError) {
-        for (const query of this.screen.queries.values()) {
+        for (const query of this.#screen.queries.values()) {
           query.digest = null;
         }
       }
@@ -254,35 +254,35 @@ export class ClientSession {
 
   // ----------------------------------------------------------------------------------- what the server says
 
-  private told(message: ServerMessage): ClientEvent[] {
+  #told(message: ServerMessage): ClientEvent[] {
     switch (message.type) {
       case "Transition":
-        return this.transition(message);
+        return this.#transition(message);
       case "MutationAnswer":
-        return this.mutationAnswer(message);
+        return this.#mutationAnswer(message);
       case "ActionAnswer": {
         const outcome = outcomeOf(message);
-        return [this.requests.resolve(this.requests.answered(message, "action"), outcome)];
+        return [this.#requests.resolve(this.#requests.answered(message, "action"), outcome)];
       }
       case "Welcome":
-        return this.welcome(message);
+        return this.#welcome(message);
       case "AuthError":
-        this.identity.refused(message.base);
+        this.#identity.refused(message.base);
         return [{ type: "AuthenticationFailed", message: message.message }];
       case "FatalError": {
         const reconnect = !FINAL_CODES.has(message.error.code);
         return [{ type: "Fatal", error: errorFrom(message.error), reconnect }];
       }
       case "Ping":
-        this.send([7, message.nonce]);
+        this.#send([7, message.nonce]);
         return [];
       case "Pong":
         return [];
     }
   }
 
-  private welcome(message: Welcome): ClientEvent[] {
-    if (this.state !== "greeting") {
+  #welcome(message: Welcome): ClientEvent[] {
+    if (this.#state !== "greeting") {
       throw new ProtocolError("Welcome: expected only once on a connection");
     }
     if (!VERSIONS.includes(message.version)) {
@@ -293,81 +293,83 @@ export class ClientSession {
         `Welcome: expected frame_limit_bytes of ${CONNECT_FRAME_BYTES} or more and a heartbeat`,
       );
     }
-    this.state = "open";
-    this.incarnation = message.incarnation;
-    this.toldTs = Math.max(this.toldTs, message.ts);
-    this.frameLimitBytes = message.frameLimitBytes;
-    this.querySet.limitFrames(message.frameLimitBytes);
-    this.heartbeat = new Heartbeat(message.heartbeatMs);
-    return [{ type: "Opened" }, ...this.resume()];
+    this.#state = "open";
+    this.#incarnation = message.incarnation;
+    this.#toldTs = Math.max(this.#toldTs, message.ts);
+    this.#frameLimitBytes = message.frameLimitBytes;
+    this.#querySet.limitFrames(message.frameLimitBytes);
+    this.#heartbeat = new Heartbeat(message.heartbeatMs);
+    return [{ type: "Opened" }, ...this.#resume()];
   }
 
   /** Bring the new connection to where the last one was: identity, query set, requests, in this order. */
-  private resume(): ClientEvent[] {
-    this.identity.resume();
-    const events = this.resubscribe();
-    this.resumed = this.querySet.number;
-    for (const request of this.requests.outstanding()) {
-      const frame = requestFrame(request, this.requests.all(), this.toldTs);
-      if (frame.length <= this.frameLimitBytes) {
-        this.sendRequest(request, frame);
+  #resume(): ClientEvent[] {
+    this.#identity.resume();
+    const events = this.#resubscribe();
+    this.#resumed = this.#querySet.number;
+    for (const request of this.#requests.outstanding()) {
+      const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
+      if (frame.length <= this.#frameLimitBytes) {
+        this.#sendRequest(request, frame);
       } else {
-        const gone = this.requests.resolve(request, { error: tooLarge(frame.length, this.frameLimitBytes) });
-        events.push(...this.screen.show(this.requests.updates()), gone);
+        const gone = this.#requests.resolve(request, {
+          error: tooLarge(frame.length, this.#frameLimitBytes),
+        });
+        events.push(...this.#screen.show(this.#requests.updates()), gone);
       }
     }
     return events;
   }
 
   /** Send the query set, in as many messages as the frame limit asks for, and at least one. */
-  private resubscribe(): ClientEvent[] {
+  #resubscribe(): ClientEvent[] {
     const events: ClientEvent[] = [];
-    this.querySet.begin();
-    for (const [number, query] of this.screen.queries) {
-      if (query.sizeBytes > this.frameLimitBytes) {
+    this.#querySet.begin();
+    for (const [number, query] of this.#screen.queries) {
+      if (query.sizeBytes > this.#frameLimitBytes) {
         query.digest = null;
-        const error = tooLarge(query.sizeBytes, this.frameLimitBytes);
+        const error = tooLarge(query.sizeBytes, this.#frameLimitBytes);
         events.push({ type: "QueryChanged", query: number, outcome: { error } });
       } else {
-        this.querySet.add(number, query);
+        this.#querySet.add(number, query);
       }
     }
     return events;
   }
 
-  private transition({ start, end, changes }: Transition): ClientEvent[] {
-    this.checkStep(start, end);
+  #transition({ start, end, changes }: Transition): ClientEvent[] {
+    this.#checkStep(start, end);
     const updates = new Map<number, () => ClientEvent[]>();
     for (const { query: number, body } of changes) {
-      if (updates.has(number) || number === 0 || number >= this.nextQuery) {
+      if (updates.has(number) || number === 0 || number >= this.#nextQuery) {
         throw new ProtocolError(`Transition.changes: query ${number} comes twice or was never subscribed`);
       }
-      const query = this.screen.queries.get(number);
+      const query = this.#screen.queries.get(number);
       if (query === undefined) {
         updates.set(number, () => []); // the client has removed it meanwhile
       } else {
         const outcome = query.outcomeOf(number, body);
-        updates.set(number, () => this.screen.apply(number, query, body, outcome));
+        updates.set(number, () => this.#screen.apply(number, query, body, outcome));
       }
     }
     const events: ClientEvent[] = [];
     if (end.identity > start.identity) {
-      this.identity.accepted(end.identity);
+      this.#identity.accepted(end.identity);
       events.push({ type: "IdentityChanged" });
     }
     for (const apply of updates.values()) {
       events.push(...apply());
     }
-    this.version = end;
-    this.toldTs = Math.max(this.toldTs, end.ts);
-    if (end.querySet >= this.resumed) {
-      this.lastTs = end.ts; // else some values are still those of the last connection
+    this.#version = end;
+    this.#toldTs = Math.max(this.#toldTs, end.ts);
+    if (end.querySet >= this.#resumed) {
+      this.#lastTs = end.ts; // else some values are still those of the last connection
     }
-    return [...events, ...this.settle()];
+    return [...events, ...this.#settle()];
   }
 
-  private checkStep(start: Version, end: Version): void {
-    const { version } = this;
+  #checkStep(start: Version, end: Version): void {
+    const version = this.#version;
     if (
       start.querySet !== version.querySet ||
       start.identity !== version.identity ||
@@ -375,13 +377,13 @@ export class ClientSession {
     ) {
       throw new ProtocolError("Transition.start: expected where the last one ended");
     }
-    if (end.ts < Math.max(start.ts, this.lastTs)) {
-      throw new ProtocolError(`Transition.end: expected ts ${this.lastTs} or later, got ${end.ts}`);
+    if (end.ts < Math.max(start.ts, this.#lastTs)) {
+      throw new ProtocolError(`Transition.end: expected ts ${this.#lastTs} or later, got ${end.ts}`);
     }
-    if (end.querySet < start.querySet || end.querySet > this.querySet.number) {
+    if (end.querySet < start.querySet || end.querySet > this.#querySet.number) {
       throw new ProtocolError(`Transition.end: query set ${end.querySet} was never sent`);
     }
-    if (end.identity < start.identity || end.identity > this.identity.asked) {
+    if (end.identity < start.identity || end.identity > this.#identity.asked) {
       throw new ProtocolError(`Transition.end: identity ${end.identity} was never sent`);
     }
   }
@@ -393,50 +395,54 @@ export class ClientSession {
    * results may have its change already, and its update would show it again. The answer to a resend tells a ts
    * that its commit is not behind, so the results that reach it decide.
    */
-  private settle(): ClientEvent[] {
-    this.behind = this.version.querySet < this.resumed || this.requests.inDoubt(this.lastTs);
-    if (this.behind) {
-      return this.resolve();
+  #settle(): ClientEvent[] {
+    this.#behind = this.#version.querySet < this.#resumed || this.#requests.inDoubt(this.#lastTs);
+    if (this.#behind) {
+      return this.#resolve();
     }
-    this.shownTs = this.lastTs;
-    const covered = this.requests.covered(this.shownTs);
-    return [...this.screen.settle(this.requests.updates()), { type: "Moved", ts: this.shownTs }, ...covered];
+    this.#shownTs = this.#lastTs;
+    const covered = this.#requests.covered(this.#shownTs);
+    return [
+      ...this.#screen.settle(this.#requests.updates()),
+      { type: "Moved", ts: this.#shownTs },
+      ...covered,
+    ];
   }
 
   /** Resolve the mutations that what is shown covers already. */
-  private resolve(): ClientEvent[] {
-    const covered = this.requests.covered(this.shownTs);
-    return covered.length > 0 ? [...this.screen.show(this.requests.updates()), ...covered] : [];
+  #resolve(): ClientEvent[] {
+    const covered = this.#requests.covered(this.#shownTs);
+    return covered.length > 0 ? [...this.#screen.show(this.#requests.updates()), ...covered] : [];
   }
 
-  private mutationAnswer(answer: MutationAnswer): ClientEvent[] {
+  #mutationAnswer(answer: MutationAnswer): ClientEvent[] {
     const outcome = outcomeOf(answer);
-    const request = this.requests.answered(answer, "mutation");
+    const request = this.#requests.answered(answer, "mutation");
     if (outcome.error === undefined) {
       request.success = { ts: answer.ts, value: outcome.value };
-      return this.behind ? this.settle() : this.resolve();
+      return this.#behind ? this.#settle() : this.#resolve();
     }
-    const gone = this.requests.resolve(request, outcome);
-    const events = request.update === undefined ? [] : this.screen.show(this.requests.updates());
-    return [...events, gone, ...(this.behind ? this.settle() : [])];
+    const gone = this.#requests.resolve(request, outcome);
+    const events = request.update === undefined ? [] : this.#screen.show(this.#requests.updates());
+    return [...events, gone, ...(this.#behind ? this.#settle() : [])];
   }
 
   // ------------------------------------------------------------------------------------------------ frames
 
-  private send(message: ClientMessage): void {
-    this.querySet.flush();
-    this.append(message);
+  #send(message: ClientMessage): void {
+    this.#querySet.flush();
+    this.#append(message);
   }
 
-  private append(message: ClientMessage): void {
-    this.frames.push(encodeMessage(message));
+  #append(message: ClientMessage): void {
+    this.#frames.push(encodeMessage(message));
   }
 
-  private sendRequest(request: Request, frame: Uint8Array): void {
+  #sendRequest(request: Request, frame: Uint8Array): void {
     request.resent = request.sent;
-    request.sentTs ??= this.toldTs;
+    request.sentTs ??= this.#toldTs;
     request.waits = true;
-    this.querySet.flush();
-    this.frames.push(frame);
+    this.#querySet.flush();
+    this.#frames.push(frame);
   }
 }

@@ -50,21 +50,21 @@ function sharedList(old: List | undefined, fresh: List): Value {
 
 /** The elements of an old list, as those of a new one look for theirs. */
 class Counterparts {
-  private readonly old: List;
-  private byKey: Map<Value, Value> | undefined; // made once an element is not at its old place
+  readonly #old: List;
+  #byKey: Map<Value, Value> | undefined; // made once an element is not at its old place
 
   constructor(old: List) {
-    this.old = old;
+    this.#old = old;
   }
 
   of(element: Value, place: number): Value | undefined {
     const key = keyOf(element);
-    const beside = this.old[place];
+    const beside = this.#old[place];
     if (beside !== undefined && keyOf(beside) === key) {
       return beside;
     }
-    this.byKey ??= new Map(this.old.map((other) => [keyOf(other), other]));
-    return this.byKey.get(key) ?? beside;
+    this.#byKey ??= new Map(this.#old.map((other) => [keyOf(other), other]));
+    return this.#byKey.get(key) ?? beside;
   }
 }
 

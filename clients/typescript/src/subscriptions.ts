@@ -23,22 +23,22 @@ class Subscription {
 }
 
 export class Subscriptions {
-  private readonly session: ClientSession;
-  private readonly byKey = new Map<string, Subscription>();
-  private readonly byNumber = new Map<number, Subscription>();
+  readonly #session: ClientSession;
+  readonly #byKey = new Map<string, Subscription>();
+  readonly #byNumber = new Map<number, Subscription>();
 
   constructor(session: ClientSession) {
-    this.session = session;
+    this.#session = session;
   }
 
   /** Call `listener` whenever a query has another result; return what ends that. Throws what `subscribe` throws. */
   follow(name: string, args: Uint8Array, listener: Listener, part = false): () => void {
     const key = keyOfQuery(name, args);
-    let found = this.byKey.get(key);
+    let found = this.#byKey.get(key);
     if (found === undefined) {
-      found = new Subscription(this.session.subscribe(name, args));
-      this.byKey.set(key, found);
-      this.byNumber.set(found.number, found);
+      found = new Subscription(this.#session.subscribe(name, args));
+      this.#byKey.set(key, found);
+      this.#byNumber.set(found.number, found);
     }
     const subscription = found;
     // An own function for each follower: the same listener may follow twice.
@@ -47,21 +47,21 @@ export class Subscriptions {
     return () => {
       const followers = part ? subscription.parts : subscription.listeners;
       if (followers.delete(followed) && subscription.parts.size + subscription.listeners.size === 0) {
-        this.byKey.delete(key);
-        this.byNumber.delete(subscription.number);
-        this.session.unsubscribe(subscription.number);
+        this.#byKey.delete(key);
+        this.#byNumber.delete(subscription.number);
+        this.#session.unsubscribe(subscription.number);
       }
     };
   }
 
   /** Return what a query came to; undefined while nobody follows it or nothing has come. */
   outcome(name: string, args: Uint8Array): Outcome | undefined {
-    return this.byKey.get(keyOfQuery(name, args))?.outcome;
+    return this.#byKey.get(keyOfQuery(name, args))?.outcome;
   }
 
   /** Take a result: have the parts called at once, and the listeners added to those who are to be told. */
   put(number: number, outcome: Outcome, told: Set<Listener>): void {
-    const found = this.byNumber.get(number);
+    const found = this.#byNumber.get(number);
     if (found === undefined || isSame(found.outcome, outcome)) {
       return;
     }
@@ -76,7 +76,7 @@ export class Subscriptions {
 
   /** Return what there is to tell when nothing will come any more: that all fail. */
   failures(error: HeadwaterError): ClientEvent[] {
-    return [...this.byNumber.keys()].map((query) => ({ type: "QueryChanged", query, outcome: { error } }));
+    return [...this.#byNumber.keys()].map((query) => ({ type: "QueryChanged", query, outcome: { error } }));
   }
 }
 

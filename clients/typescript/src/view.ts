@@ -23,18 +23,18 @@ export type Update = (view: View) => void;
 export class View {
   /** What the update has set. */
   readonly changes: Layer = new Map();
-  private readonly base: Layer;
-  private readonly overlay: Layer;
+  readonly #base: Layer;
+  readonly #overlay: Layer;
 
   /** `overlay` is what earlier updates have set over `base`. */
   constructor(base: Layer, overlay: Layer) {
-    this.base = base;
-    this.overlay = overlay;
+    this.#base = base;
+    this.#overlay = overlay;
   }
 
   /** Return the value that a query shows; undefined if it shows none or is not subscribed. */
   get(name: string, args: Uint8Array): Value | undefined {
-    return this.shown(keyOfQuery(name, args))?.value;
+    return this.#shown(keyOfQuery(name, args))?.value;
   }
 
   /** Show another value for a query, if it is subscribed. Throws `invalid_arguments` if it is no value. */
@@ -44,14 +44,14 @@ export class View {
 
   /** Return every query of a function that shows a value. */
   all(name: string): Shown[] {
-    const keys = new Set([...this.base.keys(), ...this.overlay.keys(), ...this.changes.keys()]);
+    const keys = new Set([...this.#base.keys(), ...this.#overlay.keys(), ...this.changes.keys()]);
     return [...keys].flatMap((key) => {
-      const shown = this.shown(key);
+      const shown = this.#shown(key);
       return shown?.name === name ? [shown] : [];
     });
   }
 
-  private shown(key: string): Shown | undefined {
-    return this.changes.get(key) ?? this.overlay.get(key) ?? this.base.get(key);
+  #shown(key: string): Shown | undefined {
+    return this.changes.get(key) ?? this.#overlay.get(key) ?? this.#base.get(key);
   }
 }

@@ -13,46 +13,46 @@ const YEAR_1_MS = -62_135_596_800_000;
 const YEAR_10000_MS = 253_402_300_800_000;
 
 export class Writer {
-  private buffer = new Uint8Array(128);
-  private view = new DataView(this.buffer.buffer);
-  private length = 0;
-  private readonly ordered: boolean;
+  #buffer = new Uint8Array(128);
+  #view = new DataView(this.#buffer.buffer);
+  #length = 0;
+  readonly #ordered: boolean;
 
   /** `ordered`: write the fields of dicts in the order of their names, so that equal dicts have equal bytes. */
   constructor(ordered: boolean) {
-    this.ordered = ordered;
+    this.#ordered = ordered;
   }
 
   /** Return what was written. */
   done(): Uint8Array {
-    return this.buffer.slice(0, this.length);
+    return this.#buffer.slice(0, this.#length);
   }
 
   /** Write a value; `path` names its place in the error if it is none. */
   value(value: unknown, path: string, depth: number): void {
     switch (typeof value) {
       case "boolean":
-        return this.byte(value ? 0xc3 : 0xc2);
+        return this.#byte(value ? 0xc3 : 0xc2);
       case "number":
-        return this.number(value);
+        return this.#number(value);
       case "bigint":
-        return this.bigint(value, path);
+        return this.#bigint(value, path);
       case "string":
-        return this.text(value, path);
+        return this.#text(value, path);
       case "object":
-        return value === null ? this.byte(0xc0) : this.object(value, path, depth);
+        return value === null ? this.#byte(0xc0) : this.#object(value, path, depth);
       default:
         throw refused(path, "a value", typeof value);
     }
   }
 
-  private object(value: object, path: string, depth: number): void {
+  #object(value: object, path: string, depth: number): void {
     if (value instanceof Uint8Array) {
-      this.head(value.length, 0xc4);
-      return this.raw(value);
+      this.#head(value.length, 0xc4);
+      return this.#raw(value);
     }
     if (value instanceof Date) {
-      return this.date(value, path);
+      return this.#date(value, path);
     }
     if (depth === VALUE_DEPTH_MAX) {
       throw refused(
@@ -62,175 +62,175 @@ export class Writer {
       );
     }
     if (Array.isArray(value)) {
-      this.containerHead(value.length, 0x90, 0xdc);
+      this.#containerHead(value.length, 0x90, 0xdc);
       // A hole of an array is `undefined` here, and refused as that.
       for (let place = 0; place < value.length; place++) {
         this.value(value[place], `${path}[${place}]`, depth + 1);
       }
       return;
     }
-    this.dict(value, path, depth + 1);
+    this.#dict(value, path, depth + 1);
   }
 
-  private dict(value: object, path: string, depth: number): void {
+  #dict(value: object, path: string, depth: number): void {
     if (!isDict(value)) {
       throw refused(path, "a value", value.constructor?.name ?? "an object of a class");
     }
     const fields = Object.entries(value).filter(([, field]) => field !== undefined);
-    if (this.ordered) {
+    if (this.#ordered) {
       fields.sort(([one], [other]) => compared(one, other));
     }
-    this.containerHead(fields.length, 0x80, 0xde);
+    this.#containerHead(fields.length, 0x80, 0xde);
     for (const [name, field] of fields) {
-      this.text(name, path);
+      this.#text(name, path);
       this.value(field, `${path}.${name}`, depth);
     }
   }
 
-  private number(value: number): void {
+  #number(value: number): void {
     if (!Number.isSafeInteger(value) || Object.is(value, -0)) {
-      this.byte(0xcb);
-      const at = this.room(8);
-      return this.view.setFloat64(at, value);
+      this.#byte(0xcb);
+      const at = this.#room(8);
+      return this.#view.setFloat64(at, value);
     }
-    this.integer(BigInt(value), value);
+    this.#integer(BigInt(value), value);
   }
 
-  private bigint(value: bigint, path: string): void {
+  #bigint(value: bigint, path: string): void {
     if (value < INT_MIN || value > INT_MAX) {
       throw refused(path, "an integer from -2^63 to 2^63-1", "a larger one");
     }
     const small = Number(value);
     if (!Number.isSafeInteger(small)) {
-      return this.integer(value, small);
+      return this.#integer(value, small);
     }
     // Only an `Int64` arrives as a bigint that a number could hold, so it goes back as one.
-    this.byte(0xd7);
-    this.byte(INT64_EXTENSION);
-    const at = this.room(8);
-    this.view.setBigInt64(at, value);
+    this.#byte(0xd7);
+    this.#byte(INT64_EXTENSION);
+    const at = this.#room(8);
+    this.#view.setBigInt64(at, value);
   }
 
   /** Write an integer; `value` is the same as a number, which may not hold it to the last digit. */
-  private integer(exact: bigint, value: number): void {
+  #integer(exact: bigint, value: number): void {
     if (value >= 0) {
       if (value < 0x80) {
-        this.byte(value);
+        this.#byte(value);
       } else if (value < 2 ** 32) {
-        this.head(value, 0xcc);
+        this.#head(value, 0xcc);
       } else {
-        this.byte(0xcf);
-        const at = this.room(8);
-        this.view.setBigUint64(at, exact);
+        this.#byte(0xcf);
+        const at = this.#room(8);
+        this.#view.setBigUint64(at, exact);
       }
     } else if (value >= -32) {
-      this.byte(value & 0xff);
+      this.#byte(value & 0xff);
     } else if (value >= -0x80) {
-      this.byte(0xd0);
-      const at = this.room(1);
-      this.view.setInt8(at, value);
+      this.#byte(0xd0);
+      const at = this.#room(1);
+      this.#view.setInt8(at, value);
     } else if (value >= -0x8000) {
-      this.byte(0xd1);
-      const at = this.room(2);
-      this.view.setInt16(at, value);
+      this.#byte(0xd1);
+      const at = this.#room(2);
+      this.#view.setInt16(at, value);
     } else if (value >= -(2 ** 31)) {
-      this.byte(0xd2);
-      const at = this.room(4);
-      this.view.setInt32(at, value);
+      this.#byte(0xd2);
+      const at = this.#room(4);
+      this.#view.setInt32(at, value);
     } else {
-      this.byte(0xd3);
-      const at = this.room(8);
-      this.view.setBigInt64(at, exact);
+      this.#byte(0xd3);
+      const at = this.#room(8);
+      this.#view.setBigInt64(at, exact);
     }
   }
 
-  private text(value: string, path: string): void {
+  #text(value: string, path: string): void {
     if (/\p{Surrogate}/u.test(value)) {
       throw refused(path, "valid Unicode text", "an unpaired surrogate");
     }
     const bytes = TEXT.encode(value);
     if (bytes.length < 32) {
-      this.byte(0xa0 | bytes.length);
+      this.#byte(0xa0 | bytes.length);
     } else {
-      this.head(bytes.length, 0xd9);
+      this.#head(bytes.length, 0xd9);
     }
-    this.raw(bytes);
+    this.#raw(bytes);
   }
 
-  private date(value: Date, path: string): void {
+  #date(value: Date, path: string): void {
     const ms = value.getTime();
     if (!(ms >= YEAR_1_MS && ms < YEAR_10000_MS)) {
       throw refused(path, "a date of the years 1 to 9999", String(ms));
     }
     const [seconds, nanoseconds] = secondsOf(value);
     if (seconds >= 0 && seconds < 2 ** 32 && nanoseconds === 0) {
-      this.byte(0xd6);
-      this.byte(0xff);
-      const at = this.room(4);
-      this.view.setUint32(at, seconds);
+      this.#byte(0xd6);
+      this.#byte(0xff);
+      const at = this.#room(4);
+      this.#view.setUint32(at, seconds);
     } else if (seconds >= 0 && seconds < 2 ** 34) {
-      this.byte(0xd7);
-      this.byte(0xff);
-      const at = this.room(8);
-      this.view.setBigUint64(at, (BigInt(nanoseconds) << 34n) | BigInt(seconds));
+      this.#byte(0xd7);
+      this.#byte(0xff);
+      const at = this.#room(8);
+      this.#view.setBigUint64(at, (BigInt(nanoseconds) << 34n) | BigInt(seconds));
     } else {
-      this.head(12, 0xc7);
-      this.byte(0xff);
-      const at = this.room(12);
-      this.view.setUint32(at, nanoseconds);
-      this.view.setBigInt64(at + 4, BigInt(seconds));
+      this.#head(12, 0xc7);
+      this.#byte(0xff);
+      const at = this.#room(12);
+      this.#view.setUint32(at, nanoseconds);
+      this.#view.setBigInt64(at + 4, BigInt(seconds));
     }
   }
 
   /** Write a number in one, two or four bytes behind `kind` or one of the two bytes that follow it. */
-  private head(length: number, kind: number): void {
+  #head(length: number, kind: number): void {
     if (length < 0x100) {
-      this.byte(kind);
-      this.byte(length);
+      this.#byte(kind);
+      this.#byte(length);
     } else {
-      this.wideHead(length, kind + 1);
+      this.#wideHead(length, kind + 1);
     }
   }
 
-  private containerHead(length: number, short: number, kind: number): void {
+  #containerHead(length: number, short: number, kind: number): void {
     if (length < 16) {
-      this.byte(short | length);
+      this.#byte(short | length);
     } else {
-      this.wideHead(length, kind);
+      this.#wideHead(length, kind);
     }
   }
 
-  private wideHead(length: number, kind: number): void {
+  #wideHead(length: number, kind: number): void {
     if (length < 0x10000) {
-      this.byte(kind);
-      const at = this.room(2);
-      this.view.setUint16(at, length);
+      this.#byte(kind);
+      const at = this.#room(2);
+      this.#view.setUint16(at, length);
     } else {
-      this.byte(kind + 1);
-      const at = this.room(4);
-      this.view.setUint32(at, length);
+      this.#byte(kind + 1);
+      const at = this.#room(4);
+      this.#view.setUint32(at, length);
     }
   }
 
-  private byte(value: number): void {
-    const at = this.room(1);
-    this.view.setUint8(at, value);
+  #byte(value: number): void {
+    const at = this.#room(1);
+    this.#view.setUint8(at, value);
   }
 
-  private raw(bytes: Uint8Array): void {
-    const at = this.room(bytes.length);
-    this.buffer.set(bytes, at);
+  #raw(bytes: Uint8Array): void {
+    const at = this.#room(bytes.length);
+    this.#buffer.set(bytes, at);
   }
 
   /** Make room for so many bytes and return where it begins. */
-  private room(count: number): number {
-    const start = this.length;
-    this.length = start + count;
-    if (this.length > this.buffer.length) {
-      const larger = new Uint8Array(Math.max(this.length, 2 * this.buffer.length));
-      larger.set(this.buffer);
-      this.buffer = larger;
-      this.view = new DataView(larger.buffer);
+  #room(count: number): number {
+    const start = this.#length;
+    this.#length = start + count;
+    if (this.#length > this.#buffer.length) {
+      const larger = new Uint8Array(Math.max(this.#length, 2 * this.#buffer.length));
+      larger.set(this.#buffer);
+      this.#buffer = larger;
+      this.#view = new DataView(larger.buffer);
     }
     return start;
   }

@@ -153,8 +153,16 @@ describe("connections that are cut before, in and behind mutations and their ans
 
 test("a client that takes another name on each connection has mutations take effect twice", async () => {
   const { connect } = ClientSession.prototype;
+  const draw = crypto.getRandomValues.bind(crypto);
+  const names: Uint8Array<ArrayBuffer>[] = []; // as the sessions hold them
+  vi.spyOn(crypto, "getRandomValues").mockImplementation((array) => {
+    names.push(array as Uint8Array<ArrayBuffer>);
+    return draw(array);
+  });
   vi.spyOn(ClientSession.prototype, "connect").mockImplementation(function (this: ClientSession) {
-    Object.assign(this, { name: crypto.getRandomValues(new Uint8Array(16)) });
+    for (const name of names) {
+      draw(name);
+    }
     connect.call(this);
   });
   const board = newBoard();
