@@ -1,4 +1,4 @@
-# make setup · run · test · check · web · sim · torture · bench · image-test
+# make setup · run · run-web · test · check · web · sim · torture · bench · image-test
 # Needs Python 3.11 or later with its venv module, make and a C compiler. `make PYTHON=python3.12 …` chooses the Python.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ BENCHMARKS := commit recovery transfers fanout latency selective wire_bytes memo
 # Pyright runs on the Node.js of its wheel; the machine's own may be too old.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
 
-.PHONY: setup run test check web lint types-mypy types-pyright imports docs sim torture bench image-test clean
+.PHONY: setup run run-web test check web lint types-mypy types-pyright imports docs sim torture bench image-test clean
 
 setup: $(VENV)/.project
 
@@ -28,6 +28,10 @@ $(VENV)/.project: $(VENV)/.dependencies pyproject.toml
 
 run: setup
 	@$(BIN)/python -m examples.departures
+
+# The departures in a browser, while `make run` goes on; http://localhost:5173.
+run-web: setup
+	@$(BIN)/python -m tools.web_example
 
 test: check web
 	@$(PYTEST) -m "not slow" -n 2 --dist loadgroup

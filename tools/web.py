@@ -1,4 +1,4 @@
-"""`make web`: install what clients/typescript needs, then its linter, its type checker and its tests.
+"""`make web`: install what clients/typescript needs, then its linter, its type checker, its tests and an example's build.
 
 Says so and succeeds where there is no Node.js that can run them.
 """
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGE = ROOT / "clients" / "typescript"
+EXAMPLE = ROOT / "examples" / "departures" / "web"
 STEPS = ("lint", "types", "test")
 
 
@@ -26,6 +27,15 @@ def installed(node: Node, package: Path) -> bool:
     return node.run(node.npm, "ci", "--no-audit", "--no-fund", folder=package) == 0
 
 
+def prepared(node: Node) -> bool:
+    """Install and build the client, and install the example that uses it; return whether all is there."""
+    return (
+        installed(node, PACKAGE)
+        and node.run(node.npm, "run", "--silent", "build", folder=PACKAGE) == 0
+        and installed(node, EXAMPLE)
+    )
+
+
 def main() -> int:
     """Run the steps; return the exit code."""
     node = find_node()
@@ -34,14 +44,14 @@ def main() -> int:
             f"web: SKIPPED, there is no Node.js {MAJOR_MIN} or later, neither on the PATH nor of pyright's wheel"
         )
         return 0
-    if not installed(node, PACKAGE):
+    if not prepared(node):
         return 1
     for step in STEPS:
         code = node.run(node.npm, "run", "--silent", step, folder=PACKAGE)
         if code != 0:
             print(f"web: {step} failed", file=sys.stderr)
             return code
-    return 0
+    return node.run(node.npm, "run", "--silent", "build", folder=EXAMPLE)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import headwater
 import pytest
-from headwater_protocol.errors import HeadwaterError
+from headwater_protocol.errors import ApplicationError, HeadwaterError
 from rich.console import Console
 from support.daemon import RunningDaemon, running
 
@@ -89,6 +91,9 @@ async def test_the_board_shows_what_the_files_say(daemon: RunningDaemon) -> None
         cancelled = missing_planes = missing_airports = 0
         for origin in board.AIRPORTS:
             shown = await client.query("flights:board", origin=origin, limit=100)
+            ids = {row.pop("id") for row in shown}
+            assert len(ids) == len(shown)
+            assert not any(row.pop("boarding") for row in shown)
             assert shown == expected_board(origin, 100)
             cancelled += sum(row["cancelled"] for row in shown)
             missing_planes += sum(row["aircraft"] is None for row in shown)
@@ -98,6 +103,44 @@ async def test_the_board_shows_what_the_files_say(daemon: RunningDaemon) -> None
         assert missing_planes
         assert missing_airports
         assert await client.query("flights:latest") == max(row["moment"] for row in flights)
+
+
+async def test_delays_boarding_and_airports_are_what_the_files_say(daemon: RunningDaemon) -> None:
+    async with headwater.connect(daemon.url) as client:
+        await departures.import_reference(client, SAMPLE, Console(quiet=True))
+        await departures.replay(client, dataset.flights(SAMPLE), speed=1_000_000)
+        shown = await client.query("flights:board", origin="JFK", limit=100)
+        hours = await client.query("flights:delays", origin="JFK", flights=100)
+        assert [hour["hour"] for hour in hours] == sorted(
+            {row["scheduled"].replace(minute=0) for row in shown}
+        )
+        for hour in hours:
+            of_hour = [row for row in shown if row["scheduled"].replace(minute=0) == hour["hour"]]
+            minutes = [row["delay_min"] for row in of_hour if row["delay_min"] is not None]
+            assert (hour["flights"], hour["cancelled"]) == (len(of_hour), len(of_hour) - len(minutes))
+            assert hour["mean_delay_min"] == (sum(minutes) / len(minutes) if minutes else None)
+        flight = next(row for row in shown if not row["cancelled"])
+        await client.mutation("flights:mark_boarding", flight=flight["id"], boarding=True)
+        after = await client.query("flights:board", origin="JFK", limit=100)
+        assert [row["id"] for row in after if row["boarding"]] == [flight["id"]]
+        for origin in board.AIRPORTS:
+            for row in await client.query("flights:board", origin=origin, limit=100):
+                if row["cancelled"]:
+                    with pytest.raises(ApplicationError) as caught:
+                        await client.mutation("flights:mark_boarding", flight=row["id"], boarding=True)
+                    assert caught.value.data == {"code": "cancelled"}
+        names = {row["name"]: row["faa"] for row in rows("airports.csv")}
+        for text in ("los angeles", "LAX", "International", "no such place"):
+            found = await client.query("reference:search_airports", text=text)
+            fitting = sorted(
+                name for name, faa in names.items() if text.lower() in name.lower() or text == faa
+            )
+            assert [airport["name"] for airport in found] == fitting[:10]
+
+
+def test_the_types_of_the_web_page_are_those_of_the_functions() -> None:
+    words = [sys.executable, "-m", "headwater.cli", "codegen", "functions", "--ts", "--out", "web/src/api.ts"]
+    subprocess.run([*words, "--check"], cwd=ROOT / "examples/departures", check=True, timeout=60)
 
 
 async def test_an_import_that_is_repeated_changes_nothing(daemon: RunningDaemon) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from headwater import Meta, MutationCtx, QueryCtx, Struct, mutation, query
+from headwater import ApplicationError, Id, Meta, MutationCtx, QueryCtx, Struct, mutation, query
 
 from .schema import Airline, Airport, Flight, Plane, Weather
 
@@ -31,6 +31,7 @@ class Conditions(Struct, frozen=True):
 class Departure(Struct, frozen=True):
     """One line of the board. What the data does not know is None, never made up."""
 
+    id: Id[Flight]
     flight: str
     airline: str | None
     destination: str
@@ -39,6 +40,7 @@ class Departure(Struct, frozen=True):
     moment: datetime
     delay_min: int | None
     cancelled: bool
+    boarding: bool
     aircraft: str | None
     weather: Conditions | None
 
@@ -61,6 +63,17 @@ def record(ctx: MutationCtx, rows: Annotated[list[FlightRow], Meta(max_length=50
             )
         )
     return len(rows)
+
+
+@mutation
+def mark_boarding(ctx: MutationCtx, flight: Id[Flight], boarding: bool) -> None:
+    """Say that a flight is boarding, or is not; nobody boards one that was cancelled."""
+    found = ctx.db.get(flight)
+    if found is None:
+        raise ApplicationError({"code": "no_such_flight"})
+    if found.cancelled:
+        raise ApplicationError({"code": "cancelled"})
+    ctx.db.patch(flight, boarding=boarding)
 
 
 @query
@@ -91,6 +104,7 @@ def departure(ctx: QueryCtx, flight: Flight) -> Departure:
     hour = flight.scheduled - timedelta(minutes=flight.scheduled.minute)
     weather = ctx.db.query(Weather.by_hour, origin=flight.origin, hour=hour).first()
     return Departure(
+        id=flight.id,
         flight=f"{flight.carrier}{flight.number}",
         airline=airline.name if airline else None,
         destination=flight.destination,
@@ -99,6 +113,7 @@ def departure(ctx: QueryCtx, flight: Flight) -> Departure:
         moment=flight.moment,
         delay_min=flight.delay_min,
         cancelled=flight.cancelled,
+        boarding=flight.boarding,
         aircraft=f"{plane.manufacturer} {plane.model}" if plane else None,
         weather=Conditions(
             temperature_f=weather.temperature_f,
@@ -108,4 +123,32 @@ def departure(ctx: QueryCtx, flight: Flight) -> Departure:
         )
         if weather
         else None,
+    )
+
+
+class Delays(Struct, frozen=True):
+    """Departures of one scheduled hour. `mean_delay_min` is None if all were cancelled."""
+
+    hour: datetime
+    flights: int
+    cancelled: int
+    mean_delay_min: float | None
+
+
+@query
+def delays(ctx: QueryCtx, origin: Origin, flights: Annotated[int, Meta(ge=1, le=500)] = 300) -> list[Delays]:
+    """How late the last departures of an airport were, by the hour in which they should have left, oldest first."""
+    hours: dict[datetime, list[Flight]] = {}
+    for flight in ctx.db.query(Flight.by_origin, origin=origin).order("desc").take(flights):
+        hours.setdefault(flight.scheduled.replace(minute=0), []).append(flight)
+    return [delays_of(hour, hours[hour]) for hour in sorted(hours)]
+
+
+def delays_of(hour: datetime, flights: list[Flight]) -> Delays:
+    minutes = [flight.delay_min for flight in flights if flight.delay_min is not None]
+    return Delays(
+        hour=hour,
+        flights=len(flights),
+        cancelled=len(flights) - len(minutes),
+        mean_delay_min=sum(minutes) / len(minutes) if minutes else None,
     )

@@ -1,8 +1,9 @@
 """Import of the reference tables, in batches; repeating a batch changes nothing."""
 
 from datetime import datetime
+from typing import Annotated
 
-from headwater import MutationCtx, QueryCtx, Struct, mutation, query
+from headwater import Meta, MutationCtx, QueryCtx, Struct, mutation, query
 
 from .schema import Airline, Airport, Import, Plane, Weather
 
@@ -112,6 +113,16 @@ def add_weather(ctx: MutationCtx, rows: list[WeatherRow]) -> int:
 def finished(ctx: QueryCtx) -> bool:
     """Whether all reference tables have been imported."""
     return ctx.db.scan(Import).first() is not None
+
+
+@query
+def search_airports(ctx: QueryCtx, text: Annotated[str, Meta(min_length=1, max_length=40)]) -> list[Airport]:
+    """Airports with this in their name, or this code; ten at most, by name."""
+    wanted = text.casefold()
+    found = ctx.db.scan(Airport).filter(
+        lambda airport: wanted in airport.name.casefold() or wanted == airport.faa.casefold()
+    )
+    return sorted(found.collect(), key=lambda airport: airport.name)[:10]
 
 
 @mutation

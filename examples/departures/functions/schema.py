@@ -51,7 +51,8 @@ class Weather(Table, name="weather"):
 class Flight(Table, name="flights"):
     """A departure, or a flight that was to depart and was cancelled.
 
-    `moment` is when it left, or when a cancelled one should have left: the board's order.
+    `moment` is when it left, or when a cancelled one should have left: the board's order. `boarding` is what
+    somebody at the gate says; the data of 2013 knows nothing of it.
     """
 
     origin: str
@@ -63,6 +64,7 @@ class Flight(Table, name="flights"):
     tail_number: str | None
     delay_min: int | None
     cancelled: bool
+    boarding: bool = False
 
     by_origin = Index("origin", "moment")
 
