@@ -107,6 +107,24 @@ class Settings(BaseSettings):
             le=256,
         ),
     ] = 2
+    deployed_bundles_kept: Annotated[
+        int,
+        about(
+            "Bundles that `headwater rollback` can go back to, the active one included",
+            why="Each is kept whole in the database, up to 15 MiB.",
+            ge=2,
+            le=100,
+        ),
+    ] = 5
+    deploys_listed: Annotated[
+        int,
+        about(
+            "Deploys that `headwater deploys` lists",
+            why="Each takes some 100 bytes.",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 1_000
     call_time_limit_s: Annotated[
         float,
         about(

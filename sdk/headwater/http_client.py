@@ -10,11 +10,12 @@ import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 from headwater_protocol.errors import HeadwaterError, InternalError, OutcomeUnknown, RequestError, error_for
 from headwater_protocol.manifest import Manifest
+from headwater_protocol.manifest_changes import Change
 
 from headwater.client.transport import CannotConnectError, reason_of
 
@@ -35,12 +36,33 @@ class Deployed:
         functions: How many functions it has.
         tables: How many tables it has.
         changed: False if this bundle was already the active one.
+        changes: What is different from what was active before.
     """
 
     bundle: str
     functions: int
     tables: int
     changed: bool
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PastDeploy:
+    """A deploy that was made.
+
+    Attributes:
+        number: Counts them, from 1.
+        bundle: Hash that names the bundle.
+        deployed_ms: When, ms since 1970.
+        deployer: Who, as they said; "" if they did not.
+        kept: Whether it can be gone back to.
+    """
+
+    number: int
+    bundle: str
+    deployed_ms: float
+    deployer: str
+    kept: bool
 
 
 class HttpClient:
@@ -87,17 +109,55 @@ class HttpClient:
             raise self._not_ours("/api/function")
         return answer["value"]
 
-    async def deploy(self, bundle: bytes) -> Deployed:
+    async def deploy(self, bundle: bytes, *, deployer: str = "", dry_run: bool = False) -> Deployed:
         """Deploy a packed bundle (`headwater.packing.pack`).
+
+        Args:
+            bundle: The archive.
+            deployer: Who does it, for the list of deploys.
+            dry_run: Only tell what a deploy would change.
 
         Raises:
             HeadwaterError: It was refused; nothing has changed.
         """
-        answer = await self._request("POST", "/api/admin/deploy", body=bundle, content_type="application/zip")
+        query = {"dry_run": "true"} if dry_run else {"deployer": deployer} if deployer else {}
+        path = "/api/admin/deploy" + (f"?{urlencode(query)}" if query else "")
+        return self._deployed(
+            path, await self._request("POST", path, body=bundle, content_type="application/zip")
+        )
+
+    async def rollback(self, bundle: str = "", *, deployer: str = "") -> Deployed:
+        """Make an earlier bundle the active one again.
+
+        Args:
+            bundle: How its hash begins; empty: the one that was active before.
+            deployer: Who does it, for the list of deploys.
+
+        Raises:
+            HeadwaterError: There is none, or it was refused; nothing has changed.
+        """
+        path = f"/api/admin/rollback?{urlencode({'bundle': bundle, 'deployer': deployer})}"
+        return self._deployed(path, await self._request("POST", path, json_body={}))
+
+    async def deploys(self) -> list[PastDeploy]:
+        """Return the deploys that the server remembers, the newest first."""
+        path = "/api/admin/deploys"
         try:
-            return Deployed(answer["bundle"], answer["functions"], answer["tables"], answer["changed"])
-        except KeyError:
-            raise self._not_ours("/api/admin/deploy") from None
+            return [PastDeploy(**item) for item in (await self._request("GET", path))["deploys"]]
+        except (KeyError, TypeError):
+            raise self._not_ours(path) from None
+
+    def _deployed(self, path: str, answer: dict[str, Any]) -> Deployed:
+        try:
+            changes = tuple(
+                Change(item["sign"], item["what"], item["name"], tuple(item["details"]))
+                for item in answer.get("changes", ())
+            )
+            return Deployed(
+                answer["bundle"], answer["functions"], answer["tables"], answer["changed"], changes
+            )
+        except (KeyError, TypeError):
+            raise self._not_ours(path) from None
 
     async def manifest(self) -> Manifest:
         """Return what the deployed bundle declares; empty before the first deploy.

@@ -12,6 +12,7 @@ from headwater_protocol.limits import ServerLimits
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
+from headwater_storage.deployment import KeptDeploys
 from headwater_storage.engine import Engine, EngineOptions
 from headwater_storage.file_log import FileLogOptions
 from headwater_storage.limits import CallLimits
@@ -292,6 +293,7 @@ def open_engine(settings: Settings, environment: Environment) -> Engine:
         ),
         window_bytes_max=settings.window_limit_bytes,
         snapshot_limit_s=_snapshot_limit_s(settings),
+        kept_deploys=KeptDeploys(settings.deployed_bundles_kept, settings.deploys_listed),
     )
     return Engine.open(settings.data, options, environment)
 

@@ -42,6 +42,8 @@ SYSTEM_SHAPE = 0
 ACTIVE_SUFFIX = b"active"
 ACTIVE_BUNDLE_KEY = document_key(DEPLOYMENT, ACTIVE_SUFFIX)
 NUMBERS_SUFFIX = b"numbers"
+DEPLOYS_PREFIX = b"deploys/"
+"""Suffixes of the rows of past deploys begin so, a number of eight bytes follows."""
 TABLES_RANGE = table_range(TABLES)
 TABLE_NAME_BYTES_MAX = 200
 
@@ -210,6 +212,27 @@ class ActiveBundle(msgspec.Struct, frozen=True):
     deployed_us: int
 
 
+class DeployRecord(msgspec.Struct, frozen=True):
+    """The row of a deploy that made another bundle the active one.
+
+    Attributes:
+        number: Counts them, from 1.
+        bundle: Hash of what became active.
+        deployed_us: When, µs since 1970.
+        deployer: Who, as the one who deployed has told it; "" if not.
+    """
+
+    number: int
+    bundle: str
+    deployed_us: int
+    deployer: str
+
+    @property
+    def row_suffix(self) -> bytes:
+        """Suffix of its row in `_deployment`."""
+        return DEPLOYS_PREFIX + self.number.to_bytes(8, "big")
+
+
 class BuildProgress(msgspec.Struct, frozen=True):
     """The row of an index that is being built or emptied.
 
@@ -229,6 +252,15 @@ class RowReader(Protocol):
         """Read a row; it counts as read."""
 
 
+class RowsReader(Protocol):
+    """Whatever reads many rows of a system table: a transaction."""
+
+    def read_rows(
+        self, table_number: int, lo: bytes, hi: bytes, *, descending: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate rows by suffix; what is consumed counts as read."""
+
+
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
 
@@ -242,6 +274,12 @@ def active_bundle(reader: RowReader) -> str | None:
     """Return the hash of the deployed bundle, None before the first deploy; it counts as read."""
     row = read_row(reader, DEPLOYMENT, ACTIVE_SUFFIX, ActiveBundle)
     return row.bundle if row else None
+
+
+def deploy_records(transaction: RowsReader) -> list[DeployRecord]:
+    """Return the deploys that are remembered, the newest first; they count as read."""
+    rows = transaction.read_rows(DEPLOYMENT, DEPLOYS_PREFIX, DEPLOYS_PREFIX + b"\xff" * 9, descending=True)
+    return [msgspec.msgpack.decode(content, type=DeployRecord) for _, content in rows]
 
 
 def index_row_suffix(index_number: int) -> bytes:

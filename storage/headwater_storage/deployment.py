@@ -9,7 +9,8 @@ nothing that a call can see; one that was cut off is taken up by the next.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from headwater_protocol.errors import RequestError, TransientError
@@ -25,8 +26,10 @@ from headwater_storage.catalog import (
     TABLES_RANGE,
     ActiveBundle,
     BuildProgress,
+    DeployRecord,
     Numbers,
     active_bundle,
+    deploy_records,
     encode_table,
     index_row_suffix,
     read_row,
@@ -74,20 +77,51 @@ class Database(Protocol):
         """Run a function over the newest state without holding up the event loop."""
 
 
-class Deployment:
-    """Deploys one bundle at a time."""
+@dataclass(frozen=True, slots=True)
+class KeptDeploys:
+    """How much of the past is kept.
 
-    def __init__(self, database: Database) -> None:
+    Attributes:
+        bundles: So many bundles can be gone back to, the active one included.
+        records: So many deploys are told of.
+    """
+
+    bundles: int = 5
+    records: int = 1_000
+
+
+class _Switch(NamedTuple):
+    """What becomes active."""
+
+    bundle: str
+    archive: bytes
+    deployer: str
+    kept: KeptDeploys
+
+
+class Deployment:
+    """Deploys one bundle at a time.
+
+    Args:
+        database: The engine.
+        kept: How much of the past is kept.
+    """
+
+    def __init__(self, database: Database, kept: KeptDeploys) -> None:
         self._database = database
+        self._kept = kept
         self._turn = asyncio.Lock()
 
-    async def deploy(self, tables: Sequence[TableSpec], bundle: str, archive: bytes) -> CommitTs:
+    async def deploy(
+        self, tables: Sequence[TableSpec], bundle: str, archive: bytes, deployer: str = ""
+    ) -> CommitTs:
         """Make a bundle the active one and its tables the catalog.
 
         Args:
             tables: What the bundle's manifest declares.
             bundle: Hash that names it.
             archive: Its zip.
+            deployer: Who does it, as they say; kept with the deploy.
 
         Returns:
             Commit ts of the switch.
@@ -103,7 +137,7 @@ class Deployment:
             )
         async with self._turn:
             try:
-                return await self._deploy(tables, bundle, archive)
+                return await self._deploy(tables, _Switch(bundle, archive, deployer, self._kept))
             except RequestError:
                 await self._database.transact(_abandon)
                 raise
@@ -114,7 +148,7 @@ class Deployment:
             while not await self._step(index):
                 pass
 
-    async def _deploy(self, tables: Sequence[TableSpec], bundle: str, archive: bytes) -> CommitTs:
+    async def _deploy(self, tables: Sequence[TableSpec], switch: _Switch) -> CommitTs:
         for _ in range(_SWITCH_ATTEMPTS):
             await self._database.transact(lambda transaction: _begin_building(transaction, tables))
             for index in await self._indexes("building"):
@@ -126,7 +160,7 @@ class Deployment:
                         pass
             try:
                 _, ts = await self._database.transact(
-                    lambda transaction: _switch(transaction, tables, bundle, archive)
+                    lambda transaction: _switch_to(transaction, tables, switch)
                 )
             except IndexesIncompleteError:
                 continue  # a table that was empty when the building was planned no longer is
@@ -229,19 +263,27 @@ def _abandon(transaction: Transaction) -> None:
     _write_plan(transaction, plan_abandon(transaction.catalog, _numbers(transaction)))
 
 
-def _switch(transaction: Transaction, tables: Sequence[TableSpec], bundle: str, archive: bytes) -> None:
+def _switch_to(transaction: Transaction, tables: Sequence[TableSpec], switch: _Switch) -> None:
     transaction.add_range(*TABLES_RANGE)
     plan = plan_switch(transaction.catalog, _numbers(transaction), tables, _Facts(transaction))
     _write_plan(transaction, plan)
     previous = active_bundle(transaction)
-    if previous == bundle:
+    if previous == switch.bundle:
         return
-    kept = {bundle.encode(), (previous or "").encode()}
+    past = deploy_records(transaction)
+    number = past[0].number + 1 if past else 1
+    record = DeployRecord(number, switch.bundle, transaction.now_us, switch.deployer)
+    transaction.put_row(DEPLOYMENT, record.row_suffix, msgspec.msgpack.encode(record))
+    for forgotten in past[switch.kept.records - 1 :]:
+        transaction.put_row(DEPLOYMENT, forgotten.row_suffix, None)
+    # The one before is named by itself: who deployed it may have kept no records.
+    names = list(dict.fromkeys([switch.bundle, previous or "", *[one.bundle for one in past]]))
+    kept = {name.encode() for name in names[: switch.kept.bundles]}
     for key, _ in transaction.snapshot.documents(*table_range(BUNDLES)):
         if key[4:] not in kept:
             transaction.put_row(BUNDLES, key[4:], None)
-    transaction.put_row(BUNDLES, bundle.encode(), archive)
-    row = ActiveBundle(bundle, transaction.now_us)
+    transaction.put_row(BUNDLES, switch.bundle.encode(), switch.archive)
+    row = ActiveBundle(switch.bundle, transaction.now_us)
     transaction.put_row(DEPLOYMENT, ACTIVE_SUFFIX, msgspec.msgpack.encode(row))
 
 

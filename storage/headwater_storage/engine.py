@@ -11,14 +11,15 @@ import logging
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from headwater_protocol.errors import HeadwaterError, OutcomeUnknown, TransientError
 
 from headwater_storage.apply import record_applier
-from headwater_storage.catalog import BUNDLES, CatalogCache, active_bundle
+from headwater_storage.catalog import BUNDLES, CatalogCache, active_bundle, deploy_records
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
-from headwater_storage.deployment import Deployment
+from headwater_storage.deployment import Deployment, KeptDeploys
+from headwater_storage.keys import table_range
 from headwater_storage.limits import CallLimits
 from headwater_storage.readers import OldReader, ReaderAges
 from headwater_storage.recovery import StorageOptions, recover
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from headwater_storage.catalog import Catalog
+    from headwater_storage.catalog import Catalog, DeployRecord
     from headwater_storage.catalog_plan import TableSpec
     from headwater_storage.chain import Chain
     from headwater_storage.committer import Listener
@@ -61,6 +62,7 @@ class EngineOptions:
         sweep_retry_s: Pause after a sweep of old index entries that could not write.
         snapshot_limit_s: How long another process may keep a snapshot that is not the newest.
         reader_poll_s: How often it is asked who does.
+        kept_deploys: How much of past deploys is kept.
     """
 
     storage: StorageOptions = field(default_factory=StorageOptions)
@@ -72,6 +74,14 @@ class EngineOptions:
     sweep_retry_s: float = 5.0
     snapshot_limit_s: float = 10.0
     reader_poll_s: float = 0.25
+    kept_deploys: KeptDeploys = field(default_factory=KeptDeploys)
+
+
+class PastDeploy(NamedTuple):
+    """A deploy, and whether its bundle can be gone back to."""
+
+    record: DeployRecord
+    is_kept: bool
 
 
 class _NobodyListens:
@@ -121,7 +131,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._sweep_due = asyncio.Event()
         self._sweep_due.set()  # an earlier process may have left something
-        self._deployment = Deployment(self)
+        self._deployment = Deployment(self, options.kept_deploys)
         self._committer = Committer(
             recovered.store,
             recovered.log,
@@ -322,10 +332,12 @@ class Engine:
 
     # -------------------------------------------------------------------------------------- bundles
 
-    async def deploy(self, tables: Sequence[TableSpec], bundle: str, archive: bytes) -> CommitTs:
+    async def deploy(
+        self, tables: Sequence[TableSpec], bundle: str, archive: bytes, deployer: str = ""
+    ) -> CommitTs:
         """Deploy a bundle; see `Deployment.deploy`."""
         try:
-            return await self._deployment.deploy(tables, bundle, archive)
+            return await self._deployment.deploy(tables, bundle, archive, deployer)
         finally:
             self._sweep_due.set()
 
@@ -335,9 +347,15 @@ class Engine:
             return active_bundle(transaction)
 
     def bundle(self, bundle: str) -> bytes | None:
-        """Return a bundle's archive; that of the active and of the one before are kept."""
+        """Return a bundle's archive, None if it is not kept; those of the active one and of the last ones before are."""
         with self.begin(writable=False) as transaction:
             return transaction.get_row(BUNDLES, bundle.encode())
+
+    def deploys(self) -> list[PastDeploy]:
+        """Return the deploys that are remembered, the newest first."""
+        with self.begin(writable=False) as transaction:
+            kept = {key[4:] for key, _ in transaction.snapshot.documents(*table_range(BUNDLES))}
+            return [PastDeploy(one, one.bundle.encode() in kept) for one in deploy_records(transaction)]
 
     # --------------------------------------------------------------------- listener of the committer
 

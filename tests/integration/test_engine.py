@@ -22,6 +22,7 @@ from headwater_storage.catalog import REQUESTS, TABLES
 from headwater_storage.check import check, digest, reaches_back
 from headwater_storage.checkpoint import Checkpointer, CheckpointOptions, PendingCheckpoint
 from headwater_storage.committer import CommitterOptions, PublishedBatch
+from headwater_storage.deployment import KeptDeploys
 from headwater_storage.engine import Engine, EngineOptions
 from headwater_storage.environment import Environment, real_environment
 from headwater_storage.file_log import FileLogOptions
@@ -327,7 +328,8 @@ class TestDeploy:
     async def test_removed_indexes_lose_their_entries_and_removed_tables_keep_their_documents(
         self, tmp_path: Path, environment: Environment
     ) -> None:
-        engine = Engine.open(tmp_path / "data", OPTIONS, environment)
+        options = replace(OPTIONS, kept_deploys=KeptDeploys(bundles=2))
+        engine = Engine.open(tmp_path / "data", options, environment)
         async with engine.running():
             await engine.deploy([MESSAGES], "one", b"archive")
             for i in range(5):

@@ -482,7 +482,9 @@ async def test_describe_returns_the_manifest_and_leaves_nothing(world: PoolWorld
     ],
 )
 async def test_a_bundle_that_does_not_load_changes_nothing(tmp_path: Path, text: str, named: str) -> None:
-    limit_s = 1.0 if named == "did not import" else 20.0  # the others end by themselves, on a busy machine later
+    limit_s = (
+        1.0 if named == "did not import" else 20.0
+    )  # the others end by themselves, on a busy machine later
     options = PoolOptions(
         workers=1,
         start_limit_s=limit_s,

@@ -1,9 +1,11 @@
-"""`headwater deploy` and `headwater key rotate`: what changes a deployment from outside."""
+"""`headwater deploy`, `deploys`, `rollback` and `key rotate`: what changes a deployment from outside."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +38,8 @@ FolderArgument = Annotated[
 ]
 PrintJsonOption = Annotated[bool, typer.Option("--json", help="Print what was done as one line of JSON.")]
 
+_MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
+
 key_commands = typer.Typer(help="The deployment's key.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -44,6 +48,9 @@ def deploy(
     folder: FolderArgument,
     url: UrlOption = None,
     key_file: KeyFileOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only load it on the server and tell what would change.")
+    ] = False,
     as_json: PrintJsonOption = False,
 ) -> None:
     """Deploy a folder of functions. If it is refused, the server stays as it was."""
@@ -53,7 +60,63 @@ def deploy(
         bundle = pack(folder)
     except HeadwaterError as error:
         fail(output, error)
-    run_command(output, _deploy(output, client, bundle, as_json=as_json))
+
+    async def work() -> None:
+        async with client as http:
+            done = await http.deploy(bundle, deployer=_deployer(context), dry_run=dry_run)
+        _tell(output, done, as_json=as_json, dry_run=dry_run)
+
+    run_command(output, work())
+
+
+def rollback(
+    context: typer.Context,
+    bundle: Annotated[
+        str, typer.Argument(help="How the bundle's name begins; without it, the one that was active before.")
+    ] = "",
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
+    as_json: PrintJsonOption = False,
+) -> None:
+    """Make an earlier bundle the active one again. Documents stay as they are."""
+    output = output_for(as_json=as_json)
+    client, _ = _client(context, url, key_file, output)
+
+    async def work() -> None:
+        async with client as http:
+            done = await http.rollback(bundle, deployer=_deployer(context))
+        _tell(output, done, as_json=as_json)
+
+    run_command(output, work())
+
+
+def deploys(
+    context: typer.Context,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
+    as_json: PrintJsonOption = False,
+) -> None:
+    """List what was deployed when and by whom, the newest first."""
+    output = output_for(as_json=as_json)
+    client, _ = _client(context, url, key_file, output)
+
+    async def work() -> None:
+        async with client as http:
+            past = await http.deploys()
+        output.value(
+            [
+                {
+                    "number": one.number,
+                    "bundle": one.bundle if as_json else one.bundle[:12],
+                    "deployed": datetime.fromtimestamp(one.deployed_ms / 1000, UTC),
+                    "by": one.deployer,
+                    "kept": one.kept,
+                }
+                for one in past
+            ]
+        )
+
+    run_command(output, work())
 
 
 @key_commands.command()
@@ -80,6 +143,15 @@ def describe(done: Deployed) -> str:
     functions = f"{done.functions} function{'' if done.functions == 1 else 's'}"
     tables = f"{done.tables} table{'' if done.tables == 1 else 's'}"
     return f"deployed bundle {done.bundle[:12]}: {functions}, {tables}"
+
+
+def describe_trial(done: Deployed) -> str:
+    """Return one line about a dry run."""
+    if not done.changed:
+        return f"bundle {done.bundle[:12]} is deployed already: nothing would change"
+    count = len(done.changes)
+    told = f"{count} change{'' if count == 1 else 's'}" if count else "nothing but code and documentation"
+    return f"bundle {done.bundle[:12]} loads; a deploy would change {told}"
 
 
 def write_key(file: Path, key: str) -> None:
@@ -109,20 +181,21 @@ def _client(
         raise usage(error) from None
 
 
-async def _deploy(output: Output, client: HttpClient, bundle: bytes, *, as_json: bool) -> None:
-    async with client as http:
-        done = await http.deploy(bundle)
+def _deployer(context: typer.Context) -> str:
+    """Return the name of whoever runs the command, for the list of deploys."""
+    environ = surroundings_of(context).environ
+    return environ.get("USER") or environ.get("USERNAME") or ""
+
+
+def _tell(output: Output, done: Deployed, *, as_json: bool, dry_run: bool = False) -> None:
     if as_json:
-        output.value(
-            {
-                "bundle": done.bundle,
-                "functions": done.functions,
-                "tables": done.tables,
-                "changed": done.changed,
-            }
-        )
-    else:
-        output.say(describe(done), style="green")
+        output.value(asdict(done))
+        return
+    for change in done.changes:
+        mark, style = _MARKS[change.sign]
+        details = f" ({', '.join(change.details)})" if change.details else ""
+        output.say(f"{mark} {change.what} {change.name}{details}", style=style)
+    output.say(describe_trial(done) if dry_run else describe(done), style="green")
 
 
 async def _rotate(output: Output, client: HttpClient, key: Key, *, as_json: bool) -> None:

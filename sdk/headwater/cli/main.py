@@ -52,6 +52,8 @@ def _options(
 app.command()(dev.dev)
 app.command(context_settings=daemon.PASS_ON)(daemon.serve)
 app.command()(deploy.deploy)
+app.command()(deploy.rollback)
+app.command()(deploy.deploys)
 app.command()(calls.run)
 app.command()(calls.watch)
 app.command()(codegen.codegen)

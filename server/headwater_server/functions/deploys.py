@@ -1,6 +1,7 @@
 """Deploys: a bundle is checked, its tables and indexes made ready, and then it is switched on at one commit.
 
-A deploy that fails at any step changes nothing that a call can see. One at a time.
+A deploy that fails at any step changes nothing that a call can see. One at a time. Going back to an earlier
+bundle is a deploy of what was kept of it.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater.packing import BUNDLE_BYTES_MAX, bundle_hash, invalid_bundle
-from headwater_protocol.errors import StorageError
+from headwater_protocol.errors import RequestError, StorageError
 from headwater_protocol.manifest import Manifest
+from headwater_protocol.manifest_changes import Change, changes_between
 
 if TYPE_CHECKING:
-    from headwater_storage.engine import Engine
+    from collections.abc import Coroutine, Sequence
+
+    from headwater_storage.engine import Engine, PastDeploy
 
     from headwater_server.functions.calls import Calls
     from headwater_server.functions.pool import WorkerPool
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from headwater_server.switchboard import Switchboard
 
 logger = logging.getLogger("headwater.deploys")
+
+_HASH_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,14 @@ class Deployed:
         functions: How many functions it has.
         tables: How many tables it has.
         changed: False when it was the active one already.
+        changes: What is different from what was active before.
     """
 
     bundle: str
     functions: int
     tables: int
     changed: bool
+    changes: Sequence[Change] = ()
 
 
 class Deploys:
@@ -71,33 +79,86 @@ class Deploys:
         manifest = await self._load(bundle)
         self._switch(await self._pool.prepare(bundle), manifest)
 
-    async def deploy(self, bundle: bytes) -> Deployed:
+    async def deploy(self, bundle: bytes, deployer: str = "") -> Deployed:
         """Make a bundle the active one.
+
+        Args:
+            bundle: The archive.
+            deployer: Who does it, as they say.
 
         Raises:
             RequestError: `invalid_bundle`, with what was wrong; nothing has changed.
         """
-        if len(bundle) > BUNDLE_BYTES_MAX:
-            raise invalid_bundle(f"the bundle has {len(bundle)} bytes; the limit is {BUNDLE_BYTES_MAX}")
+        _check_size(bundle)
         async with self._one_at_a_time:
-            try:
-                done = await self._deploy(bundle)
-            except BaseException:
-                self._metrics.deploys.labels("failed").inc()
-                raise
-            self._metrics.deploys.labels("changed" if done.changed else "unchanged").inc()
-            return done
+            return await self._counted(self._deploy(bundle, deployer))
 
-    async def _deploy(self, bundle: bytes) -> Deployed:
+    async def try_out(self, bundle: bytes) -> Deployed:
+        """Load a bundle and tell what a deploy of it would change; nothing does.
+
+        Raises:
+            RequestError: `invalid_bundle`.
+        """
+        _check_size(bundle)
+        name, manifest = bundle_hash(bundle), await self._load(bundle)
+        return self._told(name, manifest, changed=name != self._engine.active_bundle())
+
+    def past(self) -> list[PastDeploy]:
+        """Return the deploys that are remembered, the newest first."""
+        return self._engine.deploys()
+
+    async def go_back(self, name: str = "", deployer: str = "") -> Deployed:
+        """Make an earlier bundle the active one again.
+
+        Args:
+            name: How its hash begins; empty: the one that was active before.
+            deployer: Who does it, as they say.
+
+        Raises:
+            RequestError: There is none, it is not kept any more, or the name fits more than one;
+                `invalid_bundle`, `unique_violation`: it does not fit what there is now.
+        """
+        async with self._one_at_a_time:
+            found = self._kept_bundle(name)
+            archive = self._engine.bundle(found)
+            if archive is None:
+                raise RequestError(f"the bundle {found[:_HASH_SHOWN]} is not kept any more")
+            return await self._counted(self._deploy(archive, deployer))
+
+    def _kept_bundle(self, name: str) -> str:
+        active = self._engine.active_bundle()
+        past = self._engine.deploys()
+        if not name:
+            found = next((one.record.bundle for one in past if one.record.bundle != active), None)
+            if found is None:
+                raise RequestError("there is no bundle to go back to: no other was deployed before this one")
+            return found
+        fitting = {one.record.bundle for one in past if one.record.bundle.startswith(name)}
+        if len(fitting) != 1:
+            many = "more than one" if fitting else "none"
+            raise RequestError(f"of the bundles that were deployed, {many} begins with {name[:100]!r}")
+        return fitting.pop()
+
+    async def _counted(self, deploying: Coroutine[Any, Any, Deployed]) -> Deployed:
+        try:
+            done = await deploying
+        except BaseException:
+            self._metrics.deploys.labels("failed").inc()
+            raise
+        self._metrics.deploys.labels("changed" if done.changed else "unchanged").inc()
+        return done
+
+    async def _deploy(self, bundle: bytes, deployer: str) -> Deployed:
         name = bundle_hash(bundle)
         manifest = self._calls.manifest
         if manifest is not None and name == self._pool.active_bundle == self._engine.active_bundle():
-            return Deployed(name, len(manifest.functions), len(manifest.tables), changed=False)
+            return self._told(name, manifest, changed=False)
         manifest = await self._load(bundle)
+        told = self._told(name, manifest, changed=True)
         await self._pool.prepare(bundle)
         try:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
-            await self._engine.deploy(manifest.tables, name, bundle)
+            await self._engine.deploy(manifest.tables, name, bundle, deployer)
             if self._pool.active_bundle != name:
                 # The database had it as its active bundle, and it could not be restored at the start:
                 # there was no commit that switched it on.
@@ -108,7 +169,11 @@ class Deploys:
         finally:
             self._switchboard.switch_bundle = None
         logger.info("deployed", extra={"fields": {"bundle": name, "functions": len(manifest.functions)}})
-        return Deployed(name, len(manifest.functions), len(manifest.tables), changed=True)
+        return told
+
+    def _told(self, name: str, manifest: Manifest, *, changed: bool) -> Deployed:
+        changes = changes_between(self._calls.manifest or Manifest(), manifest)
+        return Deployed(name, len(manifest.functions), len(manifest.tables), changed, changes)
 
     async def _load(self, bundle: bytes) -> Manifest:
         return Manifest.from_json(await self._pool.describe(bundle))
@@ -117,3 +182,8 @@ class Deploys:
         """Send calls to a prepared bundle; in a deploy, called in the step that publishes the commit."""
         self._pool.activate(name)
         self._calls.manifest = manifest
+
+
+def _check_size(bundle: bytes) -> None:
+    if len(bundle) > BUNDLE_BYTES_MAX:
+        raise invalid_bundle(f"the bundle has {len(bundle)} bytes; the limit is {BUNDLE_BYTES_MAX}")

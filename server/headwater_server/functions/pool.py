@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from headwater.packing import bundle_hash
 from headwater_protocol.errors import HeadwaterError, TransientError
 
+from headwater_server.costs import RunCosts
 from headwater_server.functions.memory import private_bytes
 from headwater_server.functions.roster import Generation, Roster, Worker
 from headwater_server.functions.work import (
@@ -50,10 +51,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.pool")
 
-NAMES_MAX = 4096
-NAME_CHARACTERS_MAX = 512
-"""Nothing is remembered of a longer name: it comes from a client, hardly from a bundle."""
-
+_NAMES_MAX = 4096
 _NEW_FUNCTION_MS = 1.0
 _EMA_WEIGHT = 0.2
 _WATCH_S = 0.02
@@ -114,7 +112,7 @@ class WorkerPool:
         self._ready: list[Worker] = []
         self._waiting: deque[Work] = deque()
         self._calls = count(1)
-        self._cost_ms: dict[str, float] = {}
+        self._costs = RunCosts(_EMA_WEIGHT, _NEW_FUNCTION_MS, _NAMES_MAX)
         self._timer: asyncio.TimerHandle | None = None
         self._memory_seen_s = 0.0
         self._served_s = 0.0
@@ -255,7 +253,7 @@ class WorkerPool:
 
     def estimate_ms(self, name: str) -> float:
         """Return what a call of a function is expected to cost."""
-        return self._cost_ms.get(name, _NEW_FUNCTION_MS)
+        return self._costs.estimate_ms(name)
 
     def end_chain(self, worker: int, chain: int) -> None:
         """Have a worker close a chain's snapshot."""
@@ -358,7 +356,7 @@ class WorkerPool:
                 if again is not None:
                     self._again_after_pause(again)
             else:
-                self._note_cost(work.name, message.usage.duration_us / 1000)
+                self._costs.ran(work.name, message.usage.duration_us / 1000)
                 if worker.announced or work.movable:
                     work.ran(message)
         if worker.leaving:
@@ -515,18 +513,6 @@ class WorkerPool:
             return
         assert self._loop is not None
         self._loop.call_later(_BUNDLE_PAUSE_S, self._submit, work)
-
-    def _note_cost(self, name: str, duration_ms: float) -> None:
-        costs = self._cost_ms
-        known = costs.get(name)
-        if known is not None:
-            costs[name] = known + (duration_ms - known) * _EMA_WEIGHT
-            return
-        if len(name) > NAME_CHARACTERS_MAX:
-            return
-        if len(costs) >= NAMES_MAX:
-            costs.clear()  # names come from clients and need not be functions
-        costs[name] = duration_ms
 
     # ------------------------------------------------------------------ watch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,8 @@ from headwater_server.net.keys import AdminKeys, bearer_key
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from headwater_storage.engine import PastDeploy
+
     from headwater_server.functions.deploys import Deployed
     from headwater_server.observe.metrics import Metrics
 
@@ -29,15 +32,27 @@ class Deploys(Protocol):
     def manifest(self) -> Manifest | None:
         """What the active bundle declares; None before the first deploy."""
 
-    async def deploy(self, bundle: bytes) -> Deployed:
+    async def deploy(self, bundle: bytes, deployer: str = "") -> Deployed:
         """Make a bundle the active one."""
+
+    async def try_out(self, bundle: bytes) -> Deployed:
+        """Tell what a deploy would change."""
+
+    async def go_back(self, name: str = "", deployer: str = "") -> Deployed:
+        """Make an earlier bundle the active one again."""
+
+    def past(self) -> list[PastDeploy]:
+        """Return the deploys that are remembered, the newest first."""
+
+
+_DEPLOYER_CHARACTERS_MAX = 200
 
 
 class AdminApi:
     """The routes; `add_to` puts them into an aiohttp application.
 
     Args:
-        deploys: For `/api/admin/deploy` and `/api/admin/manifest`.
+        deploys: For deploys, rollbacks, what was deployed, and the manifest.
         keys: Who may.
         rotate_key: Makes a new key, makes it the valid one durably, and returns it.
         published_ts: For `/health`.
@@ -68,6 +83,8 @@ class AdminApi:
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
         app.router.add_post("/api/admin/deploy", self._deploy)
+        app.router.add_get("/api/admin/deploys", self._get_past)
+        app.router.add_post("/api/admin/rollback", self._go_back)
         app.router.add_get("/api/admin/manifest", self._get_manifest)
         app.router.add_post("/api/admin/rotate-key", self._rotate)
         app.router.add_get("/version", self._get_version)
@@ -83,16 +100,28 @@ class AdminApi:
         except web.HTTPRequestEntityTooLarge:
             raise invalid_bundle(f"the bundle is larger than the limit of {BUNDLE_BYTES_MAX} bytes") from None
         with self._begun():
-            done = await self._deploys.deploy(bundle)
-        return json_response(
+            if request.query.get("dry_run") == "true":
+                return _told(await self._deploys.try_out(bundle))
+            return _told(await self._deploys.deploy(bundle, _deployer(request)))
+
+    async def _go_back(self, request: web.Request) -> web.Response:
+        self._keys.require(bearer_key(request))
+        with self._begun():
+            return _told(await self._deploys.go_back(request.query.get("bundle", ""), _deployer(request)))
+
+    async def _get_past(self, request: web.Request) -> web.Response:
+        self._keys.require(bearer_key(request))
+        past = [
             {
-                "status": "success",
-                "bundle": done.bundle,
-                "functions": done.functions,
-                "tables": done.tables,
-                "changed": done.changed,
+                "number": record.number,
+                "bundle": record.bundle,
+                "deployed_ms": record.deployed_us / 1000,
+                "deployer": record.deployer,
+                "kept": is_kept,
             }
-        )
+            for record, is_kept in self._deploys.past()
+        ]
+        return json_response({"status": "success", "deploys": past})
 
     async def _get_manifest(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request))
@@ -124,3 +153,22 @@ class AdminApi:
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def _told(done: Deployed) -> web.Response:
+    return json_response(
+        {
+            "status": "success",
+            "bundle": done.bundle,
+            "functions": done.functions,
+            "tables": done.tables,
+            "changed": done.changed,
+            "changes": [asdict(change) for change in done.changes],
+        }
+    )
+
+
+def _deployer(request: web.Request) -> str:
+    """Return who deploys, as the request says; it is kept for people and decides nothing."""
+    text = request.query.get("deployer", "")[:_DEPLOYER_CHARACTERS_MAX]
+    return "".join(character for character in text if character.isprintable())

@@ -4,9 +4,8 @@ Pure: no IO, no clock but the injected one, no asyncio. The caller reports what 
 (commits published, rounds opened, queries done); the core answers through `Effects`.
 
 Rules it keeps, with the reason:
-- All queries of a session hold at one ts. A round gives one: a group of views, one
-  worker, one read transaction. What it has to run is known when its ts is; what is likely
-  to be needed is sent along with the order to open it, which saves a way to the worker and back.
+- All queries of a session hold at one ts. A round gives one: a group of views, one worker, one read
+  transaction. What it has to run is known when its ts is; a guess goes along with the order to open it.
 - A snapshot newer than the published ts is held; when a result is registered, the commits
   since its snapshot are looked through. So no commit falls between reading and registering.
 - A result that turns out equal is not sent again, but its new ranges are registered.
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater_storage.proposal import CommitTs
 
+from headwater_server.costs import RunCosts
 from headwater_server.reactive.contents import ContentStore
 from headwater_server.reactive.deltas import ChangeBodies
 from headwater_server.reactive.held import HeldBack
@@ -40,7 +40,7 @@ from headwater_server.reactive.sessions import (
     Subscription,
     Version,
 )
-from headwater_server.reactive.versions import LiveQueries, RunCosts
+from headwater_server.reactive.versions import LiveQueries
 from headwater_server.reactive.views import Views
 
 if TYPE_CHECKING:
@@ -280,7 +280,8 @@ class ReactiveCore:
             return
         if need == round_.retry:
             round_.retry = None
-        self._costs.ran(need.query, result.duration_ms)
+        self._costs.ran(need.query.key.name, result.duration_ms)
+        need.query.cost_ms = self._costs.learnt(need.query.cost_ms, result.duration_ms)
         self._register(round_, need, result)
         self._step(round_)
         self._collect()

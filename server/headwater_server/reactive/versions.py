@@ -23,35 +23,11 @@ from headwater_server.reactive.tracker import Tracker
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from headwater_server.costs import RunCosts
     from headwater_server.reactive.contents import Content, ContentStore
 
-_NAME_CHARACTERS_MAX = 512
 _PARKED_QUERY_BYTES = 2_000
 """What a live query with a version costs beside its key, its result and its reads, measured."""
-
-
-class RunCosts:
-    """Moving average of how long functions run; remembers a bounded number of names of bounded length."""
-
-    def __init__(self, weight: float, first_ms: float, names_limit: int) -> None:
-        self._weight = weight
-        self._first_ms = first_ms
-        self._names_limit = names_limit
-        self._by_name: OrderedDict[str, float] = OrderedDict()
-
-    def estimate_ms(self, name: str) -> float:
-        """Return what a run of this function probably takes."""
-        return self._by_name.get(name, self._first_ms)
-
-    def ran(self, query: LiveQuery, duration_ms: float) -> None:
-        """Learn from a run."""
-        name = query.key.name
-        if len(name) <= _NAME_CHARACTERS_MAX:  # a longer one comes from a client, hardly from a bundle
-            known = self._by_name.pop(name, duration_ms)
-            self._by_name[name] = known + self._weight * (duration_ms - known)
-            if len(self._by_name) > self._names_limit:
-                self._by_name.popitem(last=False)
-        query.cost_ms += self._weight * (duration_ms - query.cost_ms)
 
 
 @dataclass(slots=True)

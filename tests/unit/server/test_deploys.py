@@ -64,7 +64,7 @@ class Engine:
     def bundle(self, name: str) -> bytes | None:
         return self.bundles.get(name)
 
-    async def deploy(self, tables: Any, name: str, bundle: bytes) -> None:
+    async def deploy(self, tables: Any, name: str, bundle: bytes, deployer: str) -> None:
         if name != self.active:
             self.active, self.bundles[name] = name, bundle
             self.switchboard.switch_bundle()

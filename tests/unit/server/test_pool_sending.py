@@ -112,7 +112,7 @@ def test_a_mutation_that_waits_gets_in_between_two_rounds(tmp_path: Path) -> Non
     pool, worker, _ = world(tmp_path)
     pool._active = SimpleNamespace(bundle="b")  # type: ignore[assignment]
     pool._watch = lambda: None  # type: ignore[method-assign]
-    pool._cost_ms = {"m:q": 4.0, "m:f": 1.0}
+    pool._costs.ran("m:q", 4.0)
     rounds = pool._listener = Rounds(pool)  # type: ignore[assignment]
     link: Any = worker.link
     rounds.next()

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from headwater_server.reactive.sessions import LiveQuery, QueryKey
-from headwater_server.reactive.versions import RunCosts
+from headwater_server.costs import RunCosts
 
 
 def ran(costs: RunCosts, name: str) -> float:
-    """Have a query of this name run for 100 ms; return what a run is taken to cost then."""
-    costs.ran(LiveQuery(QueryKey(name, b"", None), 1.0), 100.0)
+    """Have a function of this name run for 100 ms; return what a run is taken to cost then."""
+    costs.ran(name, 100.0)
     return costs.estimate_ms(name)
 
 

@@ -1,0 +1,103 @@
+"""What a deploy changes of what a deployment declares: the difference of two manifests.
+
+Pure. The server tells it with each deploy and each dry run, the command line shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headwater_protocol.manifest import FunctionManifest, Manifest, TableManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference.
+
+    Attributes:
+        sign: `added`, `removed` or `changed`.
+        what: `function`, `table` or `index`.
+        name: Of the function or table; `table.index` of an index.
+        details: What of it has changed, for people: `arguments`, `result`, `documents` and the like.
+    """
+
+    sign: Literal["added", "removed", "changed"]
+    what: Literal["function", "table", "index"]
+    name: str
+    details: tuple[str, ...] = ()
+
+
+def changes_between(before: Manifest, after: Manifest) -> list[Change]:
+    """Return the differences, tables first, each kind by name. What only documentation changes is none."""
+    return [
+        *_tables(
+            {table.name: table for table in before.tables}, {table.name: table for table in after.tables}
+        ),
+        *_functions(
+            {item.name: item for item in before.functions}, {item.name: item for item in after.functions}
+        ),
+    ]
+
+
+def _tables(before: Mapping[str, TableManifest], after: Mapping[str, TableManifest]) -> list[Change]:
+    found: list[Change] = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old is None:
+            found.append(Change("added", "table", name))
+        elif new is None:
+            found.append(Change("removed", "table", name, ("its documents are kept",)))
+        elif old.shape != new.shape:
+            found.append(Change("changed", "table", name, ("documents",)))
+        if new is not None:
+            found += _indexes(name, old, new)
+    return found
+
+
+def _indexes(table: str, old: TableManifest | None, new: TableManifest) -> list[Change]:
+    before = {index.name: index for index in old.indexes} if old else {}
+    after = {index.name: index for index in new.indexes}
+    found: list[Change] = []
+    for name in sorted(before.keys() | after.keys()):
+        was, will = before.get(name), after.get(name)
+        label = f"{table}.{name}"
+        if was is None and will is not None:
+            found.append(Change("added", "index", label))
+        elif will is None:
+            found.append(Change("removed", "index", label))
+        elif was is not None and was != will:
+            details = ("fields",) * (was.fields != will.fields) + ("unique",) * (was.unique != will.unique)
+            found.append(Change("changed", "index", label, details))
+    return found
+
+
+def _functions(before: Mapping[str, FunctionManifest], after: Mapping[str, FunctionManifest]) -> list[Change]:
+    found: list[Change] = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old is None:
+            found.append(Change("added", "function", name))
+        elif new is None:
+            found.append(Change("removed", "function", name))
+        else:
+            details = _function_details(old, new)
+            if details:
+                found.append(Change("changed", "function", name, details))
+    return found
+
+
+def _function_details(old: FunctionManifest, new: FunctionManifest) -> tuple[str, ...]:
+    found = []
+    if old.kind != new.kind:
+        found.append(f"{old.kind} becomes {new.kind}")
+    if old.internal != new.internal:
+        found.append("becomes internal" if new.internal else "becomes public")
+    if old.arguments != new.arguments:
+        found.append("arguments")
+    if old.returns != new.returns:
+        found.append("result")
+    return tuple(found)
