@@ -1,6 +1,6 @@
 """A real daemon for tests in another language, and links to it that can be cut.
 
-`python -m support.daemon_peer BUNDLE FLAG…` starts one in a folder of its own, deploys a bundle and then takes a command
+`python -m support.daemon_peer BUNDLE FLAG…` starts one in a folder of its own, deploys a bundle (of `bundles/`, or a path) and then takes a command
 a line, as JSON, and answers each with a line: what it returned, or `{"error": …}`. At the end of its input it ends
 everything. Its first line says where to connect:
 
@@ -112,7 +112,7 @@ async def main(bundle: str, *options: str) -> None:
     )
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder), *options, deploy=bundle) as daemon,
+        running(Path(folder), *options, deploy=Path(bundle) if "/" in bundle else bundle) as daemon,
     ):
         await Peer(daemon, random.Random(1)).serve(commands)
 

@@ -4,7 +4,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
-const ROOT = join(import.meta.dirname, "..", "..", "..", "..");
+/** The repository. */
+export const ROOT = join(import.meta.dirname, "..", "..", "..", "..");
 export const PYTHON = join(ROOT, ".venv", "bin", "python");
 export const TESTS = join(ROOT, "tests");
 
