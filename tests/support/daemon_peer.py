@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import random
 import signal
 import sys
@@ -106,6 +108,7 @@ def say(answer: Any) -> None:
 
 async def main(bundle: str, *options: str) -> None:
     """Serve one daemon until standard input ends."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # the proxies write to connections that have ended
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
@@ -114,7 +117,7 @@ async def main(bundle: str, *options: str) -> None:
         tempfile.TemporaryDirectory() as folder,
         running(Path(folder), *options, deploy=Path(bundle) if "/" in bundle else bundle) as daemon,
     ):
-        await Peer(daemon, random.Random(1)).serve(commands)
+        await Peer(daemon, random.Random(int(os.environ.get("HEADWATER_SEED", "1")))).serve(commands)
 
 
 if __name__ == "__main__":

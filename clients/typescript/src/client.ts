@@ -5,7 +5,15 @@
  */
 
 import { syncAddress } from "./address.js";
-import { type AnyReference, type Args, functionName, type Given, type Returns, type Value } from "./api.js";
+import {
+  type AnyReference,
+  type Args,
+  functionName,
+  type Given,
+  pageArgument,
+  type Returns,
+  type Value,
+} from "./api.js";
 import { Authentication, type FetchToken } from "./authentication.js";
 import { Connection } from "./connection.js";
 import { type ConnectionState, sameState, Waiting } from "./connectionState.js";
@@ -14,7 +22,7 @@ import { HeadwaterError } from "./errors.js";
 import type { ClientEvent, Outcome } from "./events.js";
 import { SESSION_BYTES } from "./limits.js";
 import { LocalStore } from "./localStore.js";
-import { PageChain, type PagedArgs, type PagedWatch, type PageOf, type PaginateOptions } from "./pages.js";
+import { PageChain, type PagedQuery, type PagedQueryArgs, type PagedWatch, type PageOf } from "./pages.js";
 import { ClientSession } from "./session.js";
 import { type Listener, resultOf, Subscriptions } from "./subscriptions.js";
 import { canonicalBytes } from "./values.js";
@@ -162,19 +170,19 @@ export class HeadwaterClient {
    * Look at a query page by page, all loaded pages as one list. They are live, without gaps and doubles while
    * rows come and go; one that has grown too large is split.
    *
-   * The function takes `PageOptions` as its argument `options`, or as the one that `argument` names, and
-   * returns a `Page`; `args` are its other arguments.
+   * The function takes `PageOptions` and returns a `Page`; `args` are its other arguments. A page that is loaded has
+   * `initialNumItems` rows, unless `loadMore` is told otherwise.
    */
-  paginate<F extends AnyReference<"query">, Name extends string = "options">(
+  paginate<F extends PagedQuery>(
     query: F,
-    args: PagedArgs<F, Name>,
-    options: PaginateOptions<Name>,
+    args: PagedQueryArgs<F>,
+    { initialNumItems }: { readonly initialNumItems: number },
   ): PagedWatch<PageOf<F>> {
-    const name = functionName(query);
+    const [name, argument] = [functionName(query), pageArgument(query)];
     const given: object = args;
-    return new PageChain(options.initialNumItems, {
+    return new PageChain(initialNumItems, {
       follow: (asked, changed) => {
-        const packed = canonicalBytes({ ...given, [options.argument ?? "options"]: asked });
+        const packed = canonicalBytes({ ...given, [argument]: asked });
         const unfollow = this.#follow(name, packed, changed, true);
         return { unfollow, outcome: () => this.#subscriptions.outcome(name, packed) };
       },

@@ -24,5 +24,5 @@ export { ApplicationError, HeadwaterError, ProtocolError, type Retry } from "./e
 
 export type { LocalStore } from "./localStore.js";
 export { Moment } from "./moment.js";
-export type { Paged, PagedWatch, PageStatus, PaginateOptions } from "./pages.js";
+export type { Paged, PagedQuery, PagedQueryArgs, PagedWatch, PageStatus } from "./pages.js";
 export { VERSION } from "./version.js";

@@ -7,7 +7,7 @@
  * page to another is never there twice.
  */
 
-import type { Args, Page, Returns, Value } from "./api.js";
+import type { Args, FunctionReference, Page, PageOptions, Returns, Value } from "./api.js";
 import { Exchange, joinDue, splitDue } from "./exchange.js";
 import { type FollowPage, LoadedPage } from "./loadedPage.js";
 import { shared } from "./sharing.js";
@@ -32,17 +32,18 @@ export interface PagedWatch<T> {
   loadMore(numItems?: number): boolean;
 }
 
+/** A query that takes `PageOptions` and returns a `Page`. */
+export type PagedQuery = FunctionReference<"query", never, Page<unknown>>;
+
+type PageArgument<F> = {
+  [Name in keyof Args<F>]-?: PageOptions extends Args<F>[Name] ? Name : never;
+}[keyof Args<F>];
+
 /** Arguments of a paginated query but for the page options. */
-export type PagedArgs<F, Name extends string> = Omit<Args<F>, Name>;
+export type PagedQueryArgs<F> = Omit<Args<F>, PageArgument<F>>;
+
 /** A row of a paginated query. */
 export type PageOf<F> = Returns<F> extends Page<infer T> ? T : never;
-
-export interface PaginateOptions<Name extends string = "options"> {
-  /** Rows of a page. */
-  readonly initialNumItems: number;
-  /** Name of the function's argument of type `PageOptions`; `options` if it is left out. */
-  readonly argument?: Name;
-}
 
 /** What a chain needs of its client. */
 export interface Chained {

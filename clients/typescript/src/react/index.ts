@@ -2,6 +2,7 @@
 
 /** Headwater in React components. */
 
+export type { PagedQuery, PagedQueryArgs } from "../pages.js";
 export {
   Authenticated,
   AuthLoading,
@@ -20,8 +21,6 @@ export {
 } from "./calls.js";
 export { useConnectionState } from "./connection.js";
 export {
-  type PagedQuery,
-  type PagedQueryArgs,
   type PagedResult,
   usePaginatedQuery,
 } from "./pagination.js";

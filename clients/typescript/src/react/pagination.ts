@@ -1,20 +1,9 @@
 /** Long lists in components, page by page. */
 
 import { useMemo, useSyncExternalStore } from "react";
-import { type Args, type FunctionReference, type Page, type PageOptions, pageArgument } from "../api.js";
-import type { PagedWatch, PageOf, PageStatus } from "../pages.js";
+import type { PagedQuery, PagedQueryArgs, PagedWatch, PageOf, PageStatus } from "../pages.js";
 import { useHeadwater } from "./provider.js";
 import { keyOf, lingering, useKeyed } from "./watch.js";
-
-/** A query that takes `PageOptions` and returns a `Page`. */
-export type PagedQuery = FunctionReference<"query", never, Page<unknown>>;
-
-type PageArgument<F> = {
-  [Name in keyof Args<F>]-?: PageOptions extends Args<F>[Name] ? Name : never;
-}[keyof Args<F>];
-
-/** Arguments of a paginated query but for the page options. */
-export type PagedQueryArgs<F> = Omit<Args<F>, PageArgument<F>>;
 
 /** What the loaded pages show together. */
 export interface PagedResult<T> {
@@ -52,8 +41,7 @@ export function usePaginatedQuery<F extends PagedQuery>(
       if (args === "skip") {
         return SKIPPED;
       }
-      const options = { initialNumItems, argument: pageArgument(query) };
-      const pages = client.paginate(query, args as never, options);
+      const pages = client.paginate(query, args, { initialNumItems });
       return { ...pages, onUpdate: lingering(pages.onUpdate) };
     },
     client,
