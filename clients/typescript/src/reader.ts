@@ -17,6 +17,7 @@ export class Reader {
   readonly #data: Uint8Array;
   readonly #view: DataView;
   #pos = 0;
+  readonly #keys: string[][] = []; // names of the dict before, by the depth that is left
 
   constructor(data: Uint8Array) {
     this.#data = data;
@@ -216,8 +217,11 @@ export class Reader {
   #dict(length: number, depth: number): Value {
     this.#fits(2 * length, depth);
     const dict: Record<string, Value> = {};
+    this.#keys[depth] ??= [];
+    const guesses = this.#keys[depth];
     for (let place = 0; place < length; place++) {
-      const key = this.text();
+      const key = this.#key(guesses[place]);
+      guesses[place] = key;
       const value = this.value(depth - 1);
       if (key === "__proto__") {
         Object.defineProperty(dict, key, { value, enumerable: true, configurable: true, writable: true });
@@ -226,6 +230,25 @@ export class Reader {
       }
     }
     return Object.freeze(dict);
+  }
+
+  /**
+   * Read the name of a field, which mostly is that of the dict before in this place: text that is not made again
+   * need not be looked up again as a name either, and that is most of what reading a row costs.
+   */
+  #key(guess: string | undefined): string {
+    const start = this.#pos;
+    if (guess === undefined || this.#data[start] !== (0xa0 | guess.length) || guess.length > 31) {
+      return this.text();
+    }
+    for (let place = 0; place < guess.length; place++) {
+      const byte = this.#data[start + 1 + place] ?? 0x80;
+      if (byte >= 0x80 || byte !== guess.charCodeAt(place)) {
+        return this.text();
+      }
+    }
+    this.#pos = start + 1 + guess.length;
+    return guess;
   }
 
   /** Refuse a list or dict of more elements than bytes follow, or one too deep. */

@@ -2,7 +2,7 @@
 
 import type { Watch } from "../../src/index.js";
 
-const PATIENCE_MS = 45_000; // of a machine that does other things as well
+const PATIENCE_MS = 90_000; // of a machine that does other things as well
 
 /** Wait until `look` returns something that is neither undefined nor false; `follow` says when to look again. */
 export function until<T>(
