@@ -157,6 +157,10 @@ class Connection:
         """End a connection that sent something which is no frame of the protocol."""
         self.end(ProtocolError(message))
 
+    def cut(self) -> None:
+        """End the socket without a word; `lost` follows."""
+        self._sink.abort()
+
     def lost(self) -> None:
         """The socket has ended."""
         self._hub.gone(self)

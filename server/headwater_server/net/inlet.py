@@ -6,6 +6,7 @@ and refusing would take the time that answering needs.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from headwater_server.net.connection import Connection
 
+
+logger = logging.getLogger("headwater.inlet")
 
 _PAUSE_S = 0.01
 _LATE_S = 0.001
@@ -121,6 +124,7 @@ class Inflow:
         self._pause = pause
         self._read_on = read_on
         self._messages: deque[bytes] = deque()
+        self._is_closed = False
 
     @property
     def has_more(self) -> bool:
@@ -131,8 +135,10 @@ class Inflow:
         """Take messages, or let them wait for their turn."""
         waits = self.has_more
         for message in messages:
+            if self._is_closed:
+                return
             if not waits and not self.has_more and self._inlet.free():
-                self._connection.receive(message)
+                self._take(message)
             else:
                 self._messages.append(message)
         if self.has_more and not waits:
@@ -143,11 +149,20 @@ class Inflow:
         """Take the next message; False if there was none."""
         if not self._messages:
             return False
-        self._connection.receive(self._messages.popleft())
+        self._take(self._messages.popleft())
         if not self._messages:
             self._read_on()
         return True
 
+    def _take(self, message: bytes) -> None:
+        try:
+            self._connection.receive(message)
+        except Exception:  # the others are next, whatever is wrong with this one
+            logger.exception("connection_failed")
+            self.close()
+            self._connection.cut()
+
     def close(self) -> None:
-        """Forget what waits: the client is gone."""
+        """Forget what waits, and take nothing more: the client is gone."""
+        self._is_closed = True
         self._messages.clear()

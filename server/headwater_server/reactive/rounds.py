@@ -171,7 +171,8 @@ class Waiting:
             slow_rounds: Open rounds of slow groups.
         """
         self._place_new(published_ts, limits.slow_ms)
-        slow, fast = next(self._in_order(self._slow), None), next(self._in_order(self._fast), None)
+        fast = self._first_fast(published_ts, limits.slow_ms)
+        slow = next(self._in_order(self._slow), None)
         if (slow is not None or self.retries) and slow_rounds < max(1, workers - 1):
             retry, due_ms = min(self.retries.items(), key=lambda item: item[1], default=(None, 0.0))
             oldest_ms = None if slow is None else slow.since_ms
@@ -194,12 +195,22 @@ class Waiting:
                 self._count += 1
                 entry = (view.since_ms or 0.0, self._count, view)
                 self.views[view] = entry
-                is_slow = any(need.query.cost_ms > slow_ms for need in _needs(view, ts))
-                insort(self._slow if is_slow else self._fast, entry)
+                insort(self._slow if _is_slow(view, ts, slow_ms) else self._fast, entry)
         self._new.clear()
         for entries in (self._slow, self._fast):
             if len(entries) > 2 * len(self.views) + _FEW:
                 entries[:] = [entry for entry in entries if self.views.get(entry[2]) is entry]
+
+    def _first_fast(self, ts: int, slow_ms: float) -> View | None:
+        """Return the first fast view. Those that have been found slow since they began to wait are slow ones from now on.
+
+        A slow one further back ends the group before it, as it costs more than a group of fast views may.
+        """
+        while (view := next(self._in_order(self._fast), None)) is not None:
+            if not _is_slow(view, ts, slow_ms):
+                return view
+            insort(self._slow, self._fast.pop(0))
+        return None
 
     def _in_order(self, entries: list[_Entry]) -> Iterator[View]:
         """Iterate the views that still wait where these entries say, and forget the first ones that do not."""
@@ -219,6 +230,10 @@ def _needs(view: View | None, ts: int) -> list[Need]:
         return []
     identity = view.identity
     return [Need(query, identity) for query in view.queries if query.version_at(identity, ts) is None]
+
+
+def _is_slow(view: View, ts: int, slow_ms: float) -> bool:
+    return any(need.query.cost_ms > slow_ms for need in _needs(view, ts))
 
 
 def _fill(views: Iterable[View], ts: int, limit_ms: float) -> list[View]:

@@ -37,6 +37,20 @@ class Client:
         self.reads = True
 
 
+class Broken(Client):
+    """A client whose connection raises what nobody expects."""
+
+    was_cut = False
+
+    def receive(self, message: bytes) -> None:
+        if message == b"bad":
+            raise RuntimeError("broken")
+        super().receive(message)
+
+    def cut(self) -> None:
+        self.was_cut = True
+
+
 class Place:
     def __init__(self, **limits: Any) -> None:
         self.taken: list[str] = []
@@ -112,3 +126,27 @@ def test_what_waits_is_forgotten_with_its_client() -> None:
     assert place.turn() == ["l0"]
     assert place.turn() == []
     assert not place.turns
+
+
+def test_a_client_whose_message_cannot_be_handled_is_cut_and_the_others_are_next() -> None:
+    place = Place(turn_max=2)
+    bad, good = Broken(place, "b"), Client(place, "g")
+    good.send("0", "1")
+    bad.send("0", "bad", "1")
+    assert place.turn() == ["b0"]
+    assert bad.was_cut
+    assert place.turn() == []
+    bad.inflow.feed([b"2"])
+    good.send("3", "4", "5")
+    assert place.taken[-2:] == ["g3", "g4"]
+    assert place.turn() == ["g5"]
+    assert place.turn() == []
+    assert not place.turns
+
+
+def test_a_client_whose_first_message_cannot_be_handled_is_cut_at_once() -> None:
+    place = Place()
+    bad = Broken(place, "b")
+    bad.send("bad", "0")
+    assert bad.was_cut
+    assert not place.taken

@@ -49,6 +49,15 @@ def test_a_single_worker_gives_slow_sessions_half_its_time():
     assert group(found, workers=1, now_ms=151.0) == ([0], True, None)
 
 
+def test_a_session_found_slow_while_it_waits_is_a_slow_one():
+    becomes_slow = query("unknown", 1.0)
+    found = waiting((1.0, [becomes_slow]), (2.0, [FAST]), (3.0, [becomes_slow, FAST]), (4.0, [FAST]))
+    assert group(found, slow_rounds=1) == ([0, 1, 2, 3], False, None)
+    becomes_slow.cost_ms = 50.0
+    assert group(found, slow_rounds=1) == ([1], False, None)
+    assert group(found) == ([0], True, None)
+
+
 def test_groups_are_filled_in_the_order_of_staleness_up_to_a_cost():
     queries = [query(str(number), 4.0) for number in range(5)]
     found = waiting(*[(float(-number), [queries[number]]) for number in range(5)])
