@@ -68,14 +68,22 @@ class HttpHandler(web.RequestHandler):
     """Serves one connection.
 
     Attributes:
-        passage: Where the frames of a WebSocket go through; set before it is accepted.
+        passage: Where the frames of a WebSocket go through; set before it is accepted, None without one and after its end.
     """
 
     __slots__ = ("passage",)
 
-    passage: Passage
+    passage: Passage | None
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Have what comes from now on read as frames; called by aiohttp when a WebSocket is accepted."""
+        assert self.passage is not None, "set before it is accepted"
         self.passage.lead_to(parser)
         super().set_parser(cast("Any", self.passage), data_received_cb)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The socket has ended."""
+        super().connection_lost(exc)
+        self.passage = (
+            None  # it leads back here: as a cycle, all of the connection would wait for the collector
+        )
