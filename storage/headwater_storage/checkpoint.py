@@ -27,7 +27,8 @@ import msgspec
 from headwater_protocol.errors import StorageError, TransientError
 
 from headwater_storage.disk_errors import disk_error
-from headwater_storage.environment import outcome_of, read_file, write_file_durably
+from headwater_storage.environment import outcome_of
+from headwater_storage.files import read_file, write_file_durably
 from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE, META_PAGES
 from headwater_storage.store import State  # noqa: TC001 - msgspec reads the annotations
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headwater_storage.directory import DataDirectory
-    from headwater_storage.environment import Environment, FileSystem
+    from headwater_storage.environment import Environment
+    from headwater_storage.files import FileSystem
     from headwater_storage.log import Log
     from headwater_storage.store import Store, StoreSnapshot
 

@@ -22,7 +22,8 @@ from headwater_protocol.errors import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headwater_storage.environment import Clock, FileSystem
+    from headwater_storage.environment import Clock
+    from headwater_storage.files import FileSystem
 
 _NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs"}

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import lmdb
 from headwater_protocol.errors import StorageError, TransientError
 
-from headwater_storage.environment import SyncFailedError
+from headwater_storage.files import SyncFailedError
 from headwater_storage.lmdb_store import MetaPageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
 
 NO_ROOM_NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNUSABLE_NUMBERS = frozenset(

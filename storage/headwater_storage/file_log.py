@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from headwater_protocol.errors import StorageError
 
 from headwater_storage.disk_errors import disk_error, is_no_room
-from headwater_storage.environment import read_file, read_part, write_file_durably
+from headwater_storage.files import read_file, read_part, write_file_durably
 from headwater_storage.log import (
     EMPTY_HEAD,
     Appended,

@@ -23,13 +23,13 @@ from zlib import crc32
 import msgspec
 from headwater_protocol.errors import StorageError
 
-from headwater_storage.environment import read_file, write_file_durably
+from headwater_storage.files import read_file, write_file_durably
 from headwater_storage.log import LOG_ID_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
 
 FORMAT_VERSION = 3
 _CHECKED_SINCE = 2

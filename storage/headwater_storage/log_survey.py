@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import StorageError
 
-from headwater_storage.environment import read_file
+from headwater_storage.files import read_file
 from headwater_storage.findings import Finding
 from headwater_storage.log_format import SECTOR_BYTES, Tail, judge_tail
 from headwater_storage.segments import find_segments, read_segment, segment_start
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
     from headwater_storage.log import Head, Record
 
 

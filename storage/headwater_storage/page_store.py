@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
     from headwater_storage.pages import Meta, Node, Tree
     from headwater_storage.proposal import CommitTs
     from headwater_storage.store import State

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
 
 FIRST_PAGE = 2
 """The two before it are meta pages."""

@@ -23,7 +23,7 @@ from headwater_storage.checkpoint import CHECKPOINT_FORMAT, SideFile, copy_metas
 from headwater_storage.directory import DataDirectory, DirectoryLock, require_database, wait_for_workers
 from headwater_storage.disk_errors import start_error, store_error
 from headwater_storage.doctor import Examination
-from headwater_storage.environment import read_file, write_file_durably
+from headwater_storage.files import read_file, write_file_durably
 from headwater_storage.format import read_format, write_format
 from headwater_storage.keys import document_parts
 from headwater_storage.lmdb_store import DATA_FILE, LOCK_FILE, MAP_SIZE_BYTES, LmdbStore
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from headwater_storage.environment import Environment, FileSystem
+    from headwater_storage.environment import Environment
+    from headwater_storage.files import FileSystem
     from headwater_storage.log import Head, Record
     from headwater_storage.page_store import PageSnapshot
     from headwater_storage.store import State

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import StorageError
 
-from headwater_storage.environment import read_file, read_part
+from headwater_storage.files import read_file, read_part
 from headwater_storage.log import Head, Record
 from headwater_storage.log_format import (
     SECTOR_BYTES,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
 
 _SEGMENT_PREFIX, _SEGMENT_ENDING = "segment-", ".log"
 

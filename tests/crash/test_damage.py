@@ -23,7 +23,7 @@ from headwater_storage import catalog, recovery, segments, stored, transaction
 from headwater_storage.catalog import REQUESTS
 from headwater_storage.doctor import examine
 from headwater_storage.engine import Engine
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.keys import document_key
 from headwater_storage.log_format import Tail
 from headwater_storage.page_store import PageSnapshot

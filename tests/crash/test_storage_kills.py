@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from headwater_storage.checkpoint import CheckpointOptions
-from headwater_storage.environment import Environment, RealFileSystem, RealRandom, ThreadExecutor
+from headwater_storage.environment import Environment, RealRandom, ThreadExecutor
+from headwater_storage.files import RealFileSystem
 from headwater_storage.recovery import recover
 from support.storage_world import (
     SMALL,

@@ -16,7 +16,7 @@ from headwater_storage.check import check, reaches_back
 from headwater_storage.checkpoint import read_side_file, write_side_file
 from headwater_storage.directory import DataDirectory
 from headwater_storage.engine import Engine
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.format import FORMAT_VERSION, read_format
 from msgspec.structs import replace
 from support.full_read import expected, read_all

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.format import read_format
 from headwater_storage.page_check import PageCheck
 from headwater_storage.page_store import opened

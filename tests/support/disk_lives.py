@@ -33,8 +33,9 @@ from headwater_storage.check import check, reaches_back
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
 from headwater_storage.engine import Engine, EngineOptions
-from headwater_storage.environment import RealFileSystem, SyncFailedError, real_environment
+from headwater_storage.environment import real_environment
 from headwater_storage.file_log import FileLogOptions
+from headwater_storage.files import RealFileSystem, SyncFailedError
 from headwater_storage.recovery import StorageOptions
 
 from support.disk_faults import PLANS, Faults, Plan, Tally, some

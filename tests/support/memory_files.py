@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headwater_storage.environment import SyncFailedError
+from headwater_storage.files import SyncFailedError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater_storage import recovery
 from headwater_storage.checkpoint import Checkpointer, PendingCheckpoint, copy_metas
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.lmdb_store import LOCK_FILE
 
 if TYPE_CHECKING:

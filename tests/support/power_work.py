@@ -30,8 +30,9 @@ from headwater_storage.catalog import (
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
 from headwater_storage.engine import Engine, EngineOptions, record_applier
-from headwater_storage.environment import Environment, InlineExecutor, RealFileSystem, ThreadExecutor
+from headwater_storage.environment import Environment, InlineExecutor, ThreadExecutor
 from headwater_storage.file_log import FileLogOptions
+from headwater_storage.files import RealFileSystem
 from headwater_storage.keys import document_key
 from headwater_storage.log import Appended, LoggedTransaction, Record, RecordKind
 from headwater_storage.recovery import Recovered, StorageOptions, recover

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from headwater_storage.catalog import REQUESTS
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.engine import Engine, EngineOptions
-from headwater_storage.environment import Environment, InlineExecutor, RealFileSystem
+from headwater_storage.environment import Environment, InlineExecutor
 from headwater_storage.file_log import FileLogOptions
+from headwater_storage.files import RealFileSystem
 from headwater_storage.recovery import StorageOptions
 
 from support.memory_store import encode

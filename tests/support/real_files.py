@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from headwater_storage.environment import RealFileSystem, SyncFailedError
+from headwater_storage.files import RealFileSystem, SyncFailedError
 
 from support.memory_files import Crashed
 

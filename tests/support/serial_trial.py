@@ -17,7 +17,7 @@ from headwater_protocol.errors import HeadwaterError
 from headwater_server.worker.request_row import REQUEST_NUMBER_BYTES
 from headwater_storage.catalog import REQUESTS
 from headwater_storage.directory import DataDirectory
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.keys import document_key
 from headwater_storage.log_format import decode_segment_header
 from headwater_storage.segments import find_segments, read_log

@@ -8,14 +8,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from headwater_storage.checkpoint import CheckpointOptions
-from headwater_storage.environment import (
-    Environment,
-    FileSystem,
-    InlineExecutor,
-    RealFileSystem,
-    RealRandom,
-)
+from headwater_storage.environment import Environment, InlineExecutor, RealRandom
 from headwater_storage.file_log import FileLogOptions
+from headwater_storage.files import FileSystem, RealFileSystem
 from headwater_storage.keys import document_key, encode_fields, entry_key
 from headwater_storage.log import Appended, EncodedRecord, LoggedTransaction, Record
 from headwater_storage.recovery import StorageOptions

@@ -19,7 +19,7 @@ from headwater.refusals import encodable
 from headwater_protocol.errors import HeadwaterError, StorageError
 from headwater_storage.directory import DataDirectory, WorkerLock
 from headwater_storage.disk_errors import disk_error
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.lmdb_store import LmdbStore
 
 from headwater_server.worker.determinism import Determinism

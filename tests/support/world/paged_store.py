@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
     from headwater_storage.readers import OldReader
     from headwater_storage.store import AppliedBatch
 

@@ -10,7 +10,7 @@ import lmdb
 import pytest
 from headwater_protocol.errors import StorageError
 from headwater_storage.disk_errors import PROBE_NAME, disk_error, is_no_room, store_error
-from headwater_storage.environment import RealFileSystem, SyncFailedError
+from headwater_storage.files import RealFileSystem, SyncFailedError
 from headwater_storage.lmdb_store import MetaPageError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
-from headwater_storage.environment import SyncFailedError
 from headwater_storage.file_log import PREPARED_NAME, FileLog, FileLogOptions
+from headwater_storage.files import SyncFailedError
 from headwater_storage.log import (
     EMPTY_HEAD,
     Appended,

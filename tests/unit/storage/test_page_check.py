@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.lmdb_store import LmdbStore
 from headwater_storage.page_check import PageCheck
 from headwater_storage.page_store import PageSnapshot, check_pages, newest_shown, opened

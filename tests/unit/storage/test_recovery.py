@@ -12,7 +12,7 @@ from headwater_protocol.errors import StorageError
 from headwater_storage import recovery
 from headwater_storage.checkpoint import read_side_file
 from headwater_storage.directory import DataDirectory, WorkerLock, wait_for_workers
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.format import FORMAT_VERSION
 from headwater_storage.lmdb_store import LmdbStore
 from headwater_storage.log import RecordKind

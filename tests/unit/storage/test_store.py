@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import lmdb
 import pytest
 from headwater_storage.checkpoint import copy_metas, restore_metas
-from headwater_storage.environment import RealFileSystem
+from headwater_storage.files import RealFileSystem
 from headwater_storage.lmdb_store import DATA_FILE, LmdbStore
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import EMPTY_STATE, AppliedBatch, State
@@ -20,7 +20,7 @@ from support.world.paged_store import PagedStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headwater_storage.environment import FileSystem
+    from headwater_storage.files import FileSystem
     from headwater_storage.store import Store
 
 ALL = (b"", b"\xff" * 9)
