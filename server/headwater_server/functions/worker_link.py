@@ -86,6 +86,9 @@ class WorkerLink:
             self._loop.remove_reader(self._connection.fileno())
             self._loop.remove_writer(self._connection.fileno())
             self._connection.close()
+            self._chunk = self._unsent = memoryview(
+                b""
+            )  # links are part of cycles: the collector may be long in coming
 
     def _flush(self) -> None:
         """Send what was added; what the socket does not take is sent when it can."""
