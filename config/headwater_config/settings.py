@@ -371,6 +371,16 @@ class Settings(BaseSettings):
             le=3600,
         ),
     ] = 30.0
+    http_body_limit_s: Annotated[
+        float,
+        about(
+            "Time the body of a request over HTTP may take, from the end of its head",
+            why="As above, for bodies without end; raise it for large bundles over slow lines.",
+            unit="s",
+            ge=1,
+            le=3600,
+        ),
+    ] = 60.0
     session_mutations_limit: Annotated[
         int,
         about(
@@ -424,7 +434,7 @@ class Settings(BaseSettings):
     delta_memory_bytes: Annotated[
         int,
         about(
-            "Memory for earlier results, against which deltas are made",
+            "Memory for earlier results, against which deltas are made; half as much each for encoded changes and idle results",
             why="Raise it if many large results change often: one that is gone is sent whole.",
             unit="bytes",
             ge=MIB,

@@ -29,7 +29,7 @@ from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptio
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.door import HttpDoor
-from headwater_server.net.http_api import HttpApi, cors_middleware, error_middleware
+from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
 from headwater_server.net.inlet import InletLimits
 from headwater_server.net.keys import AdminKeys
@@ -130,8 +130,9 @@ class Daemon:
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
         )
+        self._bodies = Bodies(settings.http_body_limit_s)
         self.admin_api = AdminApi(
-            self.deploys, self.keys, self.key.rotate, lambda: engine.published_ts, self.metrics
+            self.deploys, self.keys, self.key.rotate, lambda: engine.published_ts, self.metrics, self._bodies
         )
         self._engine_task: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
@@ -225,7 +226,7 @@ class Daemon:
             client_max_size=settings.frame_limit_bytes, middlewares=[cors_middleware, error_middleware]
         )
         websockets = WebSocketShell(self.hub)
-        for routes in (websockets, HttpApi(self.calls, self.keys), self.admin_api):
+        for routes in (websockets, HttpApi(self.calls, self.keys, self._bodies), self.admin_api):
             routes.add_to(app)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
         await self._runner.setup()
@@ -235,6 +236,7 @@ class Daemon:
             settings.max_http_connections,
             lambda: websockets.open,
             settings.http_idle_limit_s,
+            settings.http_body_limit_s,
         )
         loop = asyncio.get_running_loop()
         http = await loop.create_server(door, settings.host, settings.port, backlog=_BACKLOG)
@@ -306,7 +308,12 @@ def _snapshot_limit_s(settings: Settings) -> float:
 def _reactive_core(
     switchboard: Switchboard, engine: Engine, mono_s: Callable[[], float], settings: Settings
 ) -> ReactiveCore:
-    options = ReactiveOptions(bundle_key=ACTIVE_BUNDLE_KEY, delta_ring_bytes=settings.delta_memory_bytes)
+    options = ReactiveOptions(
+        bundle_key=ACTIVE_BUNDLE_KEY,
+        delta_ring_bytes=settings.delta_memory_bytes,
+        body_memo_bytes=settings.delta_memory_bytes // 2,
+        parked_bytes=settings.delta_memory_bytes // 2,
+    )
     return ReactiveCore(switchboard, engine.window, lambda: mono_s() * 1000, options, engine.published_ts)
 
 

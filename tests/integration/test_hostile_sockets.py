@@ -26,6 +26,9 @@ HEARTBEAT_S = 1.0
 FRAME_LIMIT_BYTES = 256 * 1024
 HTTP_CONNECTIONS = 60
 IDLE_S = 3.0
+BODY_S = 1.0
+BODY = b"POST /api/query HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n{"
+DEPLOY = b"POST /api/admin/deploy HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nAuthorization: Bearer KEY\r\n\r\n"
 OPTIONS = ("--frame-limit-bytes", str(FRAME_LIMIT_BYTES), "--max-http-connections", str(HTTP_CONNECTIONS))
 LIMIT_S = 90.0
 MEMORY_BYTES = 48 << 20
@@ -33,7 +36,8 @@ MEMORY_BYTES = 48 << 20
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    options = (*OPTIONS, "--heartbeat-s", str(HEARTBEAT_S), "--http-idle-limit-s", str(IDLE_S))
+    limits = ("--http-idle-limit-s", str(IDLE_S), "--http-body-limit-s", str(BODY_S))
+    options = (*OPTIONS, "--heartbeat-s", str(HEARTBEAT_S), *limits)
     with running(tmp_path_factory.mktemp("hostile"), *options, deploy="probe") as daemon:
         yield daemon
 
@@ -222,12 +226,12 @@ async def hold_all(daemon: RunningDaemon, head: bytes) -> list[asyncio.StreamWri
 
 @pytest.mark.parametrize(
     "head",
-    [b"", b"GET /health HTTP/1.1\r\nHost: x\r\nX: ", UPGRADE[:-2].encode()],
-    ids=["silent", "slow", "upgrade"],
+    [b"", b"GET /health HTTP/1.1\r\nHost: x\r\nX: ", UPGRADE[:-2].encode(), BODY, DEPLOY],
+    ids=["silent", "slow", "upgrade", "body", "deploy"],
 )
 async def test_connections_that_never_ask_hold_no_places(daemon: RunningDaemon, head: bytes) -> None:
     async with asyncio.timeout(LIMIT_S):
-        held = await hold_all(daemon, head)
+        held = await hold_all(daemon, head.replace(b"KEY", daemon.key.encode()))
         assert not await asyncio.to_thread(daemon.is_ready), "all places are taken"
         while not await asyncio.to_thread(daemon.is_ready):
             for writer in held:
@@ -238,13 +242,27 @@ async def test_connections_that_never_ask_hold_no_places(daemon: RunningDaemon, 
             writer.transport.abort()
 
 
-async def test_without_a_limit_they_hold_them(tmp_path: Path) -> None:
-    with running(tmp_path, *OPTIONS, "--http-idle-limit-s", "3600", deploy="probe") as daemon:
-        held = await hold_all(daemon, b"")
+@pytest.mark.parametrize(("head", "limit"), [(b"", "idle"), (BODY, "body")], ids=["silent", "body"])
+async def test_without_a_limit_they_hold_them(tmp_path: Path, head: bytes, limit: str) -> None:
+    limits = {"idle": IDLE_S, "body": BODY_S} | {limit: 3600}
+    options = [f"--http-{name}-limit-s={value}" for name, value in limits.items()]
+    with running(tmp_path, *OPTIONS, *options, deploy="probe") as daemon:
+        held = await hold_all(daemon, head)
         await asyncio.sleep(2 * IDLE_S)
         assert not await asyncio.to_thread(daemon.is_ready)
         for writer in held:
             writer.transport.abort()
+
+
+async def test_a_body_that_takes_too_long_is_answered(daemon: RunningDaemon) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+        writer.write(BODY)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b'"invalid_request"' in answer
+        assert b"within 1 s" in answer
+        writer.close()
 
 
 async def test_half_open_connections_go(daemon: RunningDaemon) -> None:

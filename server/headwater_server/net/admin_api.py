@@ -13,7 +13,7 @@ from headwater.packing import BUNDLE_BYTES_MAX, invalid_bundle
 from headwater_protocol.errors import TransientError
 from headwater_protocol.manifest import Manifest
 
-from headwater_server.net.http_api import json_response, read_body
+from headwater_server.net.http_api import Bodies, json_response
 from headwater_server.net.keys import AdminKeys, bearer_key
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class AdminApi:
         rotate_key: Makes a new key, makes it the valid one durably, and returns it.
         published_ts: For `/health`.
         metrics: For `/metrics`.
+        bodies: Reads bundles.
 
     Attributes:
         stopping: Nothing is begun any more.
@@ -70,12 +71,14 @@ class AdminApi:
         rotate_key: Callable[[], Awaitable[str]],
         published_ts: Callable[[], int],
         metrics: Metrics,
+        bodies: Bodies,
     ) -> None:
         self._deploys = deploys
         self._keys = keys
         self._rotate_key = rotate_key
         self._published_ts = published_ts
         self._metrics = metrics
+        self._bodies = bodies
         self._version = version("headwater")
         self.stopping = False
         self.running = 0
@@ -96,7 +99,7 @@ class AdminApi:
         # A bundle has a limit of its own: that of messages may be smaller.
         wide = request.clone(client_max_size=BUNDLE_BYTES_MAX)
         try:
-            bundle = await read_body(wide)
+            bundle = await self._bodies.read(wide)
         except web.HTTPRequestEntityTooLarge:
             raise invalid_bundle(f"the bundle is larger than the limit of {BUNDLE_BYTES_MAX} bytes") from None
         with self._begun():

@@ -19,6 +19,7 @@ _FULL = (
     b'{"code":"overloaded","message":"the server has too many connections"}\r\n'
 )
 _CLOSE_TIMEOUT_S = 2.0
+_LINGERING_S = 10.0  # what still comes of a body that is not wanted is read for so long, else a reset overtakes the answer
 
 
 class HttpDoor:
@@ -29,15 +30,22 @@ class HttpDoor:
         limit: Connections at a time, those of WebSockets left out.
         websockets: How many of the open connections are WebSockets; they have a limit of their own.
         idle_limit_s: Time until the head of the first request is there, and of each later one.
+        body_limit_s: Time of a request's body.
     """
 
     def __init__(
-        self, server: web.Server, limit: int, websockets: Callable[[], int], idle_limit_s: float
+        self,
+        server: web.Server,
+        limit: int,
+        websockets: Callable[[], int],
+        idle_limit_s: float,
+        body_limit_s: float,
     ) -> None:
         self._server = server
         self._limit = limit
         self._websockets = websockets
         self._idle_limit_s = idle_limit_s
+        self._lingering_s = min(body_limit_s, _LINGERING_S)
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Return what serves a new connection."""
@@ -47,6 +55,7 @@ class HttpDoor:
             self._server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=self._idle_limit_s,
+            lingering_time=self._lingering_s,
             access_log=cast("logging.Logger", None),  # so the library says that there is none
         )
 

@@ -8,7 +8,9 @@ errorMessage, errorData}` out, both with status 200; other failures are 4xx or 5
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -48,9 +50,10 @@ class Calls(Protocol):
 class HttpApi:
     """The routes; `add_to` puts them into an aiohttp application."""
 
-    def __init__(self, calls: Calls, keys: AdminKeys) -> None:
+    def __init__(self, calls: Calls, keys: AdminKeys, bodies: Bodies) -> None:
         self._calls = calls
         self._keys = keys
+        self._bodies = bodies
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -60,7 +63,7 @@ class HttpApi:
         app.router.add_post("/api/function", self._function)
 
     async def _query(self, request: web.Request) -> web.Response:
-        call = await _call(request)
+        call = await self._call(request)
         internal = self._keys.offered_and_right(request)
         return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
 
@@ -71,17 +74,23 @@ class HttpApi:
         return await _answer(call, self._calls.query(call.name, call.arguments))
 
     async def _mutation(self, request: web.Request) -> web.Response:
-        call = await _call(request)
+        call = await self._call(request)
         internal = self._keys.offered_and_right(request)
         return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
 
     async def _function(self, request: web.Request) -> web.Response:
         """A function of either kind; the key opens internal ones."""
-        call = await _call(request)
+        call = await self._call(request)
         internal = self._keys.offered_and_right(request)
         if self._calls.kind(call.name, internal=internal) == "query":
             return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
         return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
+
+    async def _call(self, request: web.Request) -> _Call:
+        fields = _parsed(await self._bodies.read(request), "the body")
+        if not isinstance(fields, dict):
+            raise RequestError("the body must be an object with path and args")
+        return _parse(fields, request)
 
 
 class _Call(msgspec.Struct, frozen=True):
@@ -90,23 +99,31 @@ class _Call(msgspec.Struct, frozen=True):
     form: Format
 
 
-async def _call(request: web.Request) -> _Call:
-    fields = _parsed(await read_body(request), "the body")
-    if not isinstance(fields, dict):
-        raise RequestError("the body must be an object with path and args")
-    return _parse(fields, request)
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """Reads what requests carry.
 
-
-async def read_body(request: web.Request) -> bytes:
-    """Return the body.
-
-    Raises:
-        RequestError: `invalid_request` when it is not what its headers say, or does not come whole.
+    Attributes:
+        limit_s: How long one may take, from its request's head to its end.
     """
-    try:
-        return await request.read()
-    except (web.RequestPayloadError, ConnectionResetError):
-        raise RequestError("the body is cut short, or not compressed as its Content-Encoding says") from None
+
+    limit_s: float
+
+    async def read(self, request: web.Request) -> bytes:
+        """Return the body.
+
+        Raises:
+            RequestError: `invalid_request` when it is not what its headers say, does not come whole, or not in time.
+        """
+        try:
+            async with asyncio.timeout(self.limit_s):
+                return await request.read()
+        except TimeoutError:
+            raise RequestError(f"the body did not come whole within {self.limit_s:g} s") from None
+        except (web.RequestPayloadError, ConnectionResetError):
+            raise RequestError(
+                "the body is cut short, or not compressed as its Content-Encoding says"
+            ) from None
 
 
 def _parsed(text: bytes, what: str) -> Any:
