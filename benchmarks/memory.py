@@ -3,15 +3,18 @@
 Value: kB for each of 1,000 clients with one subscription to the same list of 50. The limit: 40 kB. Beside it: all processes
 with a bundle and no client, against 80 MB; and the growth from the first tenth to the last of as many rounds as fit
 into `--minutes`, each of which opens and closes subscriptions to other topics and connections, with `--deploys`
-deploys spread over them.
+deploys of different bundles spread over them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headwater
@@ -64,8 +67,8 @@ async def growth(daemon: Daemon, seconds: float, deploys: int) -> dict[str, obje
     ):
         while (spent := time.monotonic() - start) < seconds:
             if deployed < deploys * spent / seconds:
-                await http.deploy(pack(FUNCTIONS))
                 deployed += 1
+                await http.deploy(bundle(deployed))
             await one_round(daemon, writer, rounds)
             rounds += 1
             samples.append(tree_pss_bytes(daemon.pid))
@@ -78,6 +81,18 @@ async def growth(daemon: Daemon, seconds: float, deploys: int) -> dict[str, obje
         "last_tenth_mb": round(last / 1e6, 1),
         "most_mb": round(max(samples) / 1e6, 1),
     }
+
+
+def bundle(number: int) -> bytes:
+    """Return a bundle that no other number has: the same functions and one more."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / FUNCTIONS.name
+        shutil.copytree(FUNCTIONS, copy)
+        (copy / "further.py").write_text(
+            "from headwater import QueryCtx, query\n\n\n"
+            f"@query\ndef number_{number}(ctx: QueryCtx) -> int:\n    return {number}\n"
+        )
+        return pack(copy)
 
 
 async def one_round(daemon: Daemon, writer: headwater.Client, number: int) -> None:

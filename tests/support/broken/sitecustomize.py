@@ -133,7 +133,21 @@ def gate() -> None:
     frame_gate.FrameGate.look_at = lambda self, data: None
 
 
+def remembered() -> None:
+    """The daemon keeps each connection that has ended, and what it had subscribed to."""
+    core = importlib.import_module("headwater_server.reactive.core")
+    core.ReactiveCore.disconnect = lambda self, session: None
+
+
+def kept_bundles() -> None:
+    """Workers of a bundle that was replaced stay."""
+    roster = importlib.import_module("headwater_server.functions.roster")
+    roster.Roster.end = lambda self, generation: None
+
+
 RULES = {
+    "remembered": remembered,
+    "kept_bundles": kept_bundles,
     "gate": gate,
     "slow_rounds": slow_rounds,
     "paused": paused,
