@@ -5,21 +5,14 @@
  */
 
 import { syncAddress } from "./address.js";
-import {
-  type AnyReference,
-  type Args,
-  functionName,
-  type Given,
-  pageArgument,
-  type Returns,
-  type Value,
-} from "./api.js";
+import { type AnyReference, type Args, functionName, type Given, pageArgument, type Returns } from "./api.js";
 import { Authentication, type FetchToken } from "./authentication.js";
+import { Calls } from "./calls.js";
 import { Connection } from "./connection.js";
 import { type ConnectionState, sameState, Waiting } from "./connectionState.js";
 import { type Environment, runtimeEnvironment, type SocketConstructor } from "./environment.js";
 import { HeadwaterError } from "./errors.js";
-import type { ClientEvent, Outcome } from "./events.js";
+import type { ClientEvent } from "./events.js";
 import { SESSION_BYTES } from "./limits.js";
 import { LocalStore } from "./localStore.js";
 import { PageChain, type PagedQuery, type PagedQueryArgs, type PagedWatch, type PageOf } from "./pages.js";
@@ -56,8 +49,6 @@ export interface MutationOptions<F> {
   readonly optimisticUpdate?: (store: LocalStore, args: Args<F>) => void;
 }
 
-type Settle = (outcome: Outcome) => void;
-
 /**
  * A client of one server. It connects with its first use, and goes on where it was after a lost connection:
  * queries get what they missed, mutations without an answer are sent again and take effect once.
@@ -69,23 +60,18 @@ export class HeadwaterClient {
   readonly #subscriptions: Subscriptions;
   readonly #authentication: Authentication;
   readonly #waiting: Waiting;
-  readonly #calls = new Map<number, Settle>(); // requests in flight
-  readonly #confirmed = new Map<number, Settle>(); // subscriptions that wait for one value
-  readonly #queued: (() => void)[] = []; // calls that wait until fewer are in flight
+  readonly #calls: Calls;
   readonly #chains = new Set<PageChain>(); // of which a page has changed in the present step
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
   readonly #events: ClientEvent[] = [];
-  readonly #inFlightMax: number;
   #dispatching = false;
   #state: ConnectionState;
-  #over: HeadwaterError | undefined; // set when nothing goes on any more: why
 
   /**
    * `address` is `wss://host`, `ws://host:port` or the same with https and http. Throws `invalid_request` if it
    * is none.
    */
   constructor(address: string, options: ClientOptions = {}) {
-    this.#inFlightMax = Math.min(options.inFlightMax ?? IN_FLIGHT_MAX, IN_FLIGHT_MAX);
     const runtime = runtimeEnvironment(options.webSocket);
     this.#environment = options.log === undefined ? runtime : { ...runtime, log: options.log };
     this.#session = new ClientSession(
@@ -96,10 +82,12 @@ export class HeadwaterClient {
       dispatch: (events) => this.#dispatch(events),
       changed: () => this.#changed(),
       ended: (error) => {
-        this.#end(error);
+        this.#calls.end(error);
         this.#dispatch(this.#subscriptions.failures(error));
       },
     });
+    const inFlightMax = Math.min(options.inFlightMax ?? IN_FLIGHT_MAX, IN_FLIGHT_MAX);
+    this.#calls = new Calls(this.#session, inFlightMax, () => this.#act());
     this.#subscriptions = new Subscriptions(this.#session);
     this.#waiting = new Waiting(this.#environment.wallMs, () => this.#changed());
     this.#authentication = new Authentication(
@@ -121,7 +109,7 @@ export class HeadwaterClient {
    */
   async query<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Promise<Returns<F>> {
     const [name, packed] = [functionName(query), packedArgs(args)];
-    return this.#waiting.during("query", () => this.#ask<F>(name, packed));
+    return this.#waiting.during("query", () => this.#calls.ask(name, packed)) as Promise<Returns<F>>;
   }
 
   /**
@@ -142,8 +130,8 @@ export class HeadwaterClient {
     const update: Update | undefined =
       optimisticUpdate && ((view) => optimisticUpdate(new LocalStore(view), (args ?? {}) as Args<F>));
     return this.#waiting.during("mutation", () =>
-      this.#call<F>(() => this.#session.mutate(name, packed, update)),
-    );
+      this.#calls.request(() => this.#session.mutate(name, packed, update)),
+    ) as Promise<Returns<F>>;
   }
 
   /**
@@ -152,7 +140,9 @@ export class HeadwaterClient {
    */
   async action<F extends AnyReference<"action">>(action: F, ...[args]: Given<F>): Promise<Returns<F>> {
     const [name, packed] = [functionName(action), packedArgs(args)];
-    return this.#waiting.during("action", () => this.#call<F>(() => this.#session.act(name, packed)));
+    return this.#waiting.during("action", () =>
+      this.#calls.request(() => this.#session.act(name, packed)),
+    ) as Promise<Returns<F>>;
   }
 
   // ---------------------------------------------------------------------------------------------- queries
@@ -192,7 +182,7 @@ export class HeadwaterClient {
   }
 
   #follow(name: string, packed: Uint8Array, listener: Listener, part = false): () => void {
-    this.#requireOpen();
+    this.#calls.requireOpen();
     const unfollow = this.#subscriptions.follow(name, packed, listener, part);
     this.#act();
     return () => {
@@ -208,7 +198,7 @@ export class HeadwaterClient {
    * out. Before the first has come, nothing is asked. `onChange` is told whether somebody is signed in.
    */
   setAuth(fetchToken: FetchToken, onChange: (authenticated: boolean) => void = () => {}): void {
-    this.#requireOpen();
+    this.#calls.requireOpen();
     this.#authentication.set(fetchToken, onChange);
   }
 
@@ -237,60 +227,19 @@ export class HeadwaterClient {
   async close(): Promise<void> {
     this.#authentication.close();
     const closed = this.#connection.close();
-    this.#end(new HeadwaterError("unavailable", "the client is closed"));
+    this.#calls.end(new HeadwaterError("unavailable", "the client is closed"));
     await closed;
   }
 
   // ------------------------------------------------------------------------------------------- what waits
 
-  #ask<F>(name: string, packed: Uint8Array): Promise<Returns<F>> {
-    return new Promise((resolve, reject) => {
-      this.#requireOpen();
-      const number = this.#session.subscribe(name, packed, true);
-      this.#confirmed.set(number, (outcome) => {
-        this.#confirmed.delete(number);
-        this.#session.unsubscribe(number);
-        this.#act();
-        settle(outcome, resolve as (value: Value) => void, reject);
-      });
-      this.#act();
-    });
-  }
-
-  /** Make a request, once there is room for it, and wait for its outcome. */
-  #call<F>(request: () => number): Promise<Returns<F>> {
-    return new Promise((resolve, reject) => {
-      const make = () => {
-        try {
-          this.#requireOpen();
-          this.#calls.set(request(), (outcome) => settle(outcome, resolve as (value: Value) => void, reject));
-          this.#act();
-        } catch (error) {
-          reject(error);
-        }
-      };
-      if (this.#queued.length > 0 || this.#session.inFlight >= this.#inFlightMax) {
-        this.#queued.push(make); // in the order of the calls
-      } else {
-        make();
-      }
-    });
-  }
-
   /** Show and send what a call has changed. */
   #act(): void {
     this.#dispatch(this.#session.takeEvents());
-    if (!this.#authentication.holds && this.#over === undefined) {
+    if (!this.#authentication.holds && !this.#calls.over) {
       this.#connection.begin();
     }
     this.#connection.flush();
-  }
-
-  /** Throws if nothing goes on any more. */
-  #requireOpen(): void {
-    if (this.#over !== undefined) {
-      throw new HeadwaterError(this.#over.code, this.#over.message);
-    }
   }
 
   /** Take what the session tells, all of it before anybody is called: whoever is finds everything of one moment. */
@@ -317,33 +266,20 @@ export class HeadwaterClient {
     } finally {
       this.#dispatching = false;
     }
-    for (const listener of told) {
-      this.#guarded(listener);
-    }
-    for (const settle of settled) {
-      settle();
+    for (const call of [...told, ...settled]) {
+      this.#guarded(call);
     }
   }
 
   #take(event: ClientEvent, told: Set<Listener>, settled: (() => void)[]): void {
     switch (event.type) {
-      case "QueryChanged": {
-        const one = this.#confirmed.get(event.query);
-        if (one !== undefined) {
-          settled.push(() => one(event.outcome));
-        }
+      case "QueryChanged":
+        settled.push(() => this.#calls.told(event.query, event.outcome));
         this.#subscriptions.put(event.query, event.outcome, told);
         break;
-      }
-      case "Resolved": {
-        const settle = this.#calls.get(event.request);
-        this.#calls.delete(event.request);
-        settled.push(() => {
-          settle?.(event.outcome);
-          this.#queued.shift()?.();
-        });
+      case "Resolved":
+        settled.push(() => this.#calls.resolved(event.request, event.outcome));
         break;
-      }
       case "UpdateFailed":
         this.#environment.log("an optimistic update failed on new results", event.error);
         break;
@@ -367,25 +303,6 @@ export class HeadwaterClient {
       call();
     } catch (error) {
       this.#environment.log("a listener failed", error);
-    }
-  }
-
-  /** Be over, once: everything that waits is told. */
-  #end(reason: HeadwaterError): void {
-    if (this.#over !== undefined) {
-      return;
-    }
-    this.#over = reason;
-    for (const settle of this.#confirmed.values()) {
-      settle({ error: reason });
-    }
-    const unknown = new HeadwaterError("connection_lost", `${reason.message} before the answer came`);
-    for (const settle of this.#calls.values()) {
-      settle({ error: unknown });
-    }
-    this.#calls.clear();
-    for (const make of this.#queued.splice(0)) {
-      make(); // and fail
     }
   }
 
@@ -414,14 +331,6 @@ export class HeadwaterClient {
       timeOfOldestInflightRequest: waiting.oldest,
       lastProblem: connection.problem,
     });
-  }
-}
-
-function settle(outcome: Outcome, resolve: (value: Value) => void, reject: (error: Error) => void): void {
-  if (outcome.error === undefined) {
-    resolve(outcome.value);
-  } else {
-    reject(outcome.error);
   }
 }
 

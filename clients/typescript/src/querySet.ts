@@ -5,6 +5,8 @@
  * subscribes to a hundred queries is answered with one transition.
  */
 
+import type { ClientEvent } from "./events.js";
+import { tooLarge } from "./failures.js";
 import { LIST_ITEMS_MAX } from "./limits.js";
 import type { AddQuery, ClientMessage } from "./messages.js";
 import type { Query } from "./query.js";
@@ -38,6 +40,25 @@ export class QuerySet {
     this.number++;
     this.#bytesLeft = this.#frameLimitBytes;
     this.#open = true;
+  }
+
+  /**
+   * Bring all queries to a new connection, in as many messages as the frame limit asks for, and at least one.
+   * Returns what there is to tell of those that no message holds.
+   */
+  resume(queries: ReadonlyMap<number, Query>): ClientEvent[] {
+    const events: ClientEvent[] = [];
+    this.begin();
+    for (const [number, query] of queries) {
+      if (query.sizeBytes > this.#frameLimitBytes) {
+        query.digest = null;
+        const error = tooLarge(query.sizeBytes, this.#frameLimitBytes);
+        events.push({ type: "QueryChanged", query: number, outcome: { error } });
+      } else {
+        this.add(number, query);
+      }
+    }
+    return events;
   }
 
   /** Add a query, as the client has it now. */

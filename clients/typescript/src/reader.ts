@@ -310,7 +310,12 @@ export class Reader {
   }
 }
 
+const INT_MAX = 2n ** 63n - 1n;
+
 function safe(value: bigint): number | bigint {
+  if (value > INT_MAX) {
+    throw new ProtocolError("expected an integer below 2^63");
+  }
   return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value;
 }
 

@@ -35,6 +35,7 @@ import { Query } from "./query.js";
 import { QuerySet } from "./querySet.js";
 import { outcomeOf, type Request, requestFrame } from "./requests.js";
 import { Screen } from "./screen.js";
+import { checkStep } from "./steps.js";
 import type { Update } from "./view.js";
 
 const VERSIONS = [1];
@@ -305,7 +306,7 @@ export class ClientSession {
   /** Bring the new connection to where the last one was: identity, query set, requests, in this order. */
   #resume(): ClientEvent[] {
     this.#identity.resume();
-    const events = this.#resubscribe();
+    const events = this.#querySet.resume(this.#screen.queries);
     this.#resumed = this.#querySet.number;
     for (const request of this.#requests.outstanding()) {
       const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
@@ -321,24 +322,9 @@ export class ClientSession {
     return events;
   }
 
-  /** Send the query set, in as many messages as the frame limit asks for, and at least one. */
-  #resubscribe(): ClientEvent[] {
-    const events: ClientEvent[] = [];
-    this.#querySet.begin();
-    for (const [number, query] of this.#screen.queries) {
-      if (query.sizeBytes > this.#frameLimitBytes) {
-        query.digest = null;
-        const error = tooLarge(query.sizeBytes, this.#frameLimitBytes);
-        events.push({ type: "QueryChanged", query: number, outcome: { error } });
-      } else {
-        this.#querySet.add(number, query);
-      }
-    }
-    return events;
-  }
-
   #transition({ start, end, changes }: Transition): ClientEvent[] {
-    this.#checkStep(start, end);
+    const sent = { querySet: this.#querySet.number, identity: this.#identity.asked };
+    checkStep(start, end, this.#version, this.#lastTs, sent);
     const updates = new Map<number, () => ClientEvent[]>();
     for (const { query: number, body } of changes) {
       if (updates.has(number) || number === 0 || number >= this.#nextQuery) {
@@ -366,26 +352,6 @@ export class ClientSession {
       this.#lastTs = end.ts; // else some values are still those of the last connection
     }
     return [...events, ...this.#settle()];
-  }
-
-  #checkStep(start: Version, end: Version): void {
-    const version = this.#version;
-    if (
-      start.querySet !== version.querySet ||
-      start.identity !== version.identity ||
-      start.ts !== version.ts
-    ) {
-      throw new ProtocolError("Transition.start: expected where the last one ended");
-    }
-    if (end.ts < Math.max(start.ts, this.#lastTs)) {
-      throw new ProtocolError(`Transition.end: expected ts ${this.#lastTs} or later, got ${end.ts}`);
-    }
-    if (end.querySet < start.querySet || end.querySet > this.#querySet.number) {
-      throw new ProtocolError(`Transition.end: query set ${end.querySet} was never sent`);
-    }
-    if (end.identity < start.identity || end.identity > this.#identity.asked) {
-      throw new ProtocolError(`Transition.end: identity ${end.identity} was never sent`);
-    }
   }
 
   /**

@@ -3,14 +3,12 @@
 import { isDict } from "./containers.js";
 import { HeadwaterError } from "./errors.js";
 import { VALUE_DEPTH_MAX } from "./limits.js";
-import { secondsOf } from "./moment.js";
+import { isDateMs, secondsOf } from "./moment.js";
 
 const TEXT = new TextEncoder();
 const INT64_EXTENSION = 1;
 const INT_MIN = -(2n ** 63n);
 const INT_MAX = 2n ** 63n - 1n;
-const YEAR_1_MS = -62_135_596_800_000;
-const YEAR_10000_MS = 253_402_300_800_000;
 
 export class Writer {
   #buffer = new Uint8Array(128);
@@ -93,7 +91,7 @@ export class Writer {
       const at = this.#room(8);
       return this.#view.setFloat64(at, value);
     }
-    this.#integer(BigInt(value), value);
+    this.#integer(value);
   }
 
   #bigint(value: bigint, path: string): void {
@@ -102,7 +100,7 @@ export class Writer {
     }
     const small = Number(value);
     if (!Number.isSafeInteger(small)) {
-      return this.#integer(value, small);
+      return this.#integer(small, value);
     }
     // Only an `Int64` arrives as a bigint that a number could hold, so it goes back as one.
     this.#byte(0xd7);
@@ -111,8 +109,8 @@ export class Writer {
     this.#view.setBigInt64(at, value);
   }
 
-  /** Write an integer; `value` is the same as a number, which may not hold it to the last digit. */
-  #integer(exact: bigint, value: number): void {
+  /** Write an integer; `exact` is the same where a number does not hold it to the last digit. */
+  #integer(value: number, exact?: bigint): void {
     if (value >= 0) {
       if (value < 0x80) {
         this.#byte(value);
@@ -121,7 +119,7 @@ export class Writer {
       } else {
         this.#byte(0xcf);
         const at = this.#room(8);
-        this.#view.setBigUint64(at, exact);
+        this.#view.setBigUint64(at, exact ?? BigInt(value));
       }
     } else if (value >= -32) {
       this.#byte(value & 0xff);
@@ -140,7 +138,7 @@ export class Writer {
     } else {
       this.#byte(0xd3);
       const at = this.#room(8);
-      this.#view.setBigInt64(at, exact);
+      this.#view.setBigInt64(at, exact ?? BigInt(value));
     }
   }
 
@@ -159,7 +157,7 @@ export class Writer {
 
   #date(value: Date, path: string): void {
     const ms = value.getTime();
-    if (!(ms >= YEAR_1_MS && ms < YEAR_10000_MS)) {
+    if (!isDateMs(ms)) {
       throw refused(path, "a date of the years 1 to 9999", String(ms));
     }
     const [seconds, nanoseconds] = secondsOf(value);

@@ -5,6 +5,8 @@ import { WebSocket } from "ws";
 import { ApplicationError, HeadwaterClient, type HeadwaterError, Moment } from "../src/index.js";
 import { api, type Row } from "./support/bundle.js";
 import { Daemon } from "./support/daemon.js";
+import { HandSocket } from "./support/environment.js";
+import { frameOf } from "./support/frames.js";
 import { shows, until } from "./support/waiting.js";
 
 let daemon: Daemon;
@@ -258,6 +260,31 @@ describe("connections", () => {
     await client.close();
     await Promise.all(ends);
     await expect(client.query(api.rows.listed, { board: "" })).rejects.toMatchObject({ code: "unavailable" });
+  });
+
+  test("a server that wants no other connection ends all that waits, and what is followed fails", async () => {
+    const sockets: HandSocket[] = [];
+    class Refusing extends HandSocket {
+      constructor() {
+        super();
+        sockets.push(this);
+      }
+    }
+    const client = new HeadwaterClient("ws://test", { webSocket: Refusing, log: () => {} });
+    const watch = client.watch(api.rows.listed, { board: "" });
+    let told = 0;
+    watch.onUpdate(() => told++);
+    const ends = [
+      expect(client.query(api.rows.listed, { board: "" })).rejects.toMatchObject({ code: "unauthenticated" }),
+      expect(client.mutation(api.rows.refuse, { board: "" })).rejects.toMatchObject({
+        code: "connection_lost",
+      }),
+    ];
+    sockets[0]?.onopen?.(null);
+    sockets[0]?.receive(frameOf([38, ["unauthenticated", "who are you?", null]]));
+    await Promise.all(ends);
+    expect([told, sockets.length, client.connectionState().phase]).toStrictEqual([1, 1, "closed"]);
+    expect(() => watch.localResult()).toThrow("who are you?");
   });
 
   test("the WebSocket of `ws` can be handed over", async () => {
