@@ -76,12 +76,12 @@ export class Site {
     );
   }
 
-  /** Open a tab over a daemon; what goes wrong in it is kept. */
-  async tab(daemon: string): Promise<Page> {
+  /** Open a tab over a daemon, with `more` in its address; what goes wrong in it is kept. */
+  async tab(daemon: string, more = ""): Promise<Page> {
     const page = await this.browser.newPage({ viewport: { width: 1280, height: 800 } });
     page.setDefaultTimeout(45_000);
     page.on("pageerror", (error) => this.complaints.push(String(error)));
-    await page.goto(`${this.address}?server=${encodeURIComponent(daemon)}`);
+    await page.goto(`${this.address}?server=${encodeURIComponent(daemon)}${more}`);
     return page;
   }
 

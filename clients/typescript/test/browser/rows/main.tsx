@@ -8,18 +8,19 @@ import { api, type Row } from "../../support/bundle.js";
 
 declare global {
   interface Window {
-    /** Frames since the last look: their lengths, and how often a row was rendered. */
-    frameLengthsMs: number[];
-    renders: number;
+    /** Lengths of frames and of tasks of more than 50 ms, in ms, and how often a row was rendered. */
+    seen: { frames: number[]; longTasks: number[]; renders: number };
   }
 }
 
 const client = new HeadwaterClient(new URLSearchParams(location.search).get("server") ?? "");
-window.frameLengthsMs = [];
-window.renders = 0;
+window.seen = { frames: [], longTasks: [], renders: 0 };
+new PerformanceObserver((list) => {
+  window.seen.longTasks.push(...list.getEntries().map((entry) => entry.duration));
+}).observe({ type: "longtask" });
 
 const Line = memo(function Line({ row }: { readonly row: Row }) {
-  window.renders += 1;
+  window.seen.renders += 1;
   return (
     <li id={row.key}>
       {row.rank} {row.key} {row.note}
@@ -27,8 +28,12 @@ const Line = memo(function Line({ row }: { readonly row: Row }) {
   );
 });
 
+/** With `?copied`, every row is another object each time, as without structural sharing. */
+const COPIED = new URLSearchParams(location.search).has("copied");
+
 function Rows() {
-  const rows = useQuery(api.rows.listed, { board: "many" });
+  const shown = useQuery(api.rows.listed, { board: "many" });
+  const rows = COPIED ? shown?.map((row) => ({ ...row })) : shown;
   return (
     <ol>
       {rows?.map((row) => (
@@ -49,7 +54,7 @@ if (root !== null) {
 
 let last = performance.now();
 function frame(now: number): void {
-  window.frameLengthsMs.push(now - last);
+  window.seen.frames.push(now - last);
   last = now;
   requestAnimationFrame(frame);
 }
