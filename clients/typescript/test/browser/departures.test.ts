@@ -112,6 +112,25 @@ describe.skipIf(CHROMIUM === undefined)("the departures in Chromium", () => {
     await other.close();
   });
 
+  test("a tab without a network shows so, and what it missed when it is back", async () => {
+    await record(flight(40, 1));
+    const [one, other] = [await site.tab(daemon.addresses.ill), await site.tab(daemon.addresses.daemon)];
+    await Promise.all([gate(one, 40).waitFor(), gate(other, 40).waitFor()]);
+    await one.context().setOffline(true); // takes new connections alone
+    await daemon.do("ill", "RESET");
+    await one.locator('output[data-phase="reconnecting"]').waitFor();
+    expect(await pressed(gate(one, 40))).toBe("true");
+    await record(flight(41, 2));
+    await line(other, 41).waitFor();
+    expect(await line(one, 41).count()).toBe(0);
+    expect(await gate(other, 40).getAttribute("aria-pressed")).toBe("false");
+    await one.context().setOffline(false);
+    await line(one, 41).waitFor();
+    await other.locator('tr[data-flight="ZZ40"].boarding').waitFor();
+    await one.close();
+    await other.close();
+  });
+
   test("airports are found, delays drawn, and another airport shown", async () => {
     await record(flight(30, 7, "LGA"));
     const page = await site.tab(daemon.addresses.daemon);
