@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headwater_protocol.manifest import FunctionKind
 
     from headwater.backend import Backend
+    from headwater.checks import TableOf
 
 _TRACE_CHARACTERS_MAX = 16_384
 _MESSAGE_CHARACTERS_MAX = 16_384
@@ -132,6 +133,16 @@ class Bundle:
             for name, item in sorted(self._functions.items())
         )
         return Manifest(tuple(tables), tuple(functions))
+
+    def misfit(self, table: str, document: bytes, table_of: TableOf) -> str | None:
+        """Return why a stored document is none of a table as this bundle declares it; None if it is one.
+
+        Args:
+            table: Name of the table.
+            document: As stored.
+            table_of: Names the table of an id.
+        """
+        return self._compiled_tables[table].codec.misfit(document, table_of)
 
     def call_query(
         self,

@@ -59,6 +59,16 @@ class DocumentCodec:
                 f"a stored document of table {self.name!r} does not fit it: {error}"
             ) from None
 
+    def misfit(self, document: bytes, table_of: TableOf) -> str | None:
+        """Return why stored bytes are no document of this table, None if they are one."""
+        try:
+            decoded = self._decode(document)
+            if self._check_after is not None:
+                self._check_after(decoded, table_of)
+        except (MisfitError, ValueError, TypeError, RecursionError) as error:
+            return str(error) or type(error).__name__
+        return None
+
     def encode(self, document: Any, document_id: str, creation_time_ms: float, table_of: TableOf) -> bytes:
         """Return the bytes to store for a document.
 

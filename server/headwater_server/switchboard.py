@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headwater_protocol.errors import HeadwaterError
     from headwater_storage.committer import PublishedBatch
 
+    from headwater_server.functions.document_checks import DocumentChecks
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.functions.mutations import Decision, MutationCall, Mutations
     from headwater_server.functions.pool import WorkerPool
@@ -44,6 +45,7 @@ class Switchboard:
         core: Set once, right after construction: the core needs its effects first.
         mutations: Likewise.
         switch_bundle: Called in the step that publishes a commit of the row "active bundle".
+        document_checks: Of a deploy that is under way; told what is written.
     """
 
     core: ReactiveCore
@@ -59,6 +61,7 @@ class Switchboard:
         after_publish: Callable[[], None],
     ) -> None:
         self.switch_bundle: Callable[[], None] | None = None
+        self.document_checks: DocumentChecks | None = None
         self._pool = pool
         self._reporter = reporter
         self._metrics = metrics
@@ -86,6 +89,8 @@ class Switchboard:
             session = self.mutations.session_of(call)
             if session is not None:
                 answers.append((session, (call.number, decision), ts))
+        if self.document_checks is not None:
+            self.document_checks.published(batch.conflict_keys)
         if self.switch_bundle is not None and ACTIVE_BUNDLE_KEY in batch.conflict_keys:
             self.switch_bundle()
         self.core.publish(batch.ts, batch.conflict_keys, answers)

@@ -62,7 +62,7 @@ _CHUNK_BYTES = 1 << 20
 _CHECK_ITEMS = 4096
 """Entries that are looked at over one snapshot: some milliseconds."""
 
-_SWITCH_ATTEMPTS = 8
+_SWITCH_ATTEMPTS = 30
 
 _T = TypeVar("_T")
 
@@ -99,6 +99,20 @@ class _Switch(NamedTuple):
     kept: KeptDeploys
 
 
+class DocumentsNotCheckedError(Exception):
+    """Documents were written that have to be looked at before the switch."""
+
+
+class DocumentChecks(Protocol):
+    """Looks whether the documents that are there fit what is to become active."""
+
+    async def catch_up(self) -> None:
+        """Look at everything that was not looked at as it is now."""
+
+    def require(self, transaction: Transaction) -> None:
+        """Have the switch fail unless that is so when it commits."""
+
+
 class Deployment:
     """Deploys one bundle at a time.
 
@@ -113,7 +127,12 @@ class Deployment:
         self._turn = asyncio.Lock()
 
     async def deploy(
-        self, tables: Sequence[TableSpec], bundle: str, archive: bytes, deployer: str = ""
+        self,
+        tables: Sequence[TableSpec],
+        bundle: str,
+        archive: bytes,
+        deployer: str = "",
+        checks: DocumentChecks | None = None,
     ) -> CommitTs:
         """Make a bundle the active one and its tables the catalog.
 
@@ -122,6 +141,7 @@ class Deployment:
             bundle: Hash that names it.
             archive: Its zip.
             deployer: Who does it, as they say; kept with the deploy.
+            checks: What the documents have to pass before.
 
         Returns:
             Commit ts of the switch.
@@ -137,7 +157,7 @@ class Deployment:
             )
         async with self._turn:
             try:
-                return await self._deploy(tables, _Switch(bundle, archive, deployer, self._kept))
+                return await self._deploy(tables, _Switch(bundle, archive, deployer, self._kept), checks)
             except RequestError:
                 await self._database.transact(_abandon)
                 raise
@@ -148,7 +168,9 @@ class Deployment:
             while not await self._step(index):
                 pass
 
-    async def _deploy(self, tables: Sequence[TableSpec], switch: _Switch) -> CommitTs:
+    async def _deploy(
+        self, tables: Sequence[TableSpec], switch: _Switch, checks: DocumentChecks | None
+    ) -> CommitTs:
         for _ in range(_SWITCH_ATTEMPTS):
             await self._database.transact(lambda transaction: _begin_building(transaction, tables))
             for index in await self._indexes("building"):
@@ -158,14 +180,17 @@ class Deployment:
                     check = UniqueCheck(index)
                     while not await self._database.read_blocking(check.advance):
                         pass
+            if checks is not None:
+                await checks.catch_up()
             try:
                 _, ts = await self._database.transact(
-                    lambda transaction: _switch_to(transaction, tables, switch)
+                    lambda transaction: _switch_to(transaction, tables, switch, checks)
                 )
-            except IndexesIncompleteError:
-                continue  # a table that was empty when the building was planned no longer is
+            except (IndexesIncompleteError, DocumentsNotCheckedError):
+                continue  # a table that was empty when the building was planned no longer is, or was written to
             return ts
-        raise TransientError("the tables change faster than their indexes can be built", code="conflict")
+        message = "the tables change faster than their indexes can be built and their documents checked"
+        raise TransientError(message, code="conflict")
 
     async def _step(self, index: IndexDefinition) -> bool:
         """Build or empty the next part of an index; return whether nothing is left to do."""
@@ -263,7 +288,11 @@ def _abandon(transaction: Transaction) -> None:
     _write_plan(transaction, plan_abandon(transaction.catalog, _numbers(transaction)))
 
 
-def _switch_to(transaction: Transaction, tables: Sequence[TableSpec], switch: _Switch) -> None:
+def _switch_to(
+    transaction: Transaction, tables: Sequence[TableSpec], switch: _Switch, checks: DocumentChecks | None
+) -> None:
+    if checks is not None:
+        checks.require(transaction)
     transaction.add_range(*TABLES_RANGE)
     plan = plan_switch(transaction.catalog, _numbers(transaction), tables, _Facts(transaction))
     _write_plan(transaction, plan)

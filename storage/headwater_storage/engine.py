@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from headwater_storage.catalog import Catalog, DeployRecord
+    from headwater_storage.catalog import Catalog, DeployRecord, TableDefinition
     from headwater_storage.catalog_plan import TableSpec
     from headwater_storage.chain import Chain
     from headwater_storage.committer import Listener
+    from headwater_storage.deployment import DocumentChecks
     from headwater_storage.environment import Environment
     from headwater_storage.log import Log
     from headwater_storage.proposal import CommitTs, Proposal
@@ -333,13 +334,23 @@ class Engine:
     # -------------------------------------------------------------------------------------- bundles
 
     async def deploy(
-        self, tables: Sequence[TableSpec], bundle: str, archive: bytes, deployer: str = ""
+        self,
+        tables: Sequence[TableSpec],
+        bundle: str,
+        archive: bytes,
+        deployer: str = "",
+        checks: DocumentChecks | None = None,
     ) -> CommitTs:
         """Deploy a bundle; see `Deployment.deploy`."""
         try:
-            return await self._deployment.deploy(tables, bundle, archive, deployer)
+            return await self._deployment.deploy(tables, bundle, archive, deployer, checks)
         finally:
             self._sweep_due.set()
+
+    def tables(self) -> list[TableDefinition]:
+        """Return every table there is, removed ones too."""
+        with self.snapshot() as snapshot:
+            return [handle.definition for handle in self.catalog(snapshot).by_number.values()]
 
     def active_bundle(self) -> str | None:
         """Return the hash of the deployed bundle, None before the first deploy."""

@@ -128,7 +128,7 @@ async def test_names_that_are_no_functions_are_not_kept(world: PoolWorld) -> Non
         assert failure.code == "unknown_function"
         assert failure.message == f"there is no function '{name[:200]}…'"
     assert await world.value("calls:echo", value=1) == 1
-    assert max(len(known) for known in world.pool._cost_ms) < 100
+    assert max(len(known) for known in world.pool._costs._by_name) < 100
     await asyncio.gather(*(world.query(name) for _ in range(4)))  # some of these in the other worker
     lengths = await asyncio.gather(*(world.value("calls:longest_name") for _ in range(4)))
     assert max(lengths) < 100

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headwater.packing import BUNDLE_BYTES_MAX, bundle_hash, invalid_bundle
 from headwater_protocol.errors import RequestError, StorageError
 from headwater_protocol.manifest import Manifest
 from headwater_protocol.manifest_changes import Change, changes_between
+
+from headwater_server.functions.document_checks import DocumentChecks, changed_tables
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -54,7 +57,12 @@ class Deploys:
     """Brings bundles into service."""
 
     def __init__(
-        self, engine: Engine, pool: WorkerPool, calls: Calls, switchboard: Switchboard, metrics: Metrics
+        self,
+        engine: Engine,
+        pool: WorkerPool,
+        calls: Calls,
+        switchboard: Switchboard,
+        metrics: Metrics,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -158,7 +166,11 @@ class Deploys:
         await self._pool.prepare(bundle)
         try:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
-            await self._engine.deploy(manifest.tables, name, bundle, deployer)
+            tables = changed_tables(self._engine.tables(), manifest)
+            hold_back = self._switchboard.mutations.hold_back
+            checks = DocumentChecks(tables, partial(self._pool.check_documents, name), hold_back)
+            self._switchboard.document_checks = checks
+            await self._engine.deploy(manifest.tables, name, bundle, deployer, checks)
             if self._pool.active_bundle != name:
                 # The database had it as its active bundle, and it could not be restored at the start:
                 # there was no commit that switched it on.
@@ -167,7 +179,7 @@ class Deploys:
             self._pool.discard(name)
             raise
         finally:
-            self._switchboard.switch_bundle = None
+            self._switchboard.switch_bundle = self._switchboard.document_checks = None
         logger.info("deployed", extra={"fields": {"bundle": name, "functions": len(manifest.functions)}})
         return told
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from headwater_server.functions.mutations import MutationCall
 
 
+_NOBODY = object()
+
+
 class Gate:
     """Between finished calls and the committer.
 
@@ -42,7 +45,7 @@ class Gate:
         self._closed_s = closed_s
         self._mono_s = mono_s
         self._waited = waited
-        self._closed_for: set[MutationCall] = set()
+        self._closed_for: set[object] = set()
         self._waiting: deque[tuple[Proposal, MutationCall, float]] = deque()
         self._closing = 0  # number of the last closing: a timer of one before means nothing
         self._resting = False
@@ -59,7 +62,7 @@ class Gate:
         else:
             self._submit(proposal, call)
 
-    def close(self, calls: Iterable[MutationCall]) -> None:
+    def close(self, calls: Iterable[object]) -> None:
         """Let others wait until these are decided, if the gate has been open for long enough."""
         if self._closed_for or self._resting:
             return
@@ -67,6 +70,10 @@ class Gate:
         self._closing += 1
         closing = self._closing
         self._later(self._closed_s, lambda: self._time_is_up(closing))
+
+    def hold_back(self) -> None:
+        """Let all proposals wait for as long as they may."""
+        self.close([_NOBODY])
 
     def decided(self, call: MutationCall) -> None:
         """A call is decided; with the last of those it is closed for, the gate opens."""

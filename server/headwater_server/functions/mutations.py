@@ -402,6 +402,10 @@ class Mutations:
         queue = self.queue_of(call)
         return queue.receiver.session if queue is not None and queue.receiver is not None else None
 
+    def hold_back(self) -> None:
+        """Let what wants to commit wait for a moment, so that a deploy can: as long as for calls that keep losing."""
+        self._gate.hold_back()
+
     def oldest_ts(self) -> int | None:
         """Return a ts that no running call has begun before; None if none runs."""
         return next(iter(self._running_since.values()), None)

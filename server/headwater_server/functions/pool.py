@@ -42,12 +42,13 @@ from headwater_server.worker.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from headwater_server.functions.limits import PoolOptions
     from headwater_server.functions.mutations import MutationCall
     from headwater_server.functions.roster import StartProcesses
+    from headwater_server.worker.messages import DocumentsChecked
 
 logger = logging.getLogger("headwater.pool")
 
@@ -197,6 +198,14 @@ class WorkerPool:
             self.discard(generation.bundle)
             raise
         return generation.bundle
+
+    async def check_documents(
+        self, name: str, table: int, following: bytes, keys: Sequence[bytes]
+    ) -> DocumentsChecked:
+        """Have a worker of a prepared bundle check documents; see `Roster.check_documents`."""
+        generation = self._prepared.get(name) or self._active
+        assert generation is not None, "prepared"
+        return await self._roster.check_documents(generation, table, following, keys)
 
     def discard(self, bundle_hash: str) -> None:
         """Let the workers of a prepared bundle go that will not become active after all."""
@@ -387,9 +396,9 @@ class WorkerPool:
     def _culprit(self, worker: Worker) -> Work | None:
         """Return the call that a worker's end is put down to, None if it is known to be none.
 
-        If nothing ran it is the oldest of those that cannot run elsewhere and that it has begun: nobody else would
-        count how many workers end over them. (Those that can are counted by `_again`.) What it never began is
-        innocent: it may have been sent to a worker that had ended already.
+        If nothing ran it is the oldest that cannot run elsewhere and that it has begun: nobody else would count how
+        many workers end over it. (Those that can are counted by `_again`.) One that was sent to a worker that had
+        ended already is innocent.
         """
         running = worker.ending_call or worker.progress.running()[0]
         if running:
@@ -397,15 +406,9 @@ class WorkerPool:
             return None if worker.overdue and work is not None and work.movable else work
         if worker.ending is not None or not worker.announced:
             return None
-        begun = worker.progress.begun()
-        return next(
-            (
-                work
-                for number, (work, _) in worker.in_flight.items()
-                if work and not work.movable and number <= begun
-            ),
-            None,
-        )
+        newest = worker.progress.begun()
+        begun = [work for number, (work, _) in worker.in_flight.items() if number <= newest]
+        return next((work for work in begun if work and not work.movable), None)
 
     def _take_in(self, worker: Worker) -> None:
         worker.announced = True

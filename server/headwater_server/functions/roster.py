@@ -19,9 +19,18 @@ from headwater_protocol.errors import HeadwaterError, TransientError, error_for
 from headwater_server.functions.bundles import BundleFiles
 from headwater_server.worker.control import Assignment
 from headwater_server.worker.main import EXIT_MEMORY
-from headwater_server.worker.messages import DaemonMessage, Describe, Described, Failure, WorkerMessage
+from headwater_server.worker.messages import (
+    CheckDocuments,
+    DaemonMessage,
+    Describe,
+    Described,
+    DocumentsChecked,
+    Failure,
+    WorkerMessage,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from headwater_server.functions.limits import PoolOptions
@@ -230,6 +239,7 @@ class Roster:
         self._zygote: Processes | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._closing = False
+        self._checks: dict[int, tuple[Worker, asyncio.Future[DocumentsChecked]]] = {}
         self.workers: dict[int, Worker] = {}
 
     # ------------------------------------------------------------------ life
@@ -312,6 +322,31 @@ class Roster:
             worker.overdue = True
             self.kill(worker, Failure("worker_died", why))
 
+    async def check_documents(
+        self, generation: Generation, table: int, following: bytes, keys: Sequence[bytes]
+    ) -> DocumentsChecked:
+        """Have a worker of a generation check documents; see `CheckDocuments`.
+
+        Raises:
+            RequestError: `invalid_bundle`: the worker ended over it, or took longer than to load the bundle.
+        """
+        worker = next((one for one in generation.workers if one.ready and not one.doomed), None)
+        if worker is None:
+            raise TransientError("the new bundle's workers have ended; deploy again")
+        number = next(self._numbers)
+        future: asyncio.Future[DocumentsChecked] = asyncio.get_running_loop().create_future()
+        self._checks[number] = (worker, future)
+        worker.link.send(CheckDocuments(number, table, following, list(keys)))
+        try:
+            async with asyncio.timeout(self._options.start_limit_s):
+                return await future
+        except TimeoutError:
+            why = f"documents could not be checked within {self._options.start_limit_s:g} s"
+            self.kill(worker, Failure("invalid_bundle", why))
+            raise invalid_bundle(why) from None
+        finally:
+            del self._checks[number]
+
     # ------------------------------------------------------------------ from the zygote
 
     def spawned(self, number: int, pid: int) -> None:
@@ -335,6 +370,9 @@ class Roster:
         if not planned:
             fields = {"worker": number, "bundle": generation.bundle, "reason": reason}
             logger.warning("worker_ended", extra={"fields": fields})
+        for checker, future in self._checks.values():
+            if checker is worker and not future.done():
+                future.set_exception(invalid_bundle(f"a worker ended while it checked documents: {reason}"))
         self._events.worker_ended(worker, reason, planned=planned)
         worker.progress.close()
         if not worker.ready:
@@ -399,6 +437,11 @@ class Roster:
         self._later(_LOST_GRACE_S, end)
 
     def _message(self, worker: Worker, message: WorkerMessage) -> None:
+        if isinstance(message, DocumentsChecked):
+            _, checked = self._checks.get(message.check, (worker, None))
+            if checked is not None and not checked.done():
+                checked.set_result(message)
+            return
         if not isinstance(message, Described):
             worker.proved = True
             worker.generation.pause_s = self._options.restart_pause_s

@@ -130,7 +130,23 @@ class EndChain(_Message, frozen=True, tag=6):
     chain: int
 
 
-DaemonMessage = OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain
+class CheckDocuments(_Message, frozen=True, tag=7):
+    """Check documents against the worker's bundle, whether that is active or not; answered by `DocumentsChecked`.
+
+    Attributes:
+        check: Number of the check.
+        table: Number of the table.
+        next: Document key at which to go on; empty: the first.
+        keys: Check these and no others, if there are any.
+    """
+
+    check: int
+    table: int
+    next: bytes
+    keys: list[bytes]
+
+
+DaemonMessage = OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain | CheckDocuments
 
 # ---------------------------------------------------------------------------------- worker to daemon
 
@@ -238,4 +254,20 @@ class WrongBundle(_Message, frozen=True, tag=21):
     ts: int
 
 
-WorkerMessage = Described | RoundOpened | QueryDone | MutationDone | WrongBundle
+class DocumentsChecked(_Message, frozen=True, tag=22):
+    """Documents were checked.
+
+    Attributes:
+        check: Number of the check.
+        next: Document key at which to go on, None if nothing is left.
+        documents: How many were looked at.
+        misfits: Id and problem of each that does not fit.
+    """
+
+    check: int
+    next: bytes | None
+    documents: int
+    misfits: list[tuple[str, str]]
+
+
+WorkerMessage = Described | RoundOpened | QueryDone | MutationDone | WrongBundle | DocumentsChecked

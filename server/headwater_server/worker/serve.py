@@ -15,7 +15,9 @@ from headwater_storage.transaction import Transaction
 from msgspec.structs import replace
 
 from headwater_server.worker.chains import OpenChain
+from headwater_server.worker.document_check import check_documents
 from headwater_server.worker.messages import (
+    CheckDocuments,
     CloseRound,
     DaemonMessage,
     Describe,
@@ -174,6 +176,10 @@ class Server:
                 if self._chain is not None and self._chain.number == message.chain:
                     self._chain.close()
                     self._chain = None
+            case CheckDocuments():
+                with self._store.snapshot() as snapshot:
+                    catalog = self._catalogs.get(snapshot, snapshot.state.catalog_ts)
+                    self._link.add(check_documents(self._bundle, snapshot, catalog, message))
             case Describe():
                 self._link.add(Described(self._bundle.manifest().to_json(), None))
 

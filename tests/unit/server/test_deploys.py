@@ -28,6 +28,9 @@ class Pool:
     active_bundle: str | None = None
     prepared: list[str] = field(default_factory=list)
 
+    async def check_documents(self, *asked: Any) -> None:
+        """There are none."""
+
     async def describe(self, bundle: bytes) -> bytes:
         self._fail("describe")
         return MANIFEST
@@ -64,7 +67,10 @@ class Engine:
     def bundle(self, name: str) -> bytes | None:
         return self.bundles.get(name)
 
-    async def deploy(self, tables: Any, name: str, bundle: bytes, deployer: str) -> None:
+    def tables(self) -> list[Any]:
+        return []
+
+    async def deploy(self, tables: Any, name: str, bundle: bytes, deployer: str, checks: Any) -> None:
         if name != self.active:
             self.active, self.bundles[name] = name, bundle
             self.switchboard.switch_bundle()
@@ -74,7 +80,7 @@ class World:
     """One daemon's worth; `restarted` is the next one's."""
 
     def __init__(self, active: bytes | None) -> None:
-        self.switchboard: Any = SimpleNamespace(switch_bundle=None)
+        self.switchboard: Any = SimpleNamespace(switch_bundle=None, mutations=SimpleNamespace(hold_back=None))
         self.engine = Engine(self.switchboard)
         if active is not None:
             self.engine.active = bundle_hash(active)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ from headwater_server.functions.failures import ErrorReporter
 from headwater_server.observe.metrics import Metrics
 from headwater_server.switchboard import Switchboard
 from headwater_server.worker.messages import Failure
+from headwater_storage.committer import PublishedBatch
+from headwater_storage.proposal import CommitTs
 
 
 class Core:
@@ -14,6 +17,9 @@ class Core:
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+
+    def publish(self, ts: int, conflict_keys: set[bytes], answers: list[Any]) -> None:
+        self.told.append(("publish", ts, conflict_keys))
 
     def remove_worker(self, worker: int, *, retired: bool = False) -> None:
         self.told.append(("remove", worker, retired))
@@ -55,3 +61,19 @@ def test_only_deaths_of_workers_are_counted_and_each_end_frees_its_readers() -> 
     switchboard.worker_ended(2, planned=False)
     assert b"headwater_worker_deaths_total 1.0" in metrics.text()
     assert len(cleaned) == 2
+
+
+def test_a_deploy_hears_what_is_written_while_it_checks_documents() -> None:
+    unused: Any = None
+    switchboard = Switchboard(
+        unused, unused, Metrics(), clean_readers=lambda: None, after_publish=lambda: None
+    )
+    core: Any = Core()
+    switchboard.core = core
+    written: list[set[bytes]] = []
+    checks: Any = SimpleNamespace(published=written.append)
+    switchboard.published(PublishedBatch(CommitTs(7), [], {b"before"}))
+    switchboard.document_checks = checks
+    switchboard.published(PublishedBatch(CommitTs(8), [], {b"during"}))
+    assert written == [{b"during"}]
+    assert [ts for _, ts, _ in core.told] == [7, 8]

@@ -1,0 +1,140 @@
+"""Whether every document that is there fits the bundle that is to become active.
+
+All documents of the tables whose shape changes are looked at by a worker of the new bundle, in parts, while the
+old bundle serves and writes on. What it writes meanwhile is looked at afterwards, until nothing is left; the
+commit that switches counts these tables as read, so it fails if anything was written after that. Where writes
+do not pause by themselves for long enough, mutations of others are held back for a moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headwater_protocol.errors import RequestError
+from headwater_storage.deployment import DocumentsNotCheckedError
+from headwater_storage.keys import document_key, table_range
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from headwater_protocol.manifest import Manifest
+    from headwater_storage.catalog import TableDefinition
+    from headwater_storage.transaction import Transaction
+
+    from headwater_server.worker.messages import DocumentsChecked
+
+_KEYS_MAX = 1_000
+_TOUCHED_MAX = 200_000
+_PATIENT_ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class CheckProgress:
+    """How far it is.
+
+    Attributes:
+        table: What is being looked at; "" before and after.
+        documents: How many were looked at, in all tables.
+    """
+
+    table: str = ""
+    documents: int = 0
+
+
+def changed_tables(definitions: Iterable[TableDefinition], manifest: Manifest) -> list[TableDefinition]:
+    """Return the stored tables whose documents have another shape in a bundle."""
+    shapes = {table.name: table.shape for table in manifest.tables}
+    return [table for table in definitions if table.name in shapes and shapes[table.name] != table.schema]
+
+
+class DocumentChecks:
+    """The checks of one deploy.
+
+    Args:
+        tables: Those to look at.
+        check: Has a worker of the new bundle check documents of a table, by its number: the part that begins at a
+            key (empty: at its first), or those of some keys.
+        hold_back: Holds mutations back, for so long as is bearable.
+
+    Attributes:
+        progress: How far it is.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TableDefinition],
+        check: Callable[[int, bytes, Sequence[bytes]], Awaitable[DocumentsChecked]],
+        hold_back: Callable[[], None],
+    ) -> None:
+        self._tables = {document_key(table.number, b""): table for table in tables}
+        self._check = check
+        self._hold_back = hold_back
+        self._touched: dict[bytes, None] = {}
+        self._whole_is_due = True
+        self._attempts = 0
+        self.progress = CheckProgress()
+
+    def published(self, conflict_keys: Iterable[bytes]) -> None:
+        """Note what is written while documents are checked."""
+        for key in conflict_keys:
+            if key[:4] in self._tables:
+                self._touched[key] = None
+        if len(self._touched) > _TOUCHED_MAX:
+            self._touched.clear()
+            self._whole_is_due = True
+
+    async def catch_up(self) -> None:
+        """Look at everything that was not looked at as it is now.
+
+        Raises:
+            RequestError: `invalid_document`, naming the first that do not fit.
+        """
+        while self._whole_is_due:
+            self._whole_is_due = False
+            for table in self._tables.values():
+                await self._check_table(table)
+        self._attempts += 1
+        if self._attempts > _PATIENT_ATTEMPTS and self._touched:
+            self._hold_back()
+        while self._touched:
+            await self._check_touched()
+
+    def require(self, transaction: Transaction) -> None:
+        """Have the commit of a transaction fail unless everything that is there then has been looked at.
+
+        Raises:
+            DocumentsNotCheckedError: Something is left to look at.
+        """
+        if self._touched or self._whole_is_due:
+            raise DocumentsNotCheckedError
+        for table in self._tables.values():
+            transaction.add_range(*table_range(table.number))
+
+    async def _check_table(self, table: TableDefinition) -> None:
+        self.progress.table = table.name
+        following: bytes | None = b""
+        while following is not None:
+            following = self._seen(table, await self._check(table.number, following, ()))
+        self.progress.table = ""
+
+    async def _check_touched(self) -> None:
+        keys = list(self._touched)[:_KEYS_MAX]
+        for key in keys:
+            del self._touched[key]
+        for prefix, table in self._tables.items():
+            own = [key for key in keys if key[:4] == prefix]
+            while own:
+                following = self._seen(table, await self._check(table.number, b"", own))
+                own = own[own.index(following) :] if following is not None else []
+
+    def _seen(self, table: TableDefinition, checked: DocumentsChecked) -> bytes | None:
+        self.progress.documents += checked.documents
+        if checked.misfits:
+            told = "; ".join(f"{document_id}: {problem}" for document_id, problem in checked.misfits)
+            raise RequestError(
+                f"table {table.name!r} has documents that do not fit what the bundle declares, the first of them:"
+                f" {told}. Change them with the bundle that is active now, or declare what they have",
+                code="invalid_document",
+            )
+        return checked.next
