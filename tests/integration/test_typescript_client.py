@@ -17,13 +17,14 @@ HISTORIES_EACH = 10 + 2 + 3  # of the kinds in test/histories.test.ts
 APPENDS = 400
 
 
-def pass_in_node(test: str, **environment: str) -> None:
-    """Run a file of the client's tests."""
+def pass_in_node(test: str, name: str = "", **environment: str) -> None:
+    """Run a file of the client's tests, or those in it that are called so."""
     node = find_node()
     if node is None or not installed(node, PACKAGE):
         pytest.skip("there is no Node.js with the client's packages")
     script = PACKAGE / "node_modules" / "vitest" / "vitest.mjs"
-    code = node.run(script, "run", f"test/{test}", "--testTimeout=0", folder=PACKAGE, more=environment)
+    words = ["run", f"test/{test}", "--testTimeout=0", "-t", name]
+    code = node.run(script, *words, folder=PACKAGE, more=environment)
     assert code == 0, f"{test} with {environment}"
 
 
@@ -32,7 +33,7 @@ def pass_in_node(test: str, **environment: str) -> None:
 def test_typescript_histories_at_length(long_run: LongRun) -> None:
     for seed in long_run.seeds():
         seeds = {"HEADWATER_FIRST_SEED": str(seed), "HEADWATER_HISTORIES": str(HISTORIES)}
-        pass_in_node("histories.test.ts", **seeds)
+        pass_in_node("histories.test.ts", "histories of the kind", **seeds)
         long_run.record("typescript", seed, histories=HISTORIES * HISTORIES_EACH)
 
 
