@@ -9,6 +9,8 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -68,6 +70,32 @@ def test_query_and_mutation(daemon: RunningDaemon, wrap: Any) -> None:
 
 def test_arguments_may_be_left_out(daemon: RunningDaemon) -> None:
     assert daemon.post("/api/query", {"path": "probe:notes"}).json["status"] == "success"
+
+
+def test_a_function_is_called_at_an_address_of_its_own(daemon: RunningDaemon) -> None:
+    kept = daemon.post("/api/run/probe/keep", {"args": {"text": "at its address"}})
+    assert kept.json["status"] == "success"
+    assert daemon.post("/api/run/probe/notes", b"").json["status"] == "success"
+    for path in ("/api/run/probe/nothing", "/api/run/probe"):
+        assert "unknown_function" in daemon.post(path, {}).text
+    assert daemon.post("/api/run/probe/keep", b"[1]").status == 400
+    assert (
+        daemon.post("/api/run/probe/keep", {"path": "probe:notes"}).json["errorCode"] == "invalid_arguments"
+    )
+
+
+def test_the_openapi_document_names_addresses_that_are_there(daemon: RunningDaemon) -> None:
+    words = ["spec", "--openapi", "--url", f"http://127.0.0.1:{daemon.port}"]
+    made = subprocess.run(
+        [sys.executable, "-m", "headwater.cli", *words],
+        env={"HEADWATER_KEY": daemon.key}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    paths = json.loads(made.stdout)["paths"]
+    assert "/api/run/probe/keep" in paths
+    for path, at in paths.items():
+        answer = daemon.post(path, {"args": {"no_such_argument": 1}}).json
+        assert answer["errorCode"] == "invalid_arguments", (path, answer)
+        assert at["post"]["x-headwater-kind"] in ("query", "mutation")
 
 
 def test_query_by_get(daemon: RunningDaemon) -> None:
@@ -311,7 +339,7 @@ def test_a_key_that_is_no_text(daemon: RunningDaemon, path: str) -> None:
 # ---------------------------------------------------------------------------------------------- pages elsewhere
 
 ORIGIN = "https://app.example"
-OPEN_PATHS = ["/api/query", "/api/mutation", "/api/function", "/version"]
+OPEN_PATHS = ["/api/query", "/api/mutation", "/api/function", "/api/run/m/f", "/version"]
 CLOSED_PATHS = ["/api/admin/deploy", "/api/admin/rotate-key", "/health", "/metrics"]
 PREFLIGHT = {
     "Origin": ORIGIN,

@@ -66,11 +66,25 @@ def codegen(
 
     In Python `client.query(api.messages.list, channel=channel)`, in TypeScript `useQuery(api.messages.list, { channel })`. Reading from a server needs the deployment's key.
     """
-    output = output_for()
-    surroundings = surroundings_of(context)
     if python == ts:
         raise typer.BadParameter("say what to make: --python or --ts")
     made = python_stubs if python else typescript_api
+    make(context, made, folder, out, url, key_file, check=check)
+
+
+def make(
+    context: typer.Context,
+    made: Callable[[Manifest], str],
+    folder: Path | None,
+    out: Path | None,
+    url: str | None,
+    key_file: Path | None,
+    *,
+    check: bool,
+) -> None:
+    """Write what is made of a manifest, that of a folder or of a server."""
+    output = output_for()
+    surroundings = surroundings_of(context)
     if check and out is None:
         raise typer.BadParameter("--check needs --out FILE")
     if folder is not None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import calls, codegen, daemon, deploy, dev
+from headwater.cli import calls, codegen, daemon, deploy, dev, spec
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -57,6 +57,7 @@ app.command()(deploy.deploys)
 app.command()(calls.run)
 app.command()(calls.watch)
 app.command()(codegen.codegen)
+app.command()(spec.spec)
 app.add_typer(deploy.key_commands, name="key")
 app.command(context_settings=daemon.PASS_ON)(daemon.doctor)
 app.command(context_settings=daemon.PASS_ON)(daemon.config)

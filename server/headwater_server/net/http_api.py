@@ -1,4 +1,4 @@
-"""Functions over plain HTTP and JSON: `/api/query`, `/api/mutation`, `/api/function`.
+"""Functions over plain HTTP and JSON: `/api/query`, `/api/mutation`, `/api/function`, `/api/run/{module}/{function}`.
 
 Requests and answers have the shape that Convex's HTTP API has, so that scripts written for
 it work: `{path, args, format}` in, `{status: "success", value}` or `{status: "error",
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headwater.http")
 
 _OPEN_PATHS = frozenset({"/api/query", "/api/mutation", "/api/function", "/version"})
+_RUN_PATH = "/api/run/"
 _METHODS = "GET, POST, OPTIONS"
 _PREFLIGHT_S = "600"
 _NO_ARGUMENTS = "gA=="  # an empty dict, encoded
@@ -61,6 +62,7 @@ class HttpApi:
         app.router.add_get("/api/query", self._get_query)
         app.router.add_post("/api/mutation", self._mutation)
         app.router.add_post("/api/function", self._function)
+        app.router.add_post(_RUN_PATH + "{name:.+}", self._run)
 
     async def _query(self, request: web.Request) -> web.Response:
         call = await self._call(request)
@@ -80,7 +82,20 @@ class HttpApi:
 
     async def _function(self, request: web.Request) -> web.Response:
         """A function of either kind; the key opens internal ones."""
-        call = await self._call(request)
+        return await self._of_either_kind(request, await self._call(request))
+
+    async def _run(self, request: web.Request) -> web.Response:
+        """A function of either kind, named by the address: `/api/run/messages/list`."""
+        body = await self._bodies.read(request)
+        fields = _parsed(body, "the body") if body else {}
+        if not isinstance(fields, dict):
+            raise RequestError("the body must be an object with args")
+        module, _, function = request.match_info["name"].rpartition("/")
+        return await self._of_either_kind(
+            request, _parse({**fields, "path": f"{module}:{function}"}, request)
+        )
+
+    async def _of_either_kind(self, request: web.Request, call: _Call) -> web.Response:
         internal = self._keys.offered_and_right(request)
         if self._calls.kind(call.name, internal=internal) == "query":
             return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
@@ -185,7 +200,8 @@ def error_response(error: HeadwaterError) -> web.Response:
 async def cors_middleware(request: web.Request, handler: Any) -> web.StreamResponse:
     """Let pages of any origin call functions; a key goes into a header, so no page has one that was not given it."""
     origin = request.headers.get("Origin", "")
-    if request.path not in _OPEN_PATHS or not origin or not origin.isascii():
+    is_open = request.path in _OPEN_PATHS or request.path.startswith(_RUN_PATH)
+    if not is_open or not origin or not origin.isascii():
         response: web.StreamResponse = await handler(request)
         return response
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
