@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from headwater_config.declarations import Declaration, declarations
 from headwater_config.settings import ENVIRONMENT_PREFIX, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic.fields import FieldInfo
+_KINDS = {str: "text", int: "whole number", float: "number", bool: "yes or no", Path: "path"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +53,22 @@ class Description:
 
 def descriptions() -> Mapping[str, Description]:
     """Return what is declared, by name, in order."""
-    schema = Settings.model_json_schema()["properties"]
-    found = {name: _description(name, field, schema[name]) for name, field in Settings.model_fields.items()}
+    found = {name: _description(item) for name, item in declarations(Settings).items()}
     return MappingProxyType(found)
 
 
-def _description(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> Description:
-    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "yes or no"}
-    kind = " or ".join(f"`{choice}`" for choice in schema["enum"]) if "enum" in schema else ""
-    if not kind:
-        kind = "path" if "anyOf" in schema or schema.get("format") == "path" else words[schema["type"]]
-    bounds = [_number(schema[key]) for key in ("minimum", "maximum") if key in schema]
+def _description(item: Declaration) -> Description:
+    about = item.about
+    bounds = [_number(bound) for bound in (about.ge, about.le) if bound is not None]
     return Description(
-        name=name,
-        kind=kind,
-        default=_default(field.default),
+        name=item.name,
+        kind=" or ".join(f"`{choice}`" for choice in item.choices) or _KINDS[item.type],
+        default=_default(item.default),
         bounds=" to ".join(bounds),
-        unit=schema["unit"],
-        text=schema["description"],
-        why=schema["why"],
-        group=schema["group"],
+        unit=about.unit,
+        text=about.text,
+        why=about.why,
+        group=about.group,
     )
 
 

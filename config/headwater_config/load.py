@@ -11,8 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
+from headwater_config.declarations import declarations
 from headwater_config.settings import ENVIRONMENT_PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -78,17 +77,17 @@ def load(
         given |= _known(_from_file(file), mistakes)
     given |= _known(_from_environment(environ or {}), mistakes)
     given |= _known({name: _Given(value, _flag(name)) for name, value in (flags or {}).items()}, mistakes)
-    settings: Settings | None = None
-    try:
-        settings = Settings(**{name: item.value for name, item in given.items()})
-    except ValidationError as error:
-        mistakes += [
-            _mistake(given, problem["loc"], problem["msg"], problem["input"]) for problem in error.errors()
-        ]
-    if mistakes or settings is None:
+    declared = declarations(Settings)
+    values: dict[str, Any] = {}
+    for name, item in given.items():
+        try:
+            values[name] = declared[name].checked(item.value)
+        except ValueError as error:
+            mistakes.append(f"{item.origin}: {name} = {item.value!r}: {error}")
+    if mistakes:
         raise SettingsError("\n".join(mistakes))
-    origins = {name: given[name].origin if name in given else "default" for name in Settings.model_fields}
-    return Loaded(settings, origins)
+    origins = {name: given[name].origin if name in given else "default" for name in declared}
+    return Loaded(Settings(**values), origins)
 
 
 def _from_file(file: Path) -> dict[str, _Given]:
@@ -111,17 +110,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 def _known(given: dict[str, _Given], mistakes: list[str]) -> dict[str, _Given]:
     """Return what names settings; add a line to `mistakes` for all else."""
-    for name in given.keys() - Settings.model_fields.keys():
-        near = get_close_matches(name, Settings.model_fields, n=1)
+    declared = declarations(Settings)
+    for name in given.keys() - declared.keys():
+        near = get_close_matches(name, declared, n=1)
         ask = f'; did you mean "{near[0]}"?' if near else "; `headwater config` prints all settings"
         mistakes.append(f'{given[name].origin}: there is no setting "{name}"{ask}')
     mistakes.sort()
-    return {name: item for name, item in given.items() if name in Settings.model_fields}
-
-
-def _mistake(given: Mapping[str, _Given], place: tuple[int | str, ...], text: str, value: Any) -> str:
-    name = str(place[0])
-    return f"{given[name].origin}: {name} = {value!r}: {text[0].lower()}{text[1:]}"
+    return {name: item for name, item in given.items() if name in declared}
 
 
 def _flag(name: str) -> str:

@@ -6,51 +6,23 @@ composition root never sees `Settings`; it receives the small options object of 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
+from headwater_config.declarations import About
 
 ENVIRONMENT_PREFIX = "HEADWATER_"
 MIB = 1024 * 1024
 
 
-def about(
-    text: str,
-    *,
-    why: str,
-    unit: str = "",
-    group: str = "",
-    ge: float | None = None,
-    le: float | None = None,
-) -> FieldInfo:
-    """Describe a setting.
-
-    Args:
-        text: What it is, without its unit.
-        why: When one would change it.
-        unit: Unit of the number; also the last word of the setting's name.
-        group: Heading that begins with this setting.
-        ge: Smallest value.
-        le: Largest value.
-    """
-    extra: dict[str, Any] = {"why": why, "unit": unit, "group": group}
-    field: FieldInfo = Field(description=text, ge=ge, le=le, json_schema_extra=extra)
-    return field
-
-
-class Settings(BaseSettings):
-    """The daemon's settings, checked and frozen. `load` makes one and knows where each value came from."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENVIRONMENT_PREFIX)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The daemon's settings. `load` makes one of checked values and knows where each came from."""
 
     data: Annotated[
         Path,
-        about(
+        About(
             "Folder of the database: log, store, bundles and the first admin key",
             why="Put it on a disk of its own; never on a network file system, never into two daemons.",
             group="Where",
@@ -58,14 +30,14 @@ class Settings(BaseSettings):
     ] = Path(".headwater/data")
     host: Annotated[
         str,
-        about(
+        About(
             "Address to listen on",
             why="`0.0.0.0` opens the daemon to other machines. Put a proxy with TLS in front of it then.",
         ),
     ] = "127.0.0.1"
     port: Annotated[
         int,
-        about(
+        About(
             "Port of HTTP and of the WebSocket `/sync`; 0 takes any free one",
             why="Another program has it, or a second deployment runs on this machine.",
             ge=0,
@@ -74,7 +46,7 @@ class Settings(BaseSettings):
     ] = 4510
     tcp_port: Annotated[
         int,
-        about(
+        About(
             "Port of the same protocol over plain TCP with length prefixes; 0 turns it off",
             why="Clients without WebSocket use it; turn it off when there are none.",
             ge=0,
@@ -83,7 +55,7 @@ class Settings(BaseSettings):
     ] = 4511
     admin_key_file: Annotated[
         Path | None,
-        about(
+        About(
             "File that holds the deployment's admin key",
             why="To bring a key of your own. Without it the first start makes one and writes it to"
             " `admin-key` in the data folder, readable by its owner only.",
@@ -91,7 +63,7 @@ class Settings(BaseSettings):
     ] = None
     production: Annotated[
         bool,
-        about(
+        About(
             "Whether clients see a request id in place of the text of unexpected errors",
             why="Set it where clients are strangers: error texts and traces tell how your code works.",
         ),
@@ -99,7 +71,7 @@ class Settings(BaseSettings):
 
     workers: Annotated[
         int,
-        about(
+        About(
             "Function worker processes of the active bundle",
             why="One for each core that queries and mutations may use; each takes 20 MiB and more.",
             group="Functions",
@@ -109,7 +81,7 @@ class Settings(BaseSettings):
     ] = 2
     deployed_bundles_kept: Annotated[
         int,
-        about(
+        About(
             "Bundles that `headwater rollback` can go back to, the active one included",
             why="Each is kept whole in the database, up to 15 MiB.",
             ge=2,
@@ -118,7 +90,7 @@ class Settings(BaseSettings):
     ] = 5
     deploys_listed: Annotated[
         int,
-        about(
+        About(
             "Deploys that `headwater deploys` lists",
             why="Each takes some 100 bytes.",
             ge=1,
@@ -127,7 +99,7 @@ class Settings(BaseSettings):
     ] = 1_000
     call_time_limit_s: Annotated[
         float,
-        about(
+        About(
             "Longest time of one query or mutation, from its start",
             why="Raise it for slow reports; what runs longer holds a worker that others wait for.",
             unit="s",
@@ -137,7 +109,7 @@ class Settings(BaseSettings):
     ] = 1.0
     call_memory_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Memory of one worker process",
             why="Raise it for calls that build large results; workers × this must fit into the machine.",
             unit="bytes",
@@ -147,7 +119,7 @@ class Settings(BaseSettings):
     ] = 512 * MIB
     call_read_limit_documents: Annotated[
         int,
-        about(
+        About(
             "Documents and index entries one call may read",
             why="A lower one finds queries without an index early.",
             unit="documents",
@@ -157,7 +129,7 @@ class Settings(BaseSettings):
     ] = 32_768
     call_read_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Stored bytes one call may read",
             why="Raise it for calls on many large documents.",
             unit="bytes",
@@ -167,7 +139,7 @@ class Settings(BaseSettings):
     ] = 64 * MIB
     call_write_limit_documents: Annotated[
         int,
-        about(
+        About(
             "Documents one mutation may insert, change or delete",
             why="Lower it when large mutations hold up small ones; split imports into several calls.",
             unit="documents",
@@ -177,7 +149,7 @@ class Settings(BaseSettings):
     ] = 16_384
     call_write_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Bytes of the documents one mutation may write",
             why="As above. A mutation is one log record of at most 16 MiB, which bounds this too.",
             unit="bytes",
@@ -187,7 +159,7 @@ class Settings(BaseSettings):
     ] = 15 * MIB
     call_result_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Encoded result of one call",
             why="Raise it for exports; pages are the better way to much data.",
             unit="bytes",
@@ -197,7 +169,7 @@ class Settings(BaseSettings):
     ] = 8 * MIB
     call_log_limit_lines: Annotated[
         int,
-        about(
+        About(
             "Lines that one call may print into the log; the rest is left out",
             why="Raise it while looking for a fault.",
             unit="lines",
@@ -207,11 +179,11 @@ class Settings(BaseSettings):
     ] = 256
     call_log_limit_bytes: Annotated[
         int,
-        about("Bytes that one call may print into the log", why="As above.", unit="bytes", ge=0, le=16 * MIB),
+        About("Bytes that one call may print into the log", why="As above.", unit="bytes", ge=0, le=16 * MIB),
     ] = 64 * 1024
     call_attempts_limit: Annotated[
         int,
-        about(
+        About(
             "Runs of one mutation whose reads others keep changing, before it fails with `conflict`",
             why="Raise it for long mutations on contended documents.",
             unit="runs",
@@ -221,7 +193,7 @@ class Settings(BaseSettings):
     ] = 100
     call_limit_ranges: Annotated[
         int,
-        about(
+        About(
             "Ranges in the read set of one call; more are merged into wider ones",
             why="More ranges make fewer false reruns and cost memory for each live query.",
             unit="ranges",
@@ -231,7 +203,7 @@ class Settings(BaseSettings):
     ] = 4096
     document_limit_fields: Annotated[
         int,
-        about(
+        About(
             "Fields of one document, its id and creation time included, not counting those inside them",
             why="Lower it to find documents that are used as tables.",
             unit="fields",
@@ -241,7 +213,7 @@ class Settings(BaseSettings):
     ] = 1_024
     document_limit_depth: Annotated[
         int,
-        about(
+        About(
             "Lists and objects inside one another in one document, which is the first itself",
             why="Lower it to keep trees out of documents. A result holds 64, its own around documents included.",
             ge=1,
@@ -250,7 +222,7 @@ class Settings(BaseSettings):
     ] = 32
     document_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Size of one document",
             why="Lower it to keep files and logs out of documents.",
             unit="bytes",
@@ -261,7 +233,7 @@ class Settings(BaseSettings):
 
     frame_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Size of one message from a client, also over HTTP",
             why="Lower it when no call needs large arguments. The default holds 16 MiB and its envelope.",
             unit="bytes",
@@ -272,7 +244,7 @@ class Settings(BaseSettings):
     ] = 16 * MIB + 64 * 1024
     session_send_buffer_bytes: Annotated[
         int,
-        about(
+        About(
             "Bytes that wait for one client's socket before its transitions pause",
             why="A slow client gets the newest state instead of every state; a lower one does so earlier.",
             unit="bytes",
@@ -282,7 +254,7 @@ class Settings(BaseSettings):
     ] = 256 * 1024
     session_unsent_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Bytes that the system may hold for one client beside, not yet sent",
             why="A higher one lets more become old there; raise it for single clients on very fast lines.",
             unit="bytes",
@@ -292,7 +264,7 @@ class Settings(BaseSettings):
     ] = 64 * 1024
     compress_from_bytes: Annotated[
         int,
-        about(
+        About(
             "Size from which messages are compressed for WebSocket clients that can inflate, as browsers can",
             why="0 compresses nothing, which spares the daemon's time where bytes cost nothing: 10 µs a kilobyte,"
             " and 40 kB of memory for each client that compresses what it sends.",
@@ -303,7 +275,7 @@ class Settings(BaseSettings):
     ] = 1024
     session_stall_limit_s: Annotated[
         float,
-        about(
+        About(
             "Time a client may take nothing at all before its connection is closed",
             why="Raise it for clients on bad networks.",
             unit="s",
@@ -313,7 +285,7 @@ class Settings(BaseSettings):
     ] = 60.0
     heartbeat_s: Annotated[
         float,
-        about(
+        About(
             "Time between heartbeats on an idle connection",
             why="Keep it below the idle time at which proxies close a connection; three without a word end one.",
             unit="s",
@@ -323,7 +295,7 @@ class Settings(BaseSettings):
     ] = 15.0
     max_sessions: Annotated[
         int,
-        about(
+        About(
             "Connections at one time",
             why="An idle one takes about 14 kB; the system's hard limit on open files must allow as many.",
             unit="sessions",
@@ -333,7 +305,7 @@ class Settings(BaseSettings):
     ] = 20_000
     turn_messages_limit: Annotated[
         int,
-        about(
+        About(
             "Messages of all clients that are taken in one turn of the event loop; others wait unread",
             why="A higher one takes floods faster, and answers others later meanwhile.",
             unit="messages",
@@ -343,7 +315,7 @@ class Settings(BaseSettings):
     ] = 64
     overload_share_percent: Annotated[
         int,
-        about(
+        About(
             "Part of the time for taking messages, most to be refused, while as many mutations wait as may",
             why="A lower one keeps more of the rate of mutations in an overload, a higher one refuses sooner.",
             unit="percent",
@@ -353,7 +325,7 @@ class Settings(BaseSettings):
     ] = 10
     max_http_connections: Annotated[
         int,
-        about(
+        About(
             "Connections over HTTP at one time, those of WebSockets left out; more are answered 503",
             why="Each may hold a request of `frame_limit_bytes`. Raise it where many callers keep theirs open.",
             unit="connections",
@@ -363,7 +335,7 @@ class Settings(BaseSettings):
     ] = 1_000
     http_idle_limit_s: Annotated[
         float,
-        about(
+        About(
             "Time a connection over HTTP may take until the head of its first request is there, and until the next one is",
             why="Short enough that clients which ask nothing cannot hold all of `max_http_connections`.",
             unit="s",
@@ -373,7 +345,7 @@ class Settings(BaseSettings):
     ] = 30.0
     http_body_limit_s: Annotated[
         float,
-        about(
+        About(
             "Time the body of a request over HTTP may take, from the end of its head",
             why="As above, for bodies without end; raise it for large bundles over slow lines.",
             unit="s",
@@ -383,7 +355,7 @@ class Settings(BaseSettings):
     ] = 60.0
     session_mutations_limit: Annotated[
         int,
-        about(
+        About(
             "Undecided mutations of one session; more are refused as overloaded",
             why="They run one after another, so a long queue is a long wait.",
             unit="mutations",
@@ -393,7 +365,7 @@ class Settings(BaseSettings):
     ] = 1024
     session_mutations_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Names and arguments of the mutations of one session that wait; more are refused as overloaded",
             why="A lower one spares memory, a higher one lets a client send more ahead.",
             unit="bytes",
@@ -403,7 +375,7 @@ class Settings(BaseSettings):
     ] = 32 * MIB
     mutation_queue_limit: Annotated[
         int,
-        about(
+        About(
             "Undecided mutations of all sessions and over HTTP; more are refused as overloaded",
             why="A lower one refuses earlier, with a higher one more are still to be run after an overload.",
             unit="mutations",
@@ -413,7 +385,7 @@ class Settings(BaseSettings):
     ] = 5_000
     mutation_queue_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Names and arguments of those mutations; more are refused as overloaded",
             why="A lower one spares memory, a higher one takes more large mutations at a time.",
             unit="bytes",
@@ -423,7 +395,7 @@ class Settings(BaseSettings):
     ] = 128 * MIB
     mutation_gate_limit_ms: Annotated[
         int,
-        about(
+        About(
             "Time that mutations wait at most for others that keep losing to conflicts",
             why="A lower one favours those on documents of their own, a higher one those on contended documents.",
             unit="ms",
@@ -433,7 +405,7 @@ class Settings(BaseSettings):
     ] = 50
     delta_memory_bytes: Annotated[
         int,
-        about(
+        About(
             "Memory for earlier results, against which deltas are made; half as much each for encoded changes and idle results",
             why="Raise it if many large results change often: one that is gone is sent whole.",
             unit="bytes",
@@ -444,7 +416,7 @@ class Settings(BaseSettings):
 
     request_retention_s: Annotated[
         float,
-        about(
+        About(
             "Time for which the outcome of a mutation is remembered for a client that does not say it has it",
             why="A client that was away for longer is told `outcome_unknown` for what it had in flight."
             " Each remembered outcome takes the size of the mutation's result and about 100 bytes.",
@@ -455,7 +427,7 @@ class Settings(BaseSettings):
     ] = 14 * 86_400.0
     request_trim_interval_s: Annotated[
         float,
-        about(
+        About(
             "Pause between two passes that drop outcomes past their retention",
             why="A longer one spares the daemon's loop when very many are remembered.",
             unit="s",
@@ -465,7 +437,7 @@ class Settings(BaseSettings):
     ] = 600.0
     request_trim_limit_rows: Annotated[
         int,
-        about(
+        About(
             "Outcomes that such a pass looks at in one step; there are 50 steps a second",
             why="A step holds the daemon's loop for about 5 µs a row.",
             unit="rows",
@@ -476,7 +448,7 @@ class Settings(BaseSettings):
 
     drain_limit_s: Annotated[
         float,
-        about(
+        About(
             "Time that a stopping daemon gives to what it had accepted: calls, updates, deploys",
             why="Keep it 3 s below the time after which your supervisor kills: the rest of the stop takes them.",
             unit="s",
@@ -487,7 +459,7 @@ class Settings(BaseSettings):
 
     durability: Annotated[
         Literal["log", "lmdb"],
-        about(
+        About(
             "`log`: a commit is durable by the log's sync, the store is synced at checkpoints;"
             " `lmdb`: the store is synced at each batch as well",
             why="`lmdb` is about half as fast and a second way to the same promise, for comparison.",
@@ -496,7 +468,7 @@ class Settings(BaseSettings):
     ] = "log"
     batch_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Bytes of one batch of commits, which share a sync of the log; a larger mutation is a batch alone",
             why="Larger batches raise the rate and the wait of each commit in them.",
             unit="bytes",
@@ -506,11 +478,11 @@ class Settings(BaseSettings):
     ] = MIB
     batch_limit_commits: Annotated[
         int,
-        about("Commits of one batch", why="As above.", unit="commits", ge=1, le=4096),
+        About("Commits of one batch", why="As above.", unit="commits", ge=1, le=4096),
     ] = 256
     log_segment_bytes: Annotated[
         int,
-        about(
+        About(
             "Size of a log segment file",
             why="Segments are written with zeros ahead of use; small ones suit small disks.",
             unit="bytes",
@@ -520,7 +492,7 @@ class Settings(BaseSettings):
     ] = 16 * MIB
     log_keep_bytes: Annotated[
         int,
-        about(
+        About(
             "Log that is kept beyond what a start needs; the oldest segments go first",
             why="With more, `doctor` can check and repair more from it. What is deleted stays in it until it goes.",
             unit="bytes",
@@ -530,7 +502,7 @@ class Settings(BaseSettings):
     ] = 64 * MIB
     log_keep_hours: Annotated[
         float,
-        about(
+        About(
             "Time after which such log goes even if there is room for it; 0 for no limit",
             why="Set it where deleted documents must be gone from the disk after some time.",
             unit="hours",
@@ -540,7 +512,7 @@ class Settings(BaseSettings):
     ] = 0.0
     checkpoint_log_bytes: Annotated[
         int,
-        about(
+        About(
             "Log written since the last checkpoint that makes the next one due; at twice as much commits wait for it",
             why="Less log is less to replay at a start, and more writing in the long run.",
             unit="bytes",
@@ -550,7 +522,7 @@ class Settings(BaseSettings):
     ] = 64 * MIB
     checkpoint_growth_bytes: Annotated[
         int,
-        about(
+        About(
             "Growth of the store's file since the last checkpoint that makes one due; at twice as much commits wait",
             why="Pages are reused only after a checkpoint: this bounds the file's size.",
             unit="bytes",
@@ -560,7 +532,7 @@ class Settings(BaseSettings):
     ] = 256 * MIB
     checkpoint_interval_s: Annotated[
         float,
-        about(
+        About(
             "Time after which a checkpoint is due if anything was written",
             why="A longer one spares slow disks, a shorter one shortens the start after a power cut.",
             unit="s",
@@ -570,7 +542,7 @@ class Settings(BaseSettings):
     ] = 5.0
     disk_reserve_bytes: Annotated[
         int,
-        about(
+        About(
             "Space that stays free on the disk of the data directory: writes that would take it are refused",
             why="The store needs some of it to apply what is in the log. Lower it on a small volume.",
             unit="bytes",
@@ -580,7 +552,7 @@ class Settings(BaseSettings):
     ] = 64 * MIB
     store_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Largest size of the store's file: the address space that is reserved for it, not memory",
             why="The default is beyond most disks, so that a disk that grows needs no restart. Lower it for less"
             " than the disk, or where address space is short; at it, writes are refused until it is raised.",
@@ -591,7 +563,7 @@ class Settings(BaseSettings):
     ] = 16 * 1024 * 1024 * MIB
     snapshot_limit_s: Annotated[
         float,
-        about(
+        About(
             "Time that a worker may keep a snapshot which commits have left behind, or a call which it does not begin,"
             " before it is ended; at least twice `call_time_limit_s`",
             why="While it is kept, the store's file grows by all that is written. Raise it for sessions whose live"
@@ -603,7 +575,7 @@ class Settings(BaseSettings):
     ] = 10.0
     start_check_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "How much of the store's pages is checked at a start, upper pages first; 0 checks none",
             why="100 MiB take about a second. Damage beyond it is left to `headwater doctor` and may end a"
             " process that reads it; damaged documents are refused by their checksums whatever this is.",
@@ -614,7 +586,7 @@ class Settings(BaseSettings):
     ] = 64 * MIB
     window_limit_bytes: Annotated[
         int,
-        about(
+        About(
             "Memory for what recent commits touched",
             why="A call that began before the window runs again: raise it if long calls meet many writes.",
             unit="bytes",
@@ -625,7 +597,7 @@ class Settings(BaseSettings):
 
     log_format: Annotated[
         Literal["json", "human", "auto"],
-        about(
+        About(
             "Form of the daemon's log lines; `auto` is `human` on a terminal and `json` elsewhere",
             why="Set `json` when a collector reads standard error of a terminal.",
             group="Logs",
@@ -633,17 +605,5 @@ class Settings(BaseSettings):
     ] = "auto"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        about("Least level of a log line", why="`debug` while looking for a fault."),
+        About("Least level of a log line", why="`debug` while looking for a fault."),
     ] = "info"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing but what the constructor is given: `load` brings the rest and notes its origin."""
-        return (init_settings,)

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
+from headwater_config.declarations import declarations
 from headwater_config.settings import Settings
 
 from tools.banned_calls import banned_uses
@@ -279,5 +280,5 @@ def test_every_setting_is_handed_to_the_part_it_is_for() -> None:
     used = {
         node.attr for module in roots for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)
     }
-    unused = [name for name in Settings.model_fields if name not in used]
+    unused = [name for name in declarations(Settings) if name not in used]
     assert not unused, told(unused, "settings that change nothing: use or delete them")

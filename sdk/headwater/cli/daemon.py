@@ -23,7 +23,6 @@ SERVER_MODULES = (
     "lmdb",
     "orjson",
     "prometheus_client",
-    "pydantic_settings",
     "sortedcontainers",
     "uvloop",
 )

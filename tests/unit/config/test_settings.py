@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
 import pytest
+from headwater_config.declarations import declarations
 from headwater_config.descriptions import descriptions
 from headwater_config.settings import Settings
-from pydantic import ValidationError
 
 
 def test_every_setting_says_what_it_is_and_why_one_would_change_it() -> None:
@@ -27,12 +31,58 @@ def test_every_number_with_a_unit_is_bounded() -> None:
 
 
 def test_defaults_are_within_their_own_bounds() -> None:
-    Settings.model_validate(Settings().model_dump())
+    for name, item in declarations(Settings).items():
+        if item.default is not None:
+            assert item.checked(item.default) == item.default, name
 
 
 def test_settings_are_frozen() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(FrozenInstanceError):
         Settings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("port", "1_000", 1000),
+        ("port", 8080.0, 8080),
+        ("heartbeat_s", 3, 3.0),
+        ("production", "No", False),
+        ("admin_key_file", "/k", Path("/k")),
+        ("durability", "lmdb", "lmdb"),
+    ],
+)
+def test_values_are_converted(name: str, value: object, expected: Any) -> None:
+    found = declarations(Settings)[name].checked(value)
+    assert found == expected
+    assert type(found) is type(expected) or isinstance(found, Path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("port", -1, "from 0 to 65535"),
+        ("port", 1.5, "integer"),
+        ("port", True, "integer"),
+        ("port", [1], "integer"),
+        ("heartbeat_s", "nan", "from"),
+        ("heartbeat_s", "soon", "number"),
+        ("workers", float("inf"), "integer"),
+        ("production", 1, "true or false"),
+        ("production", "perhaps", "true or false"),
+        ("host", 1, "text"),
+        ("data", 1, "path"),
+        ("durability", "none", "'log' or 'lmdb'"),
+        ("durability", ["log"], "'log' or 'lmdb'"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(name: str, value: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        declarations(Settings)[name].checked(value)
+
+
+def test_every_setting_is_described() -> None:
+    assert list(descriptions()) == [field.name for field in fields(Settings)]
 
 
 def test_nothing_is_read_from_the_environment_on_the_side(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from headwater_config.declarations import declarations
 from headwater_config.reference import PAGE, page
 from headwater_config.settings import Settings
 
@@ -10,5 +11,5 @@ def test_the_page_in_the_repository_is_the_generated_one() -> None:
 
 def test_the_page_has_every_setting_under_a_heading() -> None:
     text = page()
-    assert [name for name in Settings.model_fields if f"### `{name}`" not in text] == []
+    assert [name for name in declarations(Settings) if f"### `{name}`" not in text] == []
     assert "## Storage" in text
