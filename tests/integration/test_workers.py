@@ -31,7 +31,7 @@ ONE = Request(b"session", 1, b"print")
 OPTIONS = PoolOptions(workers=2, time_limit_s=LIMIT_S, worker=WorkerLimits(memory_limit_bytes=256 * MIB))
 
 CALLS = """
-import ctypes, logging, os, socket, subprocess, sys, time
+import ctypes, logging, os, socket, subprocess, sys, threading, time
 from headwater import ApplicationError, QueryCtx, mutation, query, MutationCtx
 
 @query
@@ -126,6 +126,8 @@ def touch(ctx: QueryCtx, how: str, path: str = "") -> int:
         os.fork()
     elif how == "system":
         os.system("true")
+    elif how == "thread":
+        threading.Thread(target=print).start()
     elif how == "read":
         return len(open("/etc/passwd").read())
     return 0
@@ -237,7 +239,7 @@ async def test_output_is_kept_for_the_call_and_bounded(world: PoolWorld) -> None
     assert (await world.query("calls:echo", value=1)).logs == []
 
 
-@pytest.mark.parametrize("how", ["write", "os.open", "socket", "process", "fork", "system"])
+@pytest.mark.parametrize("how", ["write", "os.open", "socket", "process", "fork", "system", "thread"])
 async def test_queries_cannot_act_on_the_world(world: PoolWorld, tmp_path: Path, how: str) -> None:
     forbidden = tmp_path / "forbidden"
     failure = await world.failure("calls:touch", how=how, path=str(forbidden))

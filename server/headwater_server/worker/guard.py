@@ -7,8 +7,11 @@ one does nothing while no call runs.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
+import threading
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.errors import RequestError
@@ -27,7 +30,6 @@ _REFUSED = {
     "os.posix_spawn": "start a process",
     "os.system": "start a process",
     "pty.spawn": "start a process",
-    "_thread.start_new_thread": "start a thread",
     "os.kill": "send a signal",
     "os.killpg": "send a signal",
     "os.remove": "change files",
@@ -42,6 +44,13 @@ _REFUSED = {
     "os.utime": "change files",
     "os.setxattr": "change files",
     "os.removexattr": "change files",
+}
+_THREAD_STARTERS = {
+    "start_new_thread",
+    "start_new",
+    "start_joinable_thread",
+    "_start_new_thread",
+    "_start_joinable_thread",
 }
 _SOCKETS_ALLOWED = frozenset({"socket.gethostname"})
 
@@ -63,6 +72,20 @@ class Guard:
     ) -> None:
         """Install the hook in this process, for good."""
         add_hook(self.check)
+        for module in (_thread, threading):
+            for name in _THREAD_STARTERS & vars(module).keys():
+                setattr(module, name, self._starting(getattr(module, name)))
+
+    def _starting(self, start: Callable[..., Any]) -> Callable[..., Any]:
+        """Python 3.11 has no audit event for a new thread."""
+
+        @wraps(start)
+        def starting(*arguments: Any, **named: Any) -> Any:
+            if self.active:
+                raise _refusal("start a thread")
+            return start(*arguments, **named)
+
+        return starting
 
     def check(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Handle one audit event.

@@ -1,0 +1,1 @@
+"""Functions that do what no function should, beside two that behave."""
