@@ -142,7 +142,9 @@ class Bundle:
             document: As stored.
             table_of: Names the table of an id.
         """
-        return self._compiled_tables[table].codec.misfit(document, table_of)
+        compiled = self._compiled_tables[table]
+        indexed = {path for plan in compiled.indexes.values() for path in plan.index.fields}
+        return compiled.codec.misfit(document, table_of, sorted(indexed))
 
     def call_query(
         self,

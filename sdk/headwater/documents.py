@@ -19,9 +19,14 @@ from headwater.schema import SYSTEM_FIELDS
 from headwater.values import MisfitError, check_integers, decoder, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from headwater.annotations import Tables
     from headwater.schema import TableMeta
 
+_decode_plain = msgspec.msgpack.Decoder().decode
+
+EXACT_INTEGER_MAX = 2**53
 UNSTORED = "UNSET: it was taken from a document that was never stored"
 
 
@@ -59,14 +64,31 @@ class DocumentCodec:
                 f"a stored document of table {self.name!r} does not fit it: {error}"
             ) from None
 
-    def misfit(self, document: bytes, table_of: TableOf) -> str | None:
-        """Return why stored bytes are no document of this table, None if they are one."""
+    def misfit(self, document: bytes, table_of: TableOf, indexed: Iterable[str]) -> str | None:
+        """Return why stored bytes are no document of this table, None if they are one.
+
+        Args:
+            document: The bytes.
+            table_of: Names the table of an id.
+            indexed: Dotted paths of fields that indexes hold: their entries are made of what is stored, so that
+                has to be what the fields are.
+        """
         try:
             decoded = self._decode(document)
             if self._check_after is not None:
                 self._check_after(decoded, table_of)
-        except (MisfitError, ValueError, TypeError, RecursionError) as error:
+            written = encode(decoded)
+        except Exception as error:  # a type of the bundle's own may raise anything
             return str(error) or type(error).__name__
+        if written != document:
+            before, after = _decode_plain(document), _decode_plain(written)
+            for path in indexed:
+                old, new = _at(before, path), _at(after, path)
+                if old != new or type(old) is not type(new):
+                    return (
+                        f"`{path}` is {new!r:.100}, and an index would hold {old!r:.100}, which is stored;"
+                        " write the document anew before the field is indexed"
+                    )
         return None
 
     def encode(self, document: Any, document_id: str, creation_time_ms: float, table_of: TableOf) -> bytes:
@@ -127,3 +149,22 @@ class DocumentCodec:
 
     def _refused(self, problem: str) -> Exception:
         return invalid_document(f"table {self.name!r}: {problem}")
+
+
+class _Missing:
+    """Stands for a field that a document does not have."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_MISSING = _Missing()
+
+
+def _at(document: Any, path: str) -> Any:
+    """Return the field at a dotted path; whole numbers are the same as integers and as floats."""
+    for step in path.split("."):
+        if not isinstance(document, dict) or step not in document:
+            return _MISSING
+        document = document[step]
+    return float(document) if type(document) is int and abs(document) <= EXACT_INTEGER_MAX else document

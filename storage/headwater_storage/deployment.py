@@ -171,6 +171,8 @@ class Deployment:
     async def _deploy(
         self, tables: Sequence[TableSpec], switch: _Switch, checks: DocumentChecks | None
     ) -> CommitTs:
+        if checks is not None:
+            await checks.catch_up()  # what does not fit is refused before anything is built
         for _ in range(_SWITCH_ATTEMPTS):
             await self._database.transact(lambda transaction: _begin_building(transaction, tables))
             for index in await self._indexes("building"):

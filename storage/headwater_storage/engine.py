@@ -365,8 +365,13 @@ class Engine:
     def deploys(self) -> list[PastDeploy]:
         """Return the deploys that are remembered, the newest first."""
         with self.begin(writable=False) as transaction:
-            kept = {key[4:] for key, _ in transaction.snapshot.documents(*table_range(BUNDLES))}
-            return [PastDeploy(one, one.bundle.encode() in kept) for one in deploy_records(transaction)]
+            kept = self.kept_bundles()
+            return [PastDeploy(one, one.bundle in kept) for one in deploy_records(transaction)]
+
+    def kept_bundles(self) -> list[str]:
+        """Return the bundles whose archives are there."""
+        with self.snapshot() as snapshot:
+            return [key[4:].decode() for key, _ in snapshot.documents(*table_range(BUNDLES))]
 
     # --------------------------------------------------------------------- listener of the committer
 

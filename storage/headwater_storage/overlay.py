@@ -55,16 +55,16 @@ class Overlay(Generic[_S]):
     def roll_back(self, savepoint: int) -> None:
         """Undo every `set` since a savepoint."""
         undo = self._undo or []
-        gone = False
         for key, was_set, state in reversed(undo[savepoint:]):
             if was_set:
                 self.states[key] = state
+                continue
+            del self.states[key]
+            if self._unordered and self._unordered[-1] == key:  # unless it was read meanwhile, the last in
+                self._unordered.pop()
             else:
-                del self.states[key]
-                gone = True
+                del self._ordered[bisect_left(self._ordered, key)]
         del undo[savepoint:]
-        if gone:
-            self._ordered, self._unordered = sorted(self.states), []
 
     def within(self, lo: bytes, hi: bytes) -> list[tuple[bytes, _S | None]]:
         """Return what lies in `[lo, hi)` now, in order of keys; later writes do not show in it."""

@@ -102,6 +102,11 @@ def test_a_dry_run_changes_nothing_and_a_rollback_brings_back_what_was(
     ]  # fmt: skip
     assert version(daemon) == 1
     assert developer.deploys() == first
+    for odd in ("True", "1", ""):
+        answer = daemon.post(
+            f"/api/admin/deploy?dry_run={odd}", b"PK", Authorization=f"Headwater {daemon.key}"
+        )
+        assert (answer.status, "dry_run" in answer.text) == (400, True)
     developer.writes("def broken(:")
     assert "SyntaxError" in developer.runs("deploy", "functions", "--dry-run", code=1)[1]
 

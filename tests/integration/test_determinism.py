@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CALLS = """
-import datetime, os, random, secrets, time, uuid
+import copy, datetime, logging, os, pickle, random, secrets, time, uuid
 from datetime import date, datetime as moment
 from random import choice, gauss, randbytes
 from time import time as clock
@@ -55,6 +55,31 @@ def imported(ctx: QueryCtx) -> list[float]:
 def chance(ctx: QueryCtx, salt: int = 0) -> list[str]:
     drawn = [random.random(), choice(range(1 << 60)), gauss(0, 1), random.sample(range(99), 5), randbytes(4)]
     return [*map(repr, drawn), repr(random.getrandbits(64)), repr(ctx.random.random())]
+
+@query
+def one_gauss(ctx: QueryCtx) -> float:
+    return gauss(0, 1)
+
+@query
+def seeded_anew(ctx: QueryCtx) -> float:
+    random.seed()
+    return random.random()
+
+class Utc(logging.Formatter):
+    converter = time.gmtime
+
+class Watch:
+    clock = time.time
+
+@query
+def ordinary(ctx: QueryCtx) -> list[str]:
+    copied = copy.deepcopy(random.choice)
+    return [
+        Utc("%(asctime)s").format(logging.makeLogRecord({}))[:4],
+        str(time.localtime(None).tm_year), str(time.gmtime(None).tm_year), time.ctime(None)[-4:],
+        time.strftime("%Y", time.gmtime(0)), str(Watch().clock() == time.time()),
+        str(pickle.loads(pickle.dumps(time.time)) is time.time), str(len(pickle.dumps(random.random)) > 9), str(copied([1])),
+    ]
 
 @query
 def chosen(ctx: QueryCtx) -> float:
@@ -114,6 +139,18 @@ async def test_a_query_draws_the_same_wherever_it_runs(world: PoolWorld) -> None
         assert await world.value("calls:chance") == first
     assert await world.value("calls:chance", salt=1) != first
     assert await world.value("calls:chosen") == 0.6229016948897019  # what seed 5 gives
+
+
+@pytest.mark.parametrize("name", ["one_gauss", "seeded_anew"])
+async def test_nothing_is_left_over_from_one_call_to_the_next(world: PoolWorld, name: str) -> None:
+    assert len({await world.value(f"calls:{name}") for _ in range(6)}) == 1
+
+
+async def test_what_ordinary_code_does_with_clocks_goes_on_working(world: PoolWorld) -> None:
+    year = str(datetime.fromtimestamp(world.now_us / 1e6, UTC).year)
+    told = await world.value("calls:ordinary")
+    assert told[1:] == [year, year, year, "1970", "True", "True", "True", "1"]
+    assert told[0] == str(datetime.now(UTC).year) or told[0] == year
 
 
 async def test_mutations_draw_anew_each_time(world: PoolWorld) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FUNCTIONS = """
 from typing import Annotated, Literal
-from headwater import Id, Meta, MutationCtx, QueryCtx, Struct, Table, mutation, query
+from headwater import Id, Index, Meta, MutationCtx, QueryCtx, Struct, Table, mutation, query
 
 class Tag(Struct, frozen=True):
     word: str
@@ -43,16 +43,27 @@ def version(ctx: QueryCtx) -> int:
     return VERSION
 
 @query
+def numbers(ctx: QueryCtx) -> list[int | float | str | None]:
+    return [note.number for note in ctx.db.scan(Note)]
+
+@query
 def count(ctx: QueryCtx) -> int:
     return len(ctx.db.scan(Note).collect())
 """
 
 
-def bundle(folder: Path, version: int, fields: str, made: str = "Note(number=number)") -> bytes:
+def bundle(
+    folder: Path, version: int, fields: str, made: str = "Note(number=number)", *, others: bool = True
+) -> bytes:
     source = folder / f"v{version}" / "app"
     source.mkdir(parents=True)
     (source / "__init__.py").write_text("")
     text = FUNCTIONS.replace("FIELDS", fields.replace("\n", "\n    ")).replace("MADE", made)
+    if not others:
+        start, end = text.index("class Other"), text.index("@mutation")
+        text = text[:start] + text[end:]
+        start, end = text.index("@mutation\ndef add_other"), text.index("@mutation\ndef remove")
+        text = text[:start] + text[end:]
     (source / "f.py").write_text(text.replace("VERSION", str(version)))
     return pack(source)
 
@@ -106,14 +117,59 @@ def test_what_fits_is_deployed_and_other_tables_do_not_matter(daemon: RunningDae
     assert daemon.call("query", "f:count") == 3_000
 
 
-def test_an_id_of_another_table_is_no_id_of_this_one(daemon: RunningDaemon, tmp_path: Path) -> None:
-    daemon.must_deploy(bundle(tmp_path, 1 + 10, "number: int | str", "Note(number=ctx.db.insert(Other()))"))
-    daemon.call("mutation", "f:add", number=1)
-    answer = daemon.deploy(bundle(tmp_path, 12, 'number: "Id[Other]"', "Note(number=ctx.db.insert(Other()))"))
-    assert answer.status == 200, answer.text
+def test_what_is_no_id_of_the_table_does_not_pass_for_one(daemon: RunningDaemon, tmp_path: Path) -> None:
+    daemon.must_deploy(bundle(tmp_path, 11, "number: int | str", "Note(number=ctx.db.insert(Other()))"))
+    other = daemon.call("query", "f:numbers")[-1] if daemon.call("mutation", "f:add", number=1) else ""
+    assert (
+        daemon.deploy(
+            bundle(tmp_path, 12, 'number: "Id[Other]"', "Note(number=ctx.db.insert(Other()))")
+        ).status
+        == 200
+    )
     answer = daemon.deploy(bundle(tmp_path, 13, 'number: "Id[Note]"', "Note(number='x')"))
     assert answer.status == 400
     assert "others" in answer.json["message"]
+    daemon.must_deploy(
+        bundle(tmp_path, 14, "number: str", f"Note(number={other[:2] + ' NO ID' * 5 + 'x'!r})")
+    )
+    daemon.call("mutation", "f:add", number=1)
+    answer = daemon.deploy(bundle(tmp_path, 15, 'number: "Id[Other]"', "Note(number=ctx.db.insert(Other()))"))
+    assert answer.status == 400, "only its beginning is that of an id"
+
+
+def test_a_rollback_brings_back_a_table_and_the_ids_of_its_documents(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    daemon.must_deploy(bundle(tmp_path, 11, 'number: "Id[Other]"', "Note(number=ctx.db.insert(Other()))"))
+    daemon.call("mutation", "f:add", number=1)
+    text = "number: str"
+    without = bundle(tmp_path, 12, text, "Note(number='x')", others=False)
+    daemon.must_deploy(without)
+    answer = daemon.post("/api/admin/rollback", b"", Authorization=f"Headwater {daemon.key}")
+    assert answer.status == 200, answer.text
+    assert daemon.call("query", "f:version") == 11
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (
+            "number: int\nkind: str = 'a'\nby_kind = Index('kind')",
+            "`kind` is 'a', and an index would hold nothing",
+        ),
+        ("number: int | None = None\nby_number = Index('number')", ""),
+        ("number: float\nby_number = Index('number')", ""),
+    ],
+)
+def test_an_index_over_what_is_not_stored_is_refused(
+    daemon: RunningDaemon, tmp_path: Path, fields: str, named: str
+) -> None:
+    daemon.call("mutation", "f:add", number=5)
+    archive = bundle(tmp_path, 2, fields)
+    if named:
+        assert named in refusal(daemon, archive)
+    else:
+        daemon.must_deploy(archive)
 
 
 def test_nothing_that_does_not_fit_slips_in_while_the_old_bundle_writes(

@@ -138,6 +138,7 @@ class Deploys:
         past = self._engine.deploys()
         if not name:
             found = next((one.record.bundle for one in past if one.record.bundle != active), None)
+            found = found or next((one for one in self._engine.kept_bundles() if one != active), None)
             if found is None:
                 raise RequestError("there is no bundle to go back to: no other was deployed before this one")
             return found

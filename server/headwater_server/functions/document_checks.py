@@ -8,7 +8,6 @@ do not pause by themselves for long enough, mutations of others are held back fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import RequestError
@@ -18,7 +17,7 @@ from headwater_storage.keys import document_key, table_range
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from headwater_protocol.manifest import Manifest
+    from headwater_protocol.manifest import Manifest, TableManifest
     from headwater_storage.catalog import TableDefinition
     from headwater_storage.transaction import Transaction
 
@@ -26,26 +25,26 @@ if TYPE_CHECKING:
 
 _KEYS_MAX = 1_000
 _TOUCHED_MAX = 200_000
+_ROUNDS = 4
 _PATIENT_ATTEMPTS = 3
 
 
-@dataclass(slots=True)
-class CheckProgress:
-    """How far it is.
-
-    Attributes:
-        table: What is being looked at; "" before and after.
-        documents: How many were looked at, in all tables.
-    """
-
-    table: str = ""
-    documents: int = 0
-
-
 def changed_tables(definitions: Iterable[TableDefinition], manifest: Manifest) -> list[TableDefinition]:
-    """Return the stored tables whose documents have another shape in a bundle."""
-    shapes = {table.name: table.shape for table in manifest.tables}
-    return [table for table in definitions if table.name in shapes and shapes[table.name] != table.schema]
+    """Return the stored tables whose documents have another shape in a bundle, or an index that they had not."""
+    wanted = {table.name: table for table in manifest.tables}
+    return [
+        table
+        for table in definitions
+        if (new := wanted.get(table.name)) is not None
+        and (
+            new.shape != table.schema
+            or not _indexes_of(new) <= {(one.name, *one.fields) for one in table.indexes}
+        )
+    ]
+
+
+def _indexes_of(table: TableManifest) -> set[tuple[str, ...]]:
+    return {(index.name, *index.fields) for index in table.indexes}
 
 
 class DocumentChecks:
@@ -56,9 +55,6 @@ class DocumentChecks:
         check: Has a worker of the new bundle check documents of a table, by its number: the part that begins at a
             key (empty: at its first), or those of some keys.
         hold_back: Holds mutations back, for so long as is bearable.
-
-    Attributes:
-        progress: How far it is.
     """
 
     def __init__(
@@ -73,7 +69,6 @@ class DocumentChecks:
         self._touched: dict[bytes, None] = {}
         self._whole_is_due = True
         self._attempts = 0
-        self.progress = CheckProgress()
 
     def published(self, conflict_keys: Iterable[bytes]) -> None:
         """Note what is written while documents are checked."""
@@ -85,19 +80,21 @@ class DocumentChecks:
             self._whole_is_due = True
 
     async def catch_up(self) -> None:
-        """Look at everything that was not looked at as it is now.
+        """Look at what was not looked at as it is now; at all of it unless too much is written meanwhile.
 
         Raises:
             RequestError: `invalid_document`, naming the first that do not fit.
         """
-        while self._whole_is_due:
+        if self._whole_is_due:
             self._whole_is_due = False
             for table in self._tables.values():
                 await self._check_table(table)
         self._attempts += 1
         if self._attempts > _PATIENT_ATTEMPTS and self._touched:
             self._hold_back()
-        while self._touched:
+        for _ in range(_ROUNDS):
+            if not self._touched:
+                return
             await self._check_touched()
 
     def require(self, transaction: Transaction) -> None:
@@ -112,11 +109,9 @@ class DocumentChecks:
             transaction.add_range(*table_range(table.number))
 
     async def _check_table(self, table: TableDefinition) -> None:
-        self.progress.table = table.name
         following: bytes | None = b""
         while following is not None:
             following = self._seen(table, await self._check(table.number, following, ()))
-        self.progress.table = ""
 
     async def _check_touched(self) -> None:
         keys = list(self._touched)[:_KEYS_MAX]
@@ -129,7 +124,6 @@ class DocumentChecks:
                 own = own[own.index(following) :] if following is not None else []
 
     def _seen(self, table: TableDefinition, checked: DocumentsChecked) -> bytes | None:
-        self.progress.documents += checked.documents
         if checked.misfits:
             told = "; ".join(f"{document_id}: {problem}" for document_id, problem in checked.misfits)
             raise RequestError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 from headwater.packing import BUNDLE_BYTES_MAX, invalid_bundle
-from headwater_protocol.errors import TransientError
+from headwater_protocol.errors import RequestError, TransientError
 from headwater_protocol.manifest import Manifest
 
 from headwater_server.net.http_api import Bodies, json_response
@@ -96,6 +96,10 @@ class AdminApi:
 
     async def _deploy(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request))
+        asked = request.query.get("dry_run", "false")
+        if asked not in ("true", "false"):
+            raise RequestError(f"`dry_run` is true or false, not {asked[:100]!r}")
+        dry_run = asked == "true"
         # A bundle has a limit of its own: that of messages may be smaller.
         wide = request.clone(client_max_size=BUNDLE_BYTES_MAX)
         try:
@@ -103,7 +107,7 @@ class AdminApi:
         except web.HTTPRequestEntityTooLarge:
             raise invalid_bundle(f"the bundle is larger than the limit of {BUNDLE_BYTES_MAX} bytes") from None
         with self._begun():
-            if request.query.get("dry_run") == "true":
+            if dry_run:
                 return _told(await self._deploys.try_out(bundle))
             return _told(await self._deploys.deploy(bundle, _deployer(request)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headwater_protocol.ids import SUFFIX_LENGTH
+from headwater_protocol.ids import SUFFIX_LENGTH, is_id
 from headwater_storage.stored import unpack_stored
 
 from headwater_server.worker.messages import DocumentsChecked
@@ -30,10 +30,11 @@ def check_documents(
 ) -> DocumentsChecked:
     """Check the next part of a table, or some of its documents that have changed since."""
     handle = catalog.by_number[asked.table]
+    # Removed tables too: the switch may bring them back.
+    tables = {one.id_prefix: one.definition.name for one in catalog.by_number.values()}
 
     def table_of(document_id: str) -> str | None:
-        named = catalog.by_id_prefix.get(document_id[:-SUFFIX_LENGTH])
-        return named.definition.name if named else None
+        return tables.get(document_id[:-SUFFIX_LENGTH]) if is_id(document_id) else None
 
     checked = size = 0
     following = None

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater_protocol.errors import RequestError
-from headwater_protocol.manifest import Manifest, TableManifest
+from headwater_protocol.manifest import IndexManifest, Manifest, TableManifest
 from headwater_server.functions import document_checks
 from headwater_server.functions.document_checks import DocumentChecks, changed_tables
 from headwater_server.worker.messages import DocumentsChecked
 from headwater_storage.catalog import TableDefinition
 from headwater_storage.deployment import DocumentsNotCheckedError
+from headwater_storage.indexes import IndexDefinition
 from headwater_storage.keys import document_key, table_range
 
 if TYPE_CHECKING:
@@ -76,7 +78,6 @@ async def test_all_parts_of_all_tables_are_looked_at_and_count_as_read_by_the_sw
     parts = [b"", key(10), key(20)]
     assert world.worker.asked == [(table, part, []) for table in (40, 41) for part in parts]
     assert world.required() == [table_range(40), table_range(41)]
-    assert world.checks.progress.documents == 60
 
 
 async def test_what_is_written_meanwhile_is_looked_at_as_well() -> None:
@@ -110,6 +111,9 @@ async def test_more_writes_than_are_remembered_mean_to_look_at_all_again(
     world = World()
     world.worker.meanwhile = lambda: world.checks.published({key(number) for number in range(4)})
     await world.checks.catch_up()
+    with pytest.raises(DocumentsNotCheckedError):
+        world.required()
+    await world.checks.catch_up()
     assert [part for _, part, _ in world.worker.asked] == [b"", key(10), key(20)] * 2
     assert world.required()
 
@@ -123,5 +127,27 @@ async def test_writers_are_held_back_only_after_some_patience() -> None:
 
 
 def test_only_tables_whose_shape_changes_are_looked_at() -> None:
+    index = IndexManifest("by_a", ("a",))
     manifest = Manifest((TableManifest("notes", '{"a":1}'), TableManifest("others", "{}")))
-    assert changed_tables([NOTES, OTHERS, TableDefinition(42, "gone", 1, "{}")], manifest) == [NOTES]
+    gone = TableDefinition(42, "gone", 1, "{}")
+    assert changed_tables([NOTES, OTHERS, gone], manifest) == [NOTES]
+    indexed = Manifest((TableManifest("notes", "{}"), TableManifest("others", "{}", (index,))))
+    assert changed_tables([NOTES, OTHERS, gone], indexed) == [OTHERS], "an index holds what is stored"
+    has = TableDefinition(41, "others", 1, "{}", [IndexDefinition(7, 41, "by_a", ["a"], False, "ready")])
+    assert changed_tables([NOTES, has], indexed) == []
+
+
+async def test_writers_that_never_pause_do_not_keep_it_for_ever() -> None:
+    world = World()
+
+    async def check(table: int, following: bytes, keys: Sequence[bytes]) -> DocumentsChecked:
+        world.checks.published({key(1)})
+        return await world.worker.check(table, following, keys)
+
+    world.checks = DocumentChecks((NOTES,), check, world.hold_back)
+    for _ in range(5):
+        async with asyncio.timeout(5):
+            await world.checks.catch_up()
+        with pytest.raises(DocumentsNotCheckedError):
+            world.required()
+    assert world.held_back == 2
