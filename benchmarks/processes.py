@@ -41,13 +41,18 @@ def tree_cpu_s(pid: int) -> float:
     return total
 
 
-def tree_pss_bytes(pid: int) -> int:
-    """Return the proportional set size of a process and its living descendants: shared pages are counted once."""
+def tree_pss_bytes(pid: int, rows: tuple[str, ...] = ("Pss:",)) -> int:
+    """Return the proportional set size of a process and its living descendants: shared pages are counted once.
+
+    Args:
+        pid: The process.
+        rows: What of it, as `smaps_rollup` names it.
+    """
     total = 0
     for member in tree(pid):
         try:
             lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(rows))
     return total

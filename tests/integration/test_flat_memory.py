@@ -8,16 +8,17 @@ import shutil
 import statistics
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from headwater.client.aio import connect
 from support.daemon import BUNDLES, RunningDaemon
 
-from benchmarks.processes import tree
+from benchmarks.processes import tree_pss_bytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headwater.client.aio import Client
     from support.runs import LongRun
 
@@ -73,14 +74,7 @@ class Course:
 
 def own_bytes(pid: int) -> int:
     """Return the memory of a process and its descendants that is no file's; shared pages count once."""
-    total = 0
-    for member in tree(pid):
-        try:
-            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
-    return total * 1024
+    return tree_pss_bytes(pid, ("Pss_Anon:", "Pss_Shmem:"))
 
 
 async def come_and_go(

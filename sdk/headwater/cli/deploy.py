@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from headwater_protocol.errors import HeadwaterError, RequestError
@@ -28,6 +28,8 @@ from headwater.http_client import Deployed, HttpClient
 from headwater.packing import pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from headwater.cli.output import Output
 
 FolderArgument = Annotated[
@@ -79,15 +81,12 @@ def rollback(
     as_json: PrintJsonOption = False,
 ) -> None:
     """Make an earlier bundle the active one again. Documents stay as they are."""
-    output = output_for(as_json=as_json)
-    client, _ = _client(context, url, key_file, output)
 
-    async def work() -> None:
-        async with client as http:
-            done = await http.rollback(bundle, deployer=_deployer(context))
+    async def work(http: HttpClient, output: Output) -> None:
+        done = await http.rollback(bundle, deployer=_deployer(context))
         _tell(output, done, as_json=as_json)
 
-    run_command(output, work())
+    _run(context, url, key_file, work, as_json=as_json)
 
 
 def deploys(
@@ -97,12 +96,9 @@ def deploys(
     as_json: PrintJsonOption = False,
 ) -> None:
     """List what was deployed when and by whom, the newest first."""
-    output = output_for(as_json=as_json)
-    client, _ = _client(context, url, key_file, output)
 
-    async def work() -> None:
-        async with client as http:
-            past = await http.deploys()
+    async def work(http: HttpClient, output: Output) -> None:
+        past = await http.deploys()
         output.value(
             [
                 {
@@ -116,7 +112,7 @@ def deploys(
             ]
         )
 
-    run_command(output, work())
+    _run(context, url, key_file, work, as_json=as_json)
 
 
 @key_commands.command()
@@ -179,6 +175,25 @@ def _client(
         if error.code == "unauthenticated":
             fail(output, error)
         raise usage(error) from None
+
+
+def _run(
+    context: typer.Context,
+    url: str | None,
+    key_file: Path | None,
+    work: Callable[[HttpClient, Output], Coroutine[Any, Any, None]],
+    *,
+    as_json: bool,
+) -> None:
+    """Do something with the server, to its end."""
+    output = output_for(as_json=as_json)
+    client, _ = _client(context, url, key_file, output)
+
+    async def connected() -> None:
+        async with client as http:
+            await work(http, output)
+
+    run_command(output, connected())
 
 
 def _deployer(context: typer.Context) -> str:

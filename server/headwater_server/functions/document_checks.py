@@ -38,7 +38,7 @@ def changed_tables(definitions: Iterable[TableDefinition], manifest: Manifest) -
         if (new := wanted.get(table.name)) is not None
         and (
             new.shape != table.schema
-            or not _indexes_of(new) <= {(one.name, *one.fields) for one in table.indexes}
+            or not _indexes_of(new) <= {(one.name, *one.fields) for one in table.indexes if one.maintained}
         )
     ]
 

@@ -76,9 +76,7 @@ class _Transitions(SameTransitions):
         self._make_room = make_room
 
     def __setitem__(self, key: object, made: tuple[Position, bytes]) -> None:
-        if isinstance(
-            key, tuple
-        ):  # else it is in already, and goes in once more under what is looked up faster
+        if isinstance(key, tuple):  # else it is in already, and goes in again under what is looked up faster
             self._make_room(len(made[1]))
         super().__setitem__(key, made)
 

@@ -36,20 +36,19 @@ def check_documents(
     def table_of(document_id: str) -> str | None:
         return tables.get(document_id[:-SUFFIX_LENGTH]) if is_id(document_id) else None
 
-    checked = size = 0
+    size = 0
     following = None
     misfits: list[tuple[str, str]] = []
-    for key, value in _wanted(handle, snapshot, asked):
+    for checked, (key, value) in enumerate(_wanted(handle, snapshot, asked)):
         if checked >= _DOCUMENTS_MAX or size >= _BYTES_MAX or len(misfits) >= _MISFITS_MAX:
             following = key
             break
-        checked += 1
         size += len(value)
         document = bytes(unpack_stored(value, key)[1])
         problem = bundle.misfit(handle.definition.name, document, table_of)
         if problem is not None:
             misfits.append((handle.id_prefix + key[-SUFFIX_LENGTH:].decode(), problem))
-    return DocumentsChecked(asked.check, following, checked, misfits)
+    return DocumentsChecked(asked.check, following, misfits)
 
 
 def _wanted(

@@ -260,13 +260,11 @@ class DocumentsChecked(_Message, frozen=True, tag=22):
     Attributes:
         check: Number of the check.
         next: Document key at which to go on, None if nothing is left.
-        documents: How many were looked at.
         misfits: Id and problem of each that does not fit.
     """
 
     check: int
     next: bytes | None
-    documents: int
     misfits: list[tuple[str, str]]
 
 

@@ -39,9 +39,9 @@ class Worker:
         meanwhile()
         if keys:
             found = [(one.decode(errors="replace"), self.misfits[one]) for one in keys if one in self.misfits]
-            return DocumentsChecked(1, None, len(keys), found)
+            return DocumentsChecked(1, None, found)
         parts = [b"", key(10), key(20), None]
-        return DocumentsChecked(1, parts[parts.index(following) + 1], 10, [])
+        return DocumentsChecked(1, parts[parts.index(following) + 1], [])
 
 
 class Reads:
@@ -135,6 +135,8 @@ def test_only_tables_whose_shape_changes_are_looked_at() -> None:
     assert changed_tables([NOTES, OTHERS, gone], indexed) == [OTHERS], "an index holds what is stored"
     has = TableDefinition(41, "others", 1, "{}", [IndexDefinition(7, 41, "by_a", ["a"], False, "ready")])
     assert changed_tables([NOTES, has], indexed) == []
+    had = TableDefinition(41, "others", 1, "{}", [IndexDefinition(7, 41, "by_a", ["a"], False, "dropping")])
+    assert changed_tables([NOTES, had], indexed) == [had], "nobody has looked since it was given up"
 
 
 async def test_writers_that_never_pause_do_not_keep_it_for_ever() -> None:
