@@ -457,6 +457,28 @@ class Settings:
         ),
     ] = 7.0
 
+    token_limit_bytes: Annotated[
+        int,
+        About(
+            "Largest token that says who a client is",
+            why="Raise it for a provider that puts much into its tokens, as all groups of a person.",
+            unit="bytes",
+            group="Sign-in",
+            ge=1024,
+            le=MIB,
+        ),
+    ] = 16 * 1024
+    token_leeway_s: Annotated[
+        float,
+        About(
+            "How far the clock of a provider may be from this machine's",
+            why="Raise it if tokens are refused as made in the future. A token counts that much longer than it says.",
+            unit="s",
+            ge=0,
+            le=300,
+        ),
+    ] = 3.0
+
     durability: Annotated[
         Literal["log", "lmdb"],
         About(

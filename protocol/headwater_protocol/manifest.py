@@ -1,4 +1,4 @@
-"""What a deployed bundle declares: its tables with their indexes, and its functions.
+"""What a deployed bundle declares: its tables with their indexes, its functions, and whose tokens it takes.
 
 Pure. Made by the worker that loaded the bundle, read by the deploy, the command line and
 generators; it crosses processes as JSON.
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from headwater_protocol.errors import ProtocolError
 
 FunctionKind = Literal["query", "mutation", "action"]
+ProviderKind = Literal["oidc", "jwt"]
 MANIFEST_VERSION = 1
 
 
@@ -69,11 +70,38 @@ class FunctionManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderManifest:
+    """One provider: an issuer whose tokens say who a caller is.
+
+    Attributes:
+        kind: `oidc` publishes where its keys are; of `jwt` they are declared.
+        issuer: What its tokens have as `iss`, to the letter.
+        audience: What they must have as `aud`, or among it; "" takes any.
+        keys: Where its keys are: an address, or the key set itself as canonical JSON; "" for `oidc`.
+        algorithms: How they may be signed.
+        authorized_parties: Of which one must be their `azp`; none takes any.
+    """
+
+    kind: ProviderKind
+    issuer: str
+    audience: str
+    keys: str
+    algorithms: tuple[str, ...]
+    authorized_parties: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called for people: its issuer, and the audience if that is checked."""
+        return f"{self.issuer} for {self.audience}" if self.audience else self.issuer
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything that a bundle declares, each sorted by name."""
 
     tables: tuple[TableManifest, ...] = ()
     functions: tuple[FunctionManifest, ...] = ()
+    providers: tuple[ProviderManifest, ...] = ()
 
     def to_json(self) -> bytes:
         """Return it as JSON; equal manifests give equal bytes."""
@@ -99,6 +127,7 @@ class Manifest:
                     }
                     for function in self.functions
                 ],
+                "providers": [_provider_out(provider) for provider in self.providers],
             }
         ).encode()
 
@@ -124,6 +153,10 @@ class Manifest:
             tuple(
                 _function_in(item, f"manifest.functions[{i}]")
                 for i, item in enumerate(_list(top, "functions", "manifest"))
+            ),
+            tuple(
+                _provider_in(item, f"manifest.providers[{i}]")
+                for i, item in enumerate(_list(top, "providers", "manifest") if "providers" in top else ())
             ),
         )
 
@@ -171,6 +204,32 @@ def _function_in(value: Any, where: str) -> FunctionManifest:
     )
 
 
+def _provider_out(provider: ProviderManifest) -> dict[str, Any]:
+    return {
+        "kind": provider.kind,
+        "issuer": provider.issuer,
+        "audience": provider.audience,
+        "keys": provider.keys,
+        "algorithms": list(provider.algorithms),
+        "authorized_parties": list(provider.authorized_parties),
+    }
+
+
+def _provider_in(value: Any, where: str) -> ProviderManifest:
+    provider = _object(value, where)
+    kind: Any = provider.get("kind")
+    if kind not in get_args(ProviderKind):
+        raise ProtocolError(f"{where}.kind: expected oidc or jwt, got {kind!r}")
+    return ProviderManifest(
+        kind,
+        _text(provider, "issuer", where),
+        _text(provider, "audience", where),
+        _text(provider, "keys", where),
+        _texts(provider, "algorithms", where),
+        _texts(provider, "authorized_parties", where),
+    )
+
+
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ProtocolError(f"{where}: expected an object, got {type(value).__name__}")
@@ -189,6 +248,13 @@ def _text(holder: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise ProtocolError(f"{where}.{name}: expected text, got {type(value).__name__}")
     return value
+
+
+def _texts(holder: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    found = _list(holder, name, where)
+    if not all(isinstance(item, str) for item in found):
+        raise ProtocolError(f"{where}.{name}: expected a list of texts, got {found!r}")
+    return tuple(found)
 
 
 def _flag(holder: dict[str, Any], name: str, where: str) -> bool:

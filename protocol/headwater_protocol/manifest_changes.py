@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headwater_protocol.manifest import FunctionManifest, Manifest, TableManifest
+    from headwater_protocol.manifest import FunctionManifest, Manifest, ProviderManifest, TableManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class Change:
 
     Attributes:
         sign: `added`, `removed` or `changed`.
-        what: `function`, `table` or `index`.
-        name: Of the function or table; `table.index` of an index.
+        what: `function`, `table`, `index` or `provider`.
+        name: Of the function, table or provider; `table.index` of an index.
         details: What of it has changed, for people: `arguments`, `result`, `documents` and the like.
     """
 
     sign: Literal["added", "removed", "changed"]
-    what: Literal["function", "table", "index"]
+    what: Literal["function", "table", "index", "provider"]
     name: str
     details: tuple[str, ...] = ()
 
@@ -39,6 +39,9 @@ def changes_between(before: Manifest, after: Manifest) -> list[Change]:
         ),
         *_functions(
             {item.name: item for item in before.functions}, {item.name: item for item in after.functions}
+        ),
+        *_providers(
+            {item.name: item for item in before.providers}, {item.name: item for item in after.providers}
         ),
     ]
 
@@ -101,3 +104,24 @@ def _function_details(old: FunctionManifest, new: FunctionManifest) -> tuple[str
     if old.returns != new.returns:
         found.append("result")
     return tuple(found)
+
+
+def _providers(before: Mapping[str, ProviderManifest], after: Mapping[str, ProviderManifest]) -> list[Change]:
+    found: list[Change] = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old is None:
+            found.append(Change("added", "provider", name))
+        elif new is None:
+            found.append(Change("removed", "provider", name))
+        elif old != new:
+            found.append(Change("changed", "provider", name, _provider_details(old, new)))
+    return found
+
+
+def _provider_details(old: ProviderManifest, new: ProviderManifest) -> tuple[str, ...]:
+    return (
+        ("keys",) * ((old.kind, old.keys) != (new.kind, new.keys))
+        + ("algorithms",) * (old.algorithms != new.algorithms)
+        + ("authorized parties",) * (old.authorized_parties != new.authorized_parties)
+    )

@@ -18,6 +18,7 @@ from headwater.context import Auth, Identity, MutationCtx, MutationFunction, Que
 from headwater.database import Database, DatabaseReader
 from headwater.fields import Id
 from headwater.indexes import Index
+from headwater.providers import jwt_provider, oidc_provider
 from headwater.queries import Query
 from headwater.results import Page, PageOptions
 from headwater.schema import Table, replace
@@ -55,7 +56,9 @@ __all__ = [
     "connect",
     "connect_blocking",
     "field",
+    "jwt_provider",
     "mutation",
+    "oidc_provider",
     "query",
     "replace",
 ]

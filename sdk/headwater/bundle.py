@@ -25,6 +25,7 @@ from headwater.context import MutationCtx, QueryCtx, RegisteredFunction, public_
 from headwater.documents import DocumentCodec
 from headwater.index_plans import plan_index
 from headwater.json_schema import shape_of
+from headwater.providers import providers_of
 from headwater.refusals import encodable, invalid_bundle, nearest
 from headwater.results import EncodedResult, ResultCodec
 from headwater.schema import TableMeta
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType, TracebackType
 
-    from headwater_protocol.manifest import FunctionKind
+    from headwater_protocol.manifest import FunctionKind, ProviderManifest
 
     from headwater.backend import Backend
     from headwater.checks import TableOf
@@ -83,17 +84,24 @@ class CallOutcome:
 class Bundle:
     """The functions and tables of one package. Make it with `load`."""
 
-    def __init__(self, tables: Tables, functions: dict[str, RegisteredFunction]) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        functions: dict[str, RegisteredFunction],
+        providers: tuple[ProviderManifest, ...] = (),
+    ) -> None:
         """Work out everything that calls need.
 
         Args:
             tables: The tables.
             functions: The functions by name.
+            providers: Whose tokens it takes.
 
         Raises:
             RequestError: `invalid_bundle`.
         """
         self._tables = tables
+        self._providers = providers
         self._compiled_tables = {name: _compile_table(cls, tables) for name, cls in tables.by_name.items()}
         self._functions = {name: _compile_function(name, item, tables) for name, item in functions.items()}
         self._by_object = {item: self._functions[name] for name, item in functions.items()}
@@ -118,7 +126,7 @@ class Bundle:
                     tables[item] = None
                 elif isinstance(item, RegisteredFunction) and item.__module__ == module.__name__:
                     _register(functions, item, module, package, label)
-        return cls(Tables(tables), functions)
+        return cls(Tables(tables), functions, providers_of(modules))
 
     def manifest(self) -> Manifest:
         """Return what the bundle declares."""
@@ -132,7 +140,7 @@ class Bundle:
             )
             for name, item in sorted(self._functions.items())
         )
-        return Manifest(tuple(tables), tuple(functions))
+        return Manifest(tuple(tables), tuple(functions), self._providers)
 
     def misfit(self, table: str, document: bytes, table_of: TableOf) -> str | None:
         """Return why a stored document is none of a table as this bundle declares it; None if it is one.

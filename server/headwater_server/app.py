@@ -26,6 +26,7 @@ from headwater_server.functions.limits import PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
+from headwater_server.identity.verifier import Verifier, VerifierOptions
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.door import HttpDoor
@@ -125,7 +126,10 @@ class Daemon:
         )
         self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
         self.calls = Calls(self.pool, self.mutations, self.switchboard, reporter, self.metrics)
-        self.deploys = Deploys(engine, self.pool, self.calls, self.switchboard, self.metrics)
+        self.verifier = Verifier(_verifier_options(settings), lambda: environment.clock.wall_us() / 1e6)
+        self.deploys = Deploys(
+            engine, self.pool, self.calls, self.switchboard, self.metrics, self.verifier.use
+        )
         self.keys = AdminKeys(b"")
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
@@ -353,6 +357,10 @@ def _mutation_limits(settings: Settings) -> MutationLimits:
         attempts_max=settings.call_attempts_limit,
         gate_s=settings.mutation_gate_limit_ms / 1000,
     )
+
+
+def _verifier_options(settings: Settings) -> VerifierOptions:
+    return VerifierOptions(token_bytes_max=settings.token_limit_bytes, leeway_s=settings.token_leeway_s)
 
 
 def _trim_options(settings: Settings) -> TrimOptions:

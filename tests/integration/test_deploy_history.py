@@ -146,3 +146,26 @@ def test_only_so_many_bundles_are_kept(daemon: RunningDaemon, tmp_path: Path) ->
     _, said = developer.runs("rollback", past[4]["bundle"], code=1)
     assert "not kept any more" in said
     assert version(daemon) == 5
+
+
+PROVIDER = (
+    NO_TABLE
+    + """
+from headwater import oidc_provider
+oidc_provider(issuer="https://id.example", audience="app", algorithms=["RS256"])
+"""
+)
+
+
+def test_providers_stand_in_the_spec_and_among_the_changes(daemon: RunningDaemon, tmp_path: Path) -> None:
+    developer = Developer(tmp_path, daemon)
+    developer.writes(NO_TABLE.replace("VERSION", "1"))
+    developer.runs("deploy", "functions")
+    developer.writes(PROVIDER.replace("VERSION", "1"))
+    told = developer.runs("deploy", "functions", "--dry-run")[1]
+    assert "+ provider https://id.example for app" in told
+    developer.runs("deploy", "functions")
+    (declared,) = json.loads(developer.runs("spec")[0])["providers"]
+    assert (declared["issuer"], declared["algorithms"]) == ("https://id.example", ["RS256"])
+    developer.runs("rollback")
+    assert json.loads(developer.runs("spec")[0])["providers"] == []

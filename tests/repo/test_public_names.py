@@ -10,13 +10,14 @@ import pytest
 
 AUTHORING = {"Id", "Index", "Meta", "Struct", "Table", "field", "mutation", "query", "replace"}
 CONTEXTS = {"Auth", "Database", "DatabaseReader", "Identity", "MutationCtx", "Query", "QueryCtx"}
+PROVIDERS = {"jwt_provider", "oidc_provider"}
 FUNCTIONS = {"MutationFunction", "QueryFunction"}
 VALUES = {"ApplicationError", "HeadwaterError", "Int64", "Page", "PageOptions"}
 CLIENT = {"BlockingClient", "Client", "ClientState", "LocalResults", "connect", "connect_blocking"}
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(headwater.__all__) == AUTHORING | CONTEXTS | FUNCTIONS | VALUES | CLIENT
+    assert set(headwater.__all__) == AUTHORING | CONTEXTS | FUNCTIONS | PROVIDERS | VALUES | CLIENT
     assert list(headwater.__all__) == sorted(headwater.__all__)
 
 

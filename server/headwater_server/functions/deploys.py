@@ -18,10 +18,12 @@ from headwater_protocol.manifest import Manifest
 from headwater_protocol.manifest_changes import Change, changes_between
 
 from headwater_server.functions.document_checks import DocumentChecks, changed_tables
+from headwater_server.identity.key_sets import check_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
+    from headwater_protocol.manifest import ProviderManifest
     from headwater_storage.engine import Engine, PastDeploy
 
     from headwater_server.functions.calls import Calls
@@ -54,7 +56,16 @@ class Deployed:
 
 
 class Deploys:
-    """Brings bundles into service."""
+    """Brings bundles into service.
+
+    Args:
+        engine: The database, which keeps bundles.
+        pool: Runs them.
+        calls: Told of the manifest.
+        switchboard: Told of what a deploy changes with its commit.
+        metrics: Counted in.
+        use_providers: Told whose tokens are taken, in the step in which the bundle that says so becomes active.
+    """
 
     def __init__(
         self,
@@ -63,12 +74,14 @@ class Deploys:
         calls: Calls,
         switchboard: Switchboard,
         metrics: Metrics,
+        use_providers: Callable[[Sequence[ProviderManifest]], None],
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._calls = calls
         self._switchboard = switchboard
         self._metrics = metrics
+        self._use_providers = use_providers
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -189,12 +202,16 @@ class Deploys:
         return Deployed(name, len(manifest.functions), len(manifest.tables), changed, changes)
 
     async def _load(self, bundle: bytes) -> Manifest:
-        return Manifest.from_json(await self._pool.describe(bundle))
+        """Return what a bundle declares, as far as it can be used."""
+        manifest = Manifest.from_json(await self._pool.describe(bundle))
+        check_keys(manifest.providers)
+        return manifest
 
     def _switch(self, name: str, manifest: Manifest) -> None:
         """Send calls to a prepared bundle; in a deploy, called in the step that publishes the commit."""
         self._pool.activate(name)
         self._calls.manifest = manifest
+        self._use_providers(manifest.providers)
 
 
 def _check_size(bundle: bytes) -> None:

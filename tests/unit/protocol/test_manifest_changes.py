@@ -2,7 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from headwater_protocol.manifest import FunctionManifest, IndexManifest, Manifest, TableManifest
+from headwater_protocol.manifest import (
+    FunctionManifest,
+    IndexManifest,
+    Manifest,
+    ProviderManifest,
+    TableManifest,
+)
 from headwater_protocol.manifest_changes import Change, changes_between
 
 LIST = FunctionManifest("m:list", "query", False, {"type": "object"}, {"type": "array"})
@@ -50,3 +56,17 @@ def test_changes_name_what_has_changed() -> None:
     back = changes_between(Manifest((table,), functions), BEFORE)
     assert Change("changed", "function", "m:send", ("action becomes mutation", "becomes public")) in back
     assert Change("removed", "index", "notes.by_at") in back
+
+
+def test_changes_of_providers_are_told() -> None:
+    one = ProviderManifest("oidc", "https://a.example", "app", "", ("RS256",))
+    two = ProviderManifest("jwt", "own", "", "https://a.example/keys", ("RS256",))
+    changed = replace(two, keys="https://b.example/keys", algorithms=("ES256",), authorized_parties=("web",))
+    assert changes_between(Manifest(providers=(one, two)), Manifest(providers=(one, two))) == []
+    assert changes_between(Manifest(providers=(one, two)), Manifest(providers=(changed,))) == [
+        Change("removed", "provider", "https://a.example for app"),
+        Change("changed", "provider", "own", ("keys", "algorithms", "authorized parties")),
+    ]
+    assert changes_between(Manifest(), Manifest(providers=(one,))) == [
+        Change("added", "provider", "https://a.example for app")
+    ]

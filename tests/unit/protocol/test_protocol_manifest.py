@@ -11,6 +11,7 @@ from headwater_protocol.manifest import (
     FunctionManifest,
     IndexManifest,
     Manifest,
+    ProviderManifest,
     TableManifest,
     canonical_json,
 )
@@ -18,6 +19,7 @@ from headwater_protocol.manifest import (
 MANIFEST = Manifest(
     (TableManifest("users", '{"type":"object"}', (IndexManifest("by_name", ("name", "a.b"), True),)),),
     (FunctionManifest("users:me", "query", False, {"type": "object"}, {"type": "null"}, "Who I am."),),
+    (ProviderManifest("jwt", "https://id.example", "app", "https://id.example/keys", ("ES256",), ("web",)),),
 )
 
 
@@ -25,6 +27,12 @@ def test_it_comes_back_from_json() -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     assert Manifest.from_json(MANIFEST.to_json().decode()) == MANIFEST
     assert Manifest.from_json(Manifest().to_json()) == Manifest()
+
+
+def test_one_from_before_there_were_providers_has_none() -> None:
+    parsed = json.loads(MANIFEST.to_json())
+    del parsed["providers"]
+    assert Manifest.from_json(json.dumps(parsed)).providers == ()
 
 
 def test_equal_manifests_give_equal_bytes() -> None:
@@ -49,6 +57,10 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (["functions", 0, "kind"], "cron", r"functions\[0\].kind: expected query, mutation or action"),
         (["functions", 0, "kind"], [], r"functions\[0\].kind: expected query, mutation or action"),
         (["functions", 0, "arguments"], "x", r"functions\[0\].arguments: expected an object"),
+        (["providers"], None, "manifest.providers: expected a list"),
+        (["providers", 0, "kind"], "saml", r"providers\[0\].kind: expected oidc or jwt, got 'saml'"),
+        (["providers", 0, "keys"], None, r"providers\[0\].keys: expected text"),
+        (["providers", 0, "algorithms", 0], 5, r"providers\[0\].algorithms: expected a list of texts"),
         (["functions", 0, "internal"], None, r"functions\[0\].internal: expected true or false"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from headwater.packing import bundle_hash
 from headwater_protocol.errors import RequestError
-from headwater_protocol.manifest import Manifest
+from headwater_protocol.manifest import Manifest, ProviderManifest
 from headwater_server.functions.deploys import Deploys
 from headwater_server.observe.metrics import Metrics
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ONE, TWO = b"one", b"two"
-MANIFEST = Manifest().to_json()
+PROVIDER = ProviderManifest("oidc", "https://id.example", "app", "", ("RS256",))
+KEYLESS = ProviderManifest("jwt", "own", "", '{"keys":[{"kty":"EC","crv":"P-192"}]}', ("RS256",))
 
 
 @dataclass
@@ -27,13 +28,14 @@ class Pool:
     failing: str = ""
     active_bundle: str | None = None
     prepared: list[str] = field(default_factory=list)
+    manifests: dict[bytes, Manifest] = field(default_factory=dict)
 
     async def check_documents(self, *asked: Any) -> None:
         """There are none."""
 
     async def describe(self, bundle: bytes) -> bytes:
         self._fail("describe")
-        return MANIFEST
+        return self.manifests.get(bundle, Manifest()).to_json()
 
     async def prepare(self, bundle: bytes) -> str:
         self._fail("prepare")
@@ -87,8 +89,11 @@ class World:
             self.engine.bundles[bundle_hash(active)] = active
         self.pool = Pool()
         self.calls: Any = SimpleNamespace(manifest=None)
+        self.providers: list[Any] = []
         make: Callable[..., Deploys] = Deploys
-        self.deploys = make(self.engine, self.pool, self.calls, self.switchboard, Metrics())
+        self.deploys = make(
+            self.engine, self.pool, self.calls, self.switchboard, Metrics(), self.providers.append
+        )
 
 
 async def test_a_deploy_serves_and_the_same_again_changes_nothing() -> None:
@@ -126,3 +131,29 @@ async def test_a_deploy_that_fails_leaves_what_served() -> None:
     world.pool.failing = ""
     assert (await world.deploys.deploy(TWO)).changed
     assert world.pool.active_bundle == bundle_hash(TWO)
+
+
+async def test_providers_change_with_the_bundle_that_declares_them() -> None:
+    world = World(ONE)
+    world.pool.manifests = {ONE: Manifest(providers=(PROVIDER,))}
+    await world.deploys.restore()
+    assert world.providers == [(PROVIDER,)]
+    await world.deploys.try_out(TWO)
+    world.pool.failing = "prepare"
+    with pytest.raises(RequestError):
+        await world.deploys.deploy(TWO)
+    assert world.providers == [(PROVIDER,)]
+    world.pool.failing = ""
+    await world.deploys.deploy(TWO)
+    await world.deploys.deploy(ONE)
+    assert world.providers == [(PROVIDER,), (), (PROVIDER,)]
+
+
+async def test_declared_keys_that_cannot_be_used_are_refused_by_dry_run_and_deploy() -> None:
+    world = World(ONE)
+    world.pool.manifests = {TWO: Manifest(providers=(KEYLESS,))}
+    for deploy in (world.deploys.try_out, world.deploys.deploy):
+        with pytest.raises(RequestError, match="jwks: key 0: its curve or alg is not taken") as caught:
+            await deploy(TWO)
+        assert caught.value.code == "invalid_bundle"
+    assert world.engine.active == bundle_hash(ONE)
