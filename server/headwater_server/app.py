@@ -126,6 +126,17 @@ class Daemon:
         )
         self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
         self.calls = Calls(self.pool, self.mutations, self.switchboard, reporter, self.metrics)
+        self._bodies = Bodies(settings.http_body_limit_s)
+        self._make_administration()
+        self._engine_task: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+        self._listening: list[asyncio.Server] = []
+        self.port = 0
+        self.tcp_port = 0
+
+    def _make_administration(self) -> None:
+        """Make what the deployment's key opens, and what a deploy decides besides functions: whose tokens count."""
+        settings, engine, environment = self.settings, self.engine, self._environment
         self.verifier = Verifier(_verifier_options(settings), lambda: environment.clock.wall_us() / 1e6)
         self.deploys = Deploys(
             engine, self.pool, self.calls, self.switchboard, self.metrics, self.verifier.use
@@ -134,15 +145,9 @@ class Daemon:
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
         )
-        self._bodies = Bodies(settings.http_body_limit_s)
         self.admin_api = AdminApi(
             self.deploys, self.keys, self.key.rotate, lambda: engine.published_ts, self.metrics, self._bodies
         )
-        self._engine_task: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
-        self._listening: list[asyncio.Server] = []
-        self.port = 0
-        self.tcp_port = 0
 
     # ------------------------------------------------------------------ life
 
