@@ -57,8 +57,9 @@ class FunctionManifest:
         kind: `query`, `mutation` or `action`.
         internal: Only other functions and holders of the deployment's key may call it.
         arguments: JSON schema of its arguments, an object.
-        returns: JSON schema of its result.
+        returns: JSON schema of its result; of an action that streams, of each piece.
         doc: Its docstring, "" if there is none.
+        stream: Whether it is an action that streams.
     """
 
     name: str
@@ -67,6 +68,7 @@ class FunctionManifest:
     arguments: dict[str, Any]
     returns: dict[str, Any]
     doc: str = ""
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Manifest:
                         "arguments": function.arguments,
                         "returns": function.returns,
                         "doc": function.doc,
+                        **({"stream": True} if function.stream else {}),
                     }
                     for function in self.functions
                 ],
@@ -201,6 +204,7 @@ def _function_in(value: Any, where: str) -> FunctionManifest:
         _object(function.get("arguments"), f"{where}.arguments"),
         _object(function.get("returns"), f"{where}.returns"),
         _text(function, "doc", where),
+        "stream" in function and _flag(function, "stream", where),
     )
 
 

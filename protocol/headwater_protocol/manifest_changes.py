@@ -103,6 +103,8 @@ def _function_details(old: FunctionManifest, new: FunctionManifest) -> tuple[str
         found.append("arguments")
     if old.returns != new.returns:
         found.append("result")
+    if old.stream != new.stream:
+        found.append("streams" if new.stream else "streams no more")
     return tuple(found)
 
 

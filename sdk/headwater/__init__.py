@@ -13,7 +13,8 @@ from headwater_protocol.errors import ApplicationError, HeadwaterError
 from headwater_protocol.values import Int64
 from msgspec import Meta, Struct, field
 
-from headwater.authoring import mutation, query
+from headwater.actions import ActionCtx, ActionFunction, StreamFunction
+from headwater.authoring import action, mutation, query
 from headwater.context import Auth, Identity, MutationCtx, MutationFunction, QueryCtx, QueryFunction
 from headwater.database import Database, DatabaseReader
 from headwater.fields import Id
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from headwater.client.states import ClientState
 
 __all__ = [
+    "ActionCtx",
+    "ActionFunction",
     "ApplicationError",
     "Auth",
     "BlockingClient",
@@ -51,8 +54,10 @@ __all__ = [
     "Query",
     "QueryCtx",
     "QueryFunction",
+    "StreamFunction",
     "Struct",
     "Table",
+    "action",
     "connect",
     "connect_blocking",
     "field",

@@ -18,6 +18,14 @@ from typing import TYPE_CHECKING, Any
 from headwater_protocol.errors import ApplicationError, HeadwaterError, InternalError, RequestError
 from headwater_protocol.manifest import FunctionManifest, IndexManifest, Manifest, TableManifest
 
+from headwater.actions import (
+    ActionCall,
+    ActionCtx,
+    ActionFunction,
+    StreamFunction,
+    piece_annotation,
+    run_to_end,
+)
 from headwater.annotations import Tables, check_ids, type_of
 from headwater.arguments import ArgumentsCodec
 from headwater.calls import Call, CompiledFunction, CompiledTable
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.manifest import FunctionKind, ProviderManifest
 
+    from headwater.actions import ActionBackend, Emit
     from headwater.backend import Backend
     from headwater.checks import TableOf
 
@@ -136,7 +145,13 @@ class Bundle:
         )
         functions = (
             FunctionManifest(
-                name, item.kind, item.internal, item.arguments.schema, item.result.schema, item.doc
+                name,
+                item.kind,
+                item.internal,
+                item.arguments.schema,
+                item.result.schema,
+                item.doc,
+                item.stream,
             )
             for name, item in sorted(self._functions.items())
         )
@@ -196,6 +211,51 @@ class Bundle:
         """Run a mutation; as `call_query`. After a failure its writes must be thrown away."""
         call = self._call(name, backend, identity, None, seed)
         return self._run("mutation", call, arguments, internal_allowed=internal_allowed)
+
+    async def call_action(
+        self,
+        name: str,
+        arguments: bytes,
+        backend: ActionBackend,
+        emit: Emit,
+        *,
+        identity: bytes | None = None,
+        internal_allowed: bool = False,
+        must_stream: bool = False,
+    ) -> bytes | CallFailure:
+        """Run an action; never raises for what the caller or the function did wrong, but for memory.
+
+        Args:
+            name: Function, `module:function`.
+            arguments: Encoded map.
+            backend: The world.
+            emit: Gets the encoded pieces of one that streams.
+            identity: Encoded identity of the caller.
+            internal_allowed: Whether internal functions may be called.
+            must_stream: Refuse one that does not stream.
+
+        Returns:
+            The encoded result, null for one that streams; or why there is none.
+
+        Raises:
+            MemoryError: As `call_query`.
+            CancelledError: The task that runs it was cancelled.
+        """
+        call = ActionCall(name, backend, self._by_object, self._functions, identity=identity)
+        try:
+            function = self._find(name, "action", internal_allowed=internal_allowed)
+            if must_stream and not function.stream:
+                raise RequestError(f"{name} does not stream; it has one result")
+            return await run_to_end(function, call, arguments, emit)
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:
+            return failure_of(error)
+
+    def cancels_with_caller(self, name: str) -> bool:
+        """Tell whether an action is to be cancelled when its caller goes away."""
+        found = self._functions.get(name)
+        return found is not None and (found.cancel_with_caller or found.stream)
 
     def _call(
         self, name: str, backend: Backend, identity: bytes | None, journal: bytes | None, seed: bytes
@@ -350,19 +410,37 @@ def _compile_function(name: str, item: RegisteredFunction, tables: Tables) -> Co
         raise invalid_bundle(f"{name}: its first parameter is the ctx: `def {item.__name__}(ctx: ...)`")
     hints = _hints(name, declared, tables)
     ctx = hints.get(parameters[0].name)
-    if item.kind == "query" and isinstance(ctx, type) and issubclass(ctx, MutationCtx):
-        raise invalid_bundle(f"{name} is a query and cannot take a {ctx.__name__}; use @mutation")
+    _refuse_ctx(name, item.kind, ctx)
     if "return" not in hints:
         raise invalid_bundle(f"{name} needs a return annotation; `-> None` if it returns nothing")
+    action = item if isinstance(item, ActionFunction | StreamFunction) else None
+    returns = hints["return"] if action is None else piece_annotation(name, action, hints["return"])
     return CompiledFunction(
         name,
         item.kind,
         item.internal,
         item.function,
         ArgumentsCodec(name, parameters[1:], hints, tables),
-        ResultCodec(name, hints["return"], tables),
+        ResultCodec(name, returns, tables),
         inspect.cleandoc(declared.__doc__ or ""),
+        isinstance(item, StreamFunction),
+        action is not None and action.cancel_with_caller,
     )
+
+
+def _refuse_ctx(name: str, kind: FunctionKind, ctx: Any) -> None:
+    """Refuse a function that takes the ctx of another kind."""
+    if not isinstance(ctx, type):
+        return
+    if kind == "query" and issubclass(ctx, MutationCtx):
+        raise invalid_bundle(f"{name} is a query and cannot take a {ctx.__name__}; use @mutation")
+    if kind == "action" and issubclass(ctx, QueryCtx):
+        raise invalid_bundle(
+            f"{name} is an action and cannot take a {ctx.__name__}: it has no database. Take an ActionCtx,"
+            " and read and write with ctx.run_query and ctx.run_mutation"
+        )
+    if kind != "action" and issubclass(ctx, ActionCtx):
+        raise invalid_bundle(f"{name} is a {kind} and cannot take a {ctx.__name__}; use @action")
 
 
 def _hints(name: str, declared: Any, tables: Tables) -> dict[str, Any]:

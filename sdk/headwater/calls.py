@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater_protocol.errors import RequestError
 
@@ -29,12 +29,14 @@ class CompiledFunction:
 
     Attributes:
         name: What clients call.
-        kind: `query` or `mutation`.
+        kind: `query`, `mutation` or `action`.
         internal: Whether clients without the deployment's key are refused.
         function: Takes a ctx of its kind, then the arguments.
         arguments: Its parameters.
-        result: What it returns.
+        result: What it returns; of an action that streams, what each piece is.
         doc: Its docstring.
+        stream: Whether it is an action that streams.
+        cancel_with_caller: Whether it is an action that is cancelled when its caller goes away.
     """
 
     name: str
@@ -44,6 +46,8 @@ class CompiledFunction:
     arguments: ArgumentsCodec
     result: ResultCodec
     doc: str
+    stream: bool = False
+    cancel_with_caller: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +61,18 @@ class CompiledTable:
 
     codec: DocumentCodec
     indexes: Mapping[str, IndexPlan]
+
+
+class Caller(Protocol):
+    """Who makes a call, and whether anything has asked.
+
+    Attributes:
+        identity: Encoded identity, None if there is none.
+        identity_read: Whether anything has looked at it.
+    """
+
+    identity: bytes | None
+    identity_read: bool
 
 
 class Call:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.manifest import FunctionKind
 
-    from headwater.calls import Call
+    from headwater.calls import Call, Caller
 
 P = ParamSpec("P")
 
@@ -84,7 +84,7 @@ class Auth:
 
     __slots__ = ("_call",)
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Caller) -> None:
         self._call = call
 
     def identity(self) -> Identity | None:
@@ -180,17 +180,19 @@ class RegisteredFunction:
     """A function of a bundle, as its decorator made it.
 
     Attributes:
-        kind: `query` or `mutation`.
+        kind: `query`, `mutation` or `action`.
+        form: How it is written.
         declared: The function as written, for its signature.
         function: Takes the kind's own ctx, then the arguments.
         internal: Whether clients without the deployment's key are refused.
     """
 
     kind: ClassVar[FunctionKind]
+    form: ClassVar[str] = "plain `def`"
 
     def __init__(self, declared: Callable[..., Any], function: Callable[..., Any], *, internal: bool) -> None:
         if not inspect.isfunction(declared) or not declared.__name__.isidentifier():
-            raise invalid_bundle(f"@{self.kind} stands before a plain `def`, got {declared!r}")
+            raise invalid_bundle(f"@{self.kind} stands before a {self.form}, got {declared!r}")
         self.declared = declared
         self.function = function
         self.internal = internal
@@ -224,18 +226,22 @@ class RegisteredFunction:
     def _refuse_unfit(self) -> None:
         name = self.__name__
         where = f"{self.__module__.rpartition('.')[2]}:{public_name(name)}"
-        if inspect.iscoroutinefunction(self.declared) or inspect.isasyncgenfunction(self.declared):
-            raise invalid_bundle(
-                f"{where} is a {self.kind} and must be a plain `def`: its reads are local and never wait. Remove `async`."
-            )
-        if inspect.isgeneratorfunction(self.declared):
-            raise invalid_bundle(
-                f"{where} is a {self.kind} and returns its result at once. Return a list; no `yield`."
-            )
+        self._refuse_form(where)
         if hasattr(builtins, name):
             raise invalid_bundle(
                 f"{where}: `def {name}` would hide the built-in of that name in this module; "
                 f"write `def {name}_`, clients still call {where!r}."
+            )
+
+    def _refuse_form(self, where: str) -> None:
+        if inspect.iscoroutinefunction(self.declared) or inspect.isasyncgenfunction(self.declared):
+            raise invalid_bundle(
+                f"{where} is a {self.kind} and must be a plain `def`: its reads are local and never wait."
+                " Remove `async`; to call the network, use @action."
+            )
+        if inspect.isgeneratorfunction(self.declared):
+            raise invalid_bundle(
+                f"{where} is a {self.kind} and returns its result at once. Return a list; no `yield`."
             )
 
 

@@ -33,7 +33,7 @@ def openapi(manifest: Manifest, version: str) -> dict[str, Any]:
         version: Of Headwater, for the document's head.
     """
     schemas: dict[str, Any] = {"Error": _ERROR}
-    called = [item for item in manifest.functions if not item.internal and item.kind != "action"]
+    called = [item for item in manifest.functions if not item.internal]
     return {
         "openapi": "3.1.0",
         "info": {"title": "Functions of a Headwater deployment", "version": version},
@@ -60,6 +60,8 @@ def http_path(name: str) -> str:
 def _operation(item: FunctionManifest, schemas: dict[str, Any]) -> dict[str, Any]:
     arguments = _hoisted(item.arguments, item.name, schemas)
     result = _hoisted(item.returns, item.name, schemas)
+    if item.stream:
+        result = {"type": "array", "items": result}
     body = {"type": "object", "properties": {"args": arguments}, "additionalProperties": False}
     if item.arguments.get("required"):
         body["required"] = ["args"]
@@ -74,11 +76,15 @@ def _operation(item: FunctionManifest, schemas: dict[str, Any]) -> dict[str, Any
         "operationId": item.name.replace("/", ".").replace(":", "."),
         "tags": [item.name.partition(":")[0]],
         "x-headwater-kind": item.kind,
+        **({"x-headwater-stream": True} if item.stream else {}),
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "200": {
                 "description": "The result, or why there is none.",
-                "content": {"application/json": {"schema": {"oneOf": [success, failure]}}},
+                "content": {
+                    "application/json": {"schema": {"oneOf": [success, failure]}},
+                    **({"text/event-stream": {"schema": {"type": "string"}}} if item.stream else {}),
+                },
             },
             "default": {
                 "description": "The call could not be made.",

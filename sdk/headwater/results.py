@@ -179,6 +179,21 @@ class ResultCodec:
             raise self._refused(_told(value, error)) from None
         return decoded
 
+    def decode(self, content: bytes, table_of: TableOf) -> Any:
+        """Return the result of a call that ran elsewhere as Python objects of the declared types.
+
+        Raises:
+            InternalError: `invalid_result`: it is not what is declared here; another version of the function ran.
+        """
+        try:
+            decoded = self._decode(content)
+            check_integers(content, decoded)
+            if self._check_after is not None:
+                self._check_after(decoded, table_of)
+        except (MisfitError, ValueError) as wrong:
+            raise self._refused(f"{wrong}; another version of the function has run") from None
+        return decoded
+
     def _is_page(self, value: Page[Any]) -> bool:
         whole = type(value.is_done) is bool and type(value.continue_cursor) is str
         return whole and self._takes(self._page_of, value.page)

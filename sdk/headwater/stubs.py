@@ -41,7 +41,7 @@ _IMPORTS = {
 def python_stubs(manifest: Manifest) -> str:
     """Return the module that `headwater codegen --python` writes."""
     manifest = Manifest.from_json(manifest.to_json())  # from a folder or a server: the same order of fields
-    called = [item for item in manifest.functions if not item.internal and item.kind != "action"]
+    called = [item for item in manifest.functions if not item.internal]
     spaces = _Namespace()
     names = _Names()
     for item in called:
@@ -204,7 +204,8 @@ def _function(item: FunctionManifest, stub: str, types: _Types) -> str:
     text = _definition(stub, parameters, returns, item.doc)
     row = _row(item, types)
     if argument is None or row is None:
-        return f'@_r.{item.kind}_reference("{item.name}")\n{text}'
+        kind = "stream" if item.stream else item.kind
+        return f'@_r.{kind}_reference("{item.name}")\n{text}'
     rest = {name: parameter for name, parameter in parameters.items() if name != argument}
     rows = _definition(f"{stub}__rows", rest, row, "")
     return f'{rows}\n\n\n@_r.paged_reference("{item.name}", "{argument}", {stub}__rows)\n{text}'

@@ -74,7 +74,8 @@ def _function(item: FunctionManifest, types: Types) -> str:
     if not fields or long or any(doc for doc, _ in fields):
         arguments = block([doc + text for doc, text in fields])
     name = property_name(item.name.partition(":")[2])
-    return f'{comment(item.doc)}{name}: FunctionReference<"{item.kind}", {arguments}, {returns}>'
+    kind = "stream" if item.stream else item.kind
+    return f'{comment(item.doc)}{name}: FunctionReference<"{kind}", {arguments}, {returns}>'
 
 
 def _options(called: list[FunctionManifest]) -> str:

@@ -8,10 +8,10 @@ import sys
 import headwater
 import pytest
 
-AUTHORING = {"Id", "Index", "Meta", "Struct", "Table", "field", "mutation", "query", "replace"}
-CONTEXTS = {"Auth", "Database", "DatabaseReader", "Identity", "MutationCtx", "Query", "QueryCtx"}
+AUTHORING = {"Id", "Index", "Meta", "Struct", "Table", "action", "field", "mutation", "query", "replace"}
+CONTEXTS = {"ActionCtx", "Auth", "Database", "DatabaseReader", "Identity", "MutationCtx", "Query", "QueryCtx"}
 PROVIDERS = {"jwt_provider", "oidc_provider"}
-FUNCTIONS = {"MutationFunction", "QueryFunction"}
+FUNCTIONS = {"ActionFunction", "MutationFunction", "QueryFunction", "StreamFunction"}
 VALUES = {"ApplicationError", "HeadwaterError", "Int64", "Page", "PageOptions"}
 CLIENT = {"BlockingClient", "Client", "ClientState", "LocalResults", "connect", "connect_blocking"}
 

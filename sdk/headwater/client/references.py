@@ -47,6 +47,14 @@ class MutationReference(Reference, Generic[P, R]):
     """A mutation with arguments `P` and result `R`."""
 
 
+class ActionReference(Reference, Generic[P, R]):
+    """An action with arguments `P` and result `R`."""
+
+
+class StreamReference(Reference, Generic[P, T]):
+    """An action that streams: its arguments are `P`, each piece is a `T`."""
+
+
 def query_reference(path: str) -> Callable[[Callable[P, R]], QueryReference[P, R]]:
     """Return what makes a reference of a stub."""
     return lambda _: QueryReference(path)
@@ -63,6 +71,16 @@ def paged_reference(
 def mutation_reference(path: str) -> Callable[[Callable[P, R]], MutationReference[P, R]]:
     """Return what makes a reference of a stub."""
     return lambda _: MutationReference(path)
+
+
+def action_reference(path: str) -> Callable[[Callable[P, R]], ActionReference[P, R]]:
+    """Return what makes a reference of a stub."""
+    return lambda _: ActionReference(path)
+
+
+def stream_reference(path: str) -> Callable[[Callable[P, T]], StreamReference[P, T]]:
+    """Return what makes a reference of a stub, whose result is one piece."""
+    return lambda _: StreamReference(path)
 
 
 def stub() -> NoReturn:

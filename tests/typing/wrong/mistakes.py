@@ -1,8 +1,8 @@
 from typing import Any
 
-from headwater import Id, MutationCtx, QueryCtx, mutation, query, replace
+from headwater import ActionCtx, Id, MutationCtx, QueryCtx, action, mutation, query, replace
 
-from right import messages, users
+from right import answers, messages, users
 from right.schema import Channel, Message, Text, User
 
 
@@ -106,3 +106,32 @@ def direct_call(ctx: QueryCtx) -> User:
 @query
 def field_in_filter(ctx: QueryCtx) -> Any:
     return ctx.db.scan(Message).filter(lambda message: message.bod == "x").first()  # error
+
+
+@action  # error
+def plain_action(ctx: ActionCtx) -> int:
+    return 1
+
+
+@action
+async def database_in_an_action(ctx: ActionCtx, message: Id[Message]) -> None:
+    ctx.db.get(message)  # error
+
+
+@action
+async def forgotten_await(ctx: ActionCtx, channel: Id[Channel]) -> int:
+    return len(ctx.run_query(messages.list_, channel=channel))  # error
+
+
+@action
+async def wrong_arguments_in_an_action(ctx: ActionCtx, user: Id[User]) -> None:
+    await ctx.run_query(messages.list_, channel=user)  # error
+    await ctx.run_mutation(messages.expire, older_than="x")  # error
+    await ctx.run_action(answers.newest, chanel=user)  # error
+    await ctx.run_query(messages.expire, older_than=1.0)  # error
+
+
+@query
+def action_in_a_query(ctx: QueryCtx, channel: Id[Channel]) -> int:
+    ctx.run_query(answers.count, channel)  # error
+    return 1

@@ -80,7 +80,7 @@ F = "def f(ctx: QueryCtx"
         ),
         (
             "@query\nasync def find(ctx: QueryCtx) -> int: ...",
-            "bundle.f: f:find is a query and must be a plain `def`: its reads are local and never wait. Remove `async`.",
+            "bundle.f: f:find is a query and must be a plain `def`: its reads are local and never wait.",
         ),
         ("@mutation\ndef find(ctx: MutationCtx) -> int:\n    yield 1", "bundle.f: f:find is a mutation and returns its result at once"),
         ("query(5)", "bundle.f: @query stands before a plain `def`, got 5"),

@@ -163,4 +163,7 @@ def test_the_manifest_is_complete_and_comes_back_from_json(world: World) -> None
     assert (
         msgspec.json.decode(messages.shape)["$defs"]["Message"]["properties"]["author"]["x-table"] == "users"
     )
-    assert {function.name for function in manifest.functions if function.internal} == {"messages:expire"}
+    assert {function.name for function in manifest.functions if function.internal} == {
+        "answers:joined",
+        "messages:expire",
+    }

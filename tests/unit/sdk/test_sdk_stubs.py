@@ -39,9 +39,12 @@ def paths(module: dict[str, Any]) -> list[str]:
     return sorted(item.path for space in spaces for item in reached(space))
 
 
-def test_internal_functions_and_actions_are_left_out() -> None:
-    module = loaded(function("a:seen"), function("a:hidden", internal=True), function("a:act", kind="action"))
-    assert paths(module) == ["a:seen"]
+def test_internal_functions_are_left_out_and_actions_know_their_form() -> None:
+    acts = [function("a:act", kind="action"), function("a:flow", kind="action", stream=True)]
+    module = loaded(function("a:seen"), function("a:hidden", internal=True), *acts)
+    assert paths(module) == ["a:act", "a:flow", "a:seen"]
+    assert type(module["a"].act).__name__ == "ActionReference"
+    assert type(module["a"].flow).__name__ == "StreamReference"
 
 
 def test_a_stub_knows_its_kind_and_its_page_options() -> None:

@@ -70,8 +70,10 @@ def test_values_have_the_types_in_which_clients_get_them(schema: dict[str, Any],
 
 
 def test_internal_functions_are_left_out_and_actions_are_not() -> None:
-    text = made(function("a:seen", kind="action"), function("a:hidden", internal=True))
+    flow = function("a:flow", kind="action", stream=True)
+    text = made(function("a:seen", kind="action"), flow, function("a:hidden", internal=True))
     assert 'seen: FunctionReference<"action"' in text
+    assert 'flow: FunctionReference<"stream"' in text
     assert "hidden" not in text
 
 
