@@ -75,6 +75,13 @@ class AuthenticationFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityLost:
+    """The token that held does so no more: values follow as nobody sees them, and calls wait for another token."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """A transition was applied as a whole: all values now hold at `ts`."""
 
@@ -109,6 +116,7 @@ ClientEvent = (
     | ActionResolved
     | IdentityChanged
     | AuthenticationFailed
+    | IdentityLost
     | Moved
     | Fatal
     | PeerSilent

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.codec import encode_message
-from headwater_protocol.errors import ProtocolError
+from headwater_protocol.errors import OutcomeUnknown, ProtocolError, RequestError
 from headwater_protocol.failures import error_from
 from headwater_protocol.messages import Action, ActionAnswer, Mutation, MutationAnswer
 from headwater_protocol.values import unpack_value
@@ -33,6 +33,8 @@ class Request:
         resent: Whether more than one connection has carried it.
         cared_for: Whether anybody waits for its end.
         success: `(ts, value)` of a mutation that succeeded, until a transition covers its ts.
+        sign_in: Number of the sign-in under which it was made.
+        signed_in: Whether that was with a token.
     """
 
     message: Mutation | Action
@@ -42,6 +44,13 @@ class Request:
     resent: bool = False
     cared_for: bool = True
     success: tuple[int, Any] | None = None
+    sign_in: int = 0
+    signed_in: bool = False
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether it is to be sent on this connection, and was not yet."""
+        return self.success is None and not self.waits
 
     @property
     def sent(self) -> bool:
@@ -73,6 +82,27 @@ def request_frame(request: Request, in_flight: Mapping[int, Request], told_ts: i
         sent_ts = told_ts if request.sent_ts is None else request.sent_ts
         message = replace(message, forget_below=below, sent_ts=sent_ts)
     return encode_message(message)
+
+
+def stranded(in_flight: Mapping[int, Request], sign_in: int) -> dict[int, Request]:
+    """Return what must not be sent any more: calls of a user who is not the client's any more.
+
+    Args:
+        in_flight: All requests, by number.
+        sign_in: Number of the present sign-in.
+    """
+    return {
+        number: request
+        for number, request in in_flight.items()
+        if request.signed_in and request.sign_in != sign_in and request.outstanding
+    }
+
+
+def end_of_stranded(request: Request) -> HeadwaterError:
+    """Return how a call ends whose user has signed out before the server answered."""
+    if request.sent:
+        return OutcomeUnknown("its user signed out, and the connection ended before the answer came")
+    return RequestError("its user signed out before it was sent: it was not run", code="unauthenticated")
 
 
 def outcome_of(answer: MutationAnswer | ActionAnswer) -> tuple[Any, HeadwaterError | None]:

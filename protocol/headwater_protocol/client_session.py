@@ -27,14 +27,22 @@ from headwater_protocol.client_events import (
     ClientEvent,
     Fatal,
     IdentityChanged,
+    IdentityLost,
     Moved,
     MutationResolved,
     Opened,
     PeerSilent,
     QueryFailed,
 )
+from headwater_protocol.client_identity import Identity
 from headwater_protocol.client_query_set import QuerySet
-from headwater_protocol.client_requests import Request, outcome_of, request_frame
+from headwater_protocol.client_requests import (
+    Request,
+    end_of_stranded,
+    outcome_of,
+    request_frame,
+    stranded,
+)
 from headwater_protocol.client_screen import Query, Screen
 from headwater_protocol.codec import decode_server_message, encode_message
 from headwater_protocol.errors import (
@@ -49,7 +57,6 @@ from headwater_protocol.limits import CONNECT_FRAME_BYTES, QUERIES_MAX, REQUESTS
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
-    Authenticate,
     AuthError,
     ChangeBody,
     ClientMessage,
@@ -67,9 +74,10 @@ from headwater_protocol.messages import (
 from headwater_protocol.versions import SUPPORTED_VERSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headwater_protocol.client_screen import Update
+    from headwater_protocol.errors import HeadwaterError
 
 _GREETING_INTERVAL_S = 5.0  # heartbeat until the server has told its own
 _FRAME_LIMIT_BYTES = 16 * 1024 * 1024  # what a server is thought to take before it has told
@@ -114,9 +122,7 @@ class ClientSession:
         self._requests: dict[int, Request] = {}  # by number, rising
         self._next_request = 1
         self._abandoned: set[int] = set()  # this connection still brings their answers
-        self._token: str | None = None  # last accepted one
-        self._attempts: dict[int, str | None] = {}  # tokens without a verdict, by number
-        self._next_attempt = 0
+        self._identity = Identity(self._send)
         self._resumed = 0  # query-set number that brings back everything from before this connection
         self._resent_below = 1  # requests below it are older than this connection
 
@@ -135,7 +141,7 @@ class ClientSession:
     @property
     def settled(self) -> bool:
         """Whether all that was outstanding when this connection began is answered: time to reset the backoff."""
-        if self._state is not _State.OPEN or self.version.query_set < self._resumed:
+        if self._state is not _State.OPEN or self.version.query_set < self._resumed or self._identity.waits:
             return False
         return all(
             number >= self._resent_below or not request.waits for number, request in self._requests.items()
@@ -224,12 +230,18 @@ class ClientSession:
         if gone.update is not None:
             self._show()
 
-    def authenticate(self, token: str | None) -> None:
-        """Change the identity; None signs out. `IdentityChanged` or `AuthenticationFailed` follows."""
-        if self._state is _State.OPEN:
-            self._send_token(token)
-        else:
-            self._attempts = {0: token}
+    def authenticate(self, token: str | None, *, refresh: bool = False) -> None:
+        """Change the identity; None signs out. `IdentityChanged` or `AuthenticationFailed` follows.
+
+        Calls made from then on wait until the server has accepted a token: they are the new user's. Those of
+        the user before that no connection carries any more end, as `unauthenticated` if they were never sent.
+
+        Args:
+            token: What the server is to check.
+            refresh: It is another token of the same user: calls go on.
+        """
+        self._identity.ask(token, refresh=refresh, now=self._state is _State.OPEN)
+        self._events += self._strand()
 
     def _show(self) -> None:
         self._events += self._screen.show(self._updates())
@@ -237,13 +249,14 @@ class ClientSession:
     def _request(self, message: Mutation | Action, update: Update | None = None) -> int:
         if len(self._requests) + len(self._abandoned) >= REQUESTS_IN_FLIGHT_MAX:
             raise TransientError(f"more than {REQUESTS_IN_FLIGHT_MAX} requests in flight", code="overloaded")
-        request = Request(message, update=update)
+        identity = self._identity
+        request = Request(message, update=update, sign_in=identity.sign_in, signed_in=identity.signed_in)
         frame = request_frame(request, self._requests, self._told_ts)
         if len(frame) > self._frame_limit_bytes:
             raise too_large(len(frame), self._frame_limit_bytes)
         self._next_request += 1
         self._requests[message.request] = request
-        if self._state is _State.OPEN:
+        if self._state is _State.OPEN and identity.is_ready:
             self._send_request(request, frame)
         return message.request
 
@@ -277,15 +290,14 @@ class ClientSession:
         self._abandoned.clear()
         for query in self._screen.queries.values():
             query.carried = False
-        if self._attempts:
-            self._attempts = {0: list(self._attempts.values())[-1]}
+        self._identity.disconnected()
         events: list[ClientEvent] = []
         for number, request in list(self._requests.items()):
             request.waits = False
             if request.sent and isinstance(request.message, Action):
                 del self._requests[number]
                 events.append(ActionResolved(number, None, OutcomeUnknown(code="connection_lost")))
-        return events
+        return events + self._strand()
 
     def renew(self, session: bytes) -> list[ClientEvent]:
         """Take a new session id, because another client uses the old one; only between connections.
@@ -383,28 +395,52 @@ class ClientSession:
         return [Opened(message.incarnation, message.ts), *self._resume()]
 
     def _resume(self) -> list[ClientEvent]:
-        """Bring the new connection to where the last one was: identity, query set, requests, in this order."""
-        self._next_attempt = 0
-        pending = list(self._attempts.values())
-        self._attempts = {}
-        if pending or self._token is not None:
-            token = pending[-1] if pending else self._token
-            self._token = None
-            self._send_token(token)
-        events = self._resubscribe()
-        self._resumed = self._query_set.number
+        """Bring the new connection to where the last one was: identity, query set, requests, in this order.
+
+        Before that goes what was called while nobody was signed in. What the present user has called waits for
+        the verdict on their token.
+        """
         self._resent_below = self._next_request
+        sign_in = self._identity.sign_in
+        events = self._send_outstanding(lambda request: request.sign_in != sign_in)
+        self._identity.resume()
+        events += self._resubscribe()
+        self._resumed = self._query_set.number
+        if self._identity.is_ready:
+            return events + self._send_outstanding()
+        for request in self._requests.values():
+            request.resent = request.sent
+        return events
+
+    def _send_outstanding(self, of: Callable[[Request], bool] = lambda _: True) -> list[ClientEvent]:
+        """Send those of the requests that this connection has not carried, unless they are too large for it."""
+        events: list[ClientEvent] = []
         for number, request in list(self._requests.items()):
-            if request.success is not None:
+            if not request.outstanding or not of(request):
                 continue
             frame = request_frame(request, self._requests, self._told_ts)
             if len(frame) <= self._frame_limit_bytes:
                 self._send_request(request, frame)
             else:
-                del self._requests[number]
-                kind = MutationResolved if isinstance(request.message, Mutation) else ActionResolved
-                events += self._screen.show(self._updates())
-                events.append(kind(number, None, too_large(len(frame), self._frame_limit_bytes)))
+                events += self._drop(number, too_large(len(frame), self._frame_limit_bytes))
+        return events
+
+    def _strand(self) -> list[ClientEvent]:
+        """End the calls of users who are not this client's any more, unless the connection carries them."""
+        events: list[ClientEvent] = []
+        for number, request in stranded(self._requests, self._identity.sign_in).items():
+            events += self._drop(number, end_of_stranded(request))
+        if events and self._behind and self._state is _State.OPEN:
+            events += self._settle()
+        return events
+
+    def _drop(self, number: int, error: HeadwaterError) -> list[ClientEvent]:
+        """End a call without an answer of the server."""
+        request = self._requests.pop(number)
+        kind = MutationResolved if isinstance(request.message, Mutation) else ActionResolved
+        events = self._screen.show(self._updates()) if request.update is not None else []
+        if request.cared_for:
+            events.append(kind(number, None, error))
         return events
 
     def _resubscribe(self) -> list[ClientEvent]:
@@ -430,8 +466,8 @@ class ClientSession:
             if query is not None:
                 updates[number] = change.body, query.value_after(number, change.body)
         events: list[ClientEvent] = []
-        if message.end.identity > message.start.identity:
-            self._accept_tokens(message.end.identity)
+        verdict = message.end.identity > message.start.identity
+        if verdict and self._identity.accepted(message.end.identity):
             events.append(IdentityChanged())
         for number, (body, value) in updates.items():
             events += self._screen.apply(number, body, value)
@@ -439,6 +475,8 @@ class ClientSession:
         self._told_ts = max(self._told_ts, message.end.ts)
         if message.end.query_set >= self._resumed:  # else some values are still those of the last connection
             self.last_ts = message.end.ts
+        if verdict and self._identity.is_ready:
+            events += self._send_outstanding()
         return events + self._settle()
 
     def _check_step(self, start: Version, end: Version) -> None:
@@ -448,12 +486,8 @@ class ClientSession:
             raise ProtocolError(f"Transition.end: expected ts {self.last_ts} or later, got {end.ts}")
         if not start.query_set <= end.query_set <= self._query_set.number:
             raise ProtocolError(f"Transition.end: query set {end.query_set} was never sent")
-        if not start.identity <= end.identity <= self._next_attempt:
+        if not start.identity <= end.identity <= self._identity.asked:
             raise ProtocolError(f"Transition.end: identity {end.identity} was never sent")
-
-    def _accept_tokens(self, identity: int) -> None:
-        for number in [number for number in self._attempts if number < identity]:
-            self._token = self._attempts.pop(number)
 
     def _settle(self) -> list[ClientEvent]:
         """Show what has arrived, all of one moment, and resolve the mutations that it covers, in one step.
@@ -527,10 +561,9 @@ class ClientSession:
         return request
 
     def _auth_error(self, base: int, message: str) -> list[ClientEvent]:
-        if base not in self._attempts:
-            raise ProtocolError(f"AuthError: authentication {base} does not wait for a verdict")
-        del self._attempts[base]
-        return [AuthenticationFailed(message)]
+        if self._identity.refused(base, self.version.identity):
+            return [AuthenticationFailed(message)]
+        return [IdentityLost(message)]
 
     # -------------------------------------------------------------------------------------------- frames
 
@@ -548,11 +581,6 @@ class ClientSession:
         request.waits = True
         self._query_set.flush()
         self._frames.append(frame)
-
-    def _send_token(self, token: str | None) -> None:
-        self._attempts[self._next_attempt] = token
-        self._send(Authenticate(self._next_attempt, token))
-        self._next_attempt += 1
 
 
 def _check_session(session: bytes) -> None:

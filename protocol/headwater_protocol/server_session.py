@@ -496,6 +496,17 @@ class ServerSession:
         self._decide()
         return self._out(encode_message(AuthError(self._attempts - 1, message))), self._release()
 
+    def identity_lost(self, message: str) -> bytes:
+        """Take back the last authentication that was accepted: its token does not hold any more.
+
+        Returns:
+            The frame that says so; the next transition shows what nobody sees.
+        """
+        self._require_open()
+        if not self._position.identity:
+            raise LocalProtocolError("nobody was authenticated")
+        return self._out(encode_message(AuthError(self._position.identity - 1, message)))
+
     def _decide(self) -> None:
         self._require_open()
         if not self._verdict_pending:

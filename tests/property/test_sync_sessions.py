@@ -1,4 +1,9 @@
-"""Mutations of a client whose link is cut at random take effect once, and its values are those of the server."""
+"""Mutations of a client whose link is cut at random take effect once, as the user's who called them, and its values
+are those of the server.
+
+The client changes its user at random; tokens are refused, and taken back. Sessions that send calls before the verdict
+on their user's token, or after a reconnect as the next user's, fail.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,13 @@ def test_mutations_take_effect_once_and_values_equal_the_model(block: int) -> No
         committed = {
             request for request, result in run.resolved.items() if not isinstance(result, HeadwaterError)
         }
-        assert {request for _, request in run.model.effects} == committed, f"seed {seed}"
+        unsure = {
+            request
+            for request, result in run.resolved.items()
+            if isinstance(result, HeadwaterError) and result.code == "outcome_unknown"
+        }
+        effects = {request for _, request in run.model.effects}
+        assert committed <= effects <= committed | unsure, f"seed {seed}"
         for _ in range(200):
             run.step(quiet=True)
         assert set(run.values) == set(run.names), f"seed {seed}: a query without a value"

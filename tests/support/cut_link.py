@@ -15,16 +15,17 @@ from headwater_protocol.client_events import (
     ActionResolved,
     AuthenticationFailed,
     IdentityChanged,
+    IdentityLost,
     Moved,
     MutationResolved,
     QueryFailed,
     ValueChanged,
 )
-from headwater_protocol.codec import encode_change_body
-from headwater_protocol.errors import ApplicationError, HeadwaterError
+from headwater_protocol.codec import decode_server_message, encode_change_body
+from headwater_protocol.errors import ApplicationError, HeadwaterError, RequestError
 from headwater_protocol.failures import error_body
 from headwater_protocol.limits import ServerLimits
-from headwater_protocol.messages import AddQuery, Delta, Failed, Unchanged, Value
+from headwater_protocol.messages import AddQuery, Delta, Failed, Transition, Unchanged, Value
 from headwater_protocol.server_session import (
     ActionRequested,
     AuthenticateRequested,
@@ -50,6 +51,7 @@ class Model:
     history: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     outcomes: dict[tuple[bytes, int], tuple[int, bytes | None, Any]] = field(default_factory=dict)
     effects: list[tuple[bytes, int]] = field(default_factory=list)
+    ran_as: dict[int, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.history[self.ts] = []
@@ -66,7 +68,9 @@ class Model:
             return {"identity": identity, "rows": len(rows)}
         return rows[-limit:]
 
-    def mutate(self, session: bytes, request: int, name: str, arguments: Any) -> None:
+    def mutate(self, session: bytes, asked: MutationRequested, user: str | None) -> None:
+        request, name, arguments = asked.request, asked.name, unpack_value(asked.arguments)
+        assert self.ran_as.setdefault(request, user) == user, "sent again as somebody else's"
         if (session, request) in self.outcomes:
             return
         if name == "fail":
@@ -107,12 +111,14 @@ class Connection:
         self.rng = rng
         self.session = ServerSession(ServerLimits())
         self.client = b""
-        self.identity: str | None = None
+        self.user: str | None = None
         self.token: str | None = None
         self.verdict_due = False
+        self.lost = False
+        self.shown_to: list[str | None] = []  # users, of the transitions sent
         self.queries: dict[int, AddQuery] = {}
         self.shown: dict[int, tuple[bytes, Any]] = {}
-        self.queue: list[MutationRequested] = []
+        self.queue: list[tuple[MutationRequested, str | None]] = []
         self.out: list[bytes] = []
         self.due = False
 
@@ -132,8 +138,15 @@ class Connection:
                     del self.queries[query]
                     self.shown.pop(query, None)
                 self.due = True
+            case MutationRequested() if self.lost and event.sent_ts is not None:
+                raise ConnectionResetError  # it may have taken effect: no answer would be right
+            case MutationRequested() if self.lost:
+                error = error_body(RequestError("its token does not hold any more", code="unauthenticated"))
+                ts = self.model.ts
+                self.out.append(self.session.mutation_answer(event.request, ts, None, error))
+                self.due = True
             case MutationRequested():
-                self.queue.append(event)
+                self.queue.append((event, self.user))
             case ActionRequested(request, _, arguments):
                 self.out.append(self.session.action_answer(request, arguments))
             case AuthenticateRequested(_, token):
@@ -150,14 +163,19 @@ class Connection:
                 self.out.append(frame)
             else:
                 released = self.session.authenticated()
-                self.identity = self.token
+                self.user = None if self.token is None else self.token.partition(" ")[0]
+                self.lost = False
                 self.due = True
             for event in released:
                 self.handle(event)
+        if self.user is not None and self.rng.random() < 0.03:
+            self.out.append(self.session.identity_lost("it has run out"))
+            self.user = None
+            self.lost = self.due = True
         if self.queue and self.rng.random() < 0.7:
-            event = self.queue.pop(0)
+            event, user = self.queue.pop(0)
             fresh = (self.client, event.request) not in self.model.outcomes
-            self.model.mutate(self.client, event.request, event.name, unpack_value(event.arguments))
+            self.model.mutate(self.client, event, user)
             if self.rng.random() < 0.1:
                 raise ConnectionResetError  # committed, but the answer never leaves
             ts, value, error = self.model.outcomes[self.client, event.request]
@@ -172,6 +190,7 @@ class Connection:
             and self.rng.random() < 0.5
         ):
             self.due = False
+            self.shown_to.append(self.user)
             self.out.append(self.session.transition(self.model.ts, self.changes()))
 
     def changes(self) -> list[tuple[int, bytes]]:
@@ -180,7 +199,7 @@ class Connection:
             self.queries[number] = replace(added, digest=None)  # "unchanged" may only come first
             limit = unpack_value(added.arguments)["limit"]
             try:
-                value = self.model.query(added.name, limit, self.identity, self.model.rows)
+                value = self.model.query(added.name, limit, self.user, self.model.rows)
             except HeadwaterError as error:
                 self.shown.pop(number, None)
                 changes.append((number, encode_change_body(Failed(error_body(error)))))
@@ -216,8 +235,11 @@ class Run:
         self.resolved: dict[int, Any] = {}
         self.actions: set[int] = set()
         self.acted: set[int] = set()
-        self.identity: str | None = None
-        self.asked_tokens: list[str | None] = []
+        self.user: str | None = None
+        self.asked_as: dict[int, str | None] = {}
+        self.tokens = 0
+        self.needs_token = False
+        self.shown_to: str | None = None
         self.cuts = 0
 
     def open(self) -> None:
@@ -227,6 +249,7 @@ class Run:
 
     def cut(self) -> None:
         self.connection = None
+        self.shown_to = None
         self.cuts += 1
         self.apply(self.client.disconnected())
 
@@ -244,12 +267,28 @@ class Run:
                 self.values.pop(query, None)
             case "mutate":
                 name = self.rng.choice(["add", "add", "touch", "drop", "fail"])
-                self.asked.add(self.client.mutate(name, pack_value({"at": self.rng.randrange(10)})))
+                request = self.client.mutate(name, pack_value({"at": self.rng.randrange(10)}))
+                self.asked.add(request)
+                self.asked_as[request] = self.user
             case "act":
                 self.actions.add(self.client.act("echo", pack_value(1)))
             case "token" if self.rng.random() < 0.3:
-                token = self.rng.choice(["ada", "bob", "bad", None])
-                self.client.authenticate(token)
+                self.sign_in(self.rng.choice(["ada", "bob", "bad", None]))
+
+    def sign_in(self, user: str | None) -> None:
+        """Be another user from now on."""
+        self.user, self.needs_token = user, False
+        self.client.authenticate(user)
+        self.apply(self.client.take_events())
+
+    def renew_token(self) -> None:
+        """Give the client a fresh token, or sign a user out whose tokens are bad."""
+        if self.user in (None, "bad"):
+            self.sign_in(None)
+        else:
+            self.needs_token = False
+            self.tokens += 1
+            self.client.authenticate(f"{self.user} {self.tokens}", refresh=True)
 
     def apply(self, events: list[Any]) -> None:
         """Take events as an application would, checking what clients rely on."""
@@ -264,15 +303,20 @@ class Run:
                     assert request in self.asked
                     assert request not in self.resolved, "resolved twice"
                     self.resolved[request] = error or value
+                    if error is not None and error.code == "unauthenticated":
+                        assert (b"s" * 16, request) not in self.model.effects, "it was run"
                     if error is None:
                         ts = self.model.outcomes[b"s" * 16, request][0]
                         assert ts <= self.client.last_ts, "resolved before its effect was visible"
                         assert value["request"] == request
+                        assert self.model.ran_as[request] == self.asked_as[request], "run as somebody else's"
                 case ActionResolved(request):
                     assert request in self.actions
                     assert request not in self.acted, "resolved twice"
                     self.acted.add(request)
-                case IdentityChanged() | AuthenticationFailed():
+                case AuthenticationFailed() | IdentityLost():
+                    self.needs_token = True
+                case IdentityChanged():
                     pass
                 case Moved(ts):
                     self.check_values(ts)
@@ -282,7 +326,7 @@ class Run:
         for query, value in self.values.items():
             name, limit = self.names[query]
             if name == "who:am_i":
-                assert value["rows"] == len(rows)
+                assert value == {"identity": self.shown_to, "rows": len(rows)}
                 continue
             try:
                 expected = self.model.query(name, limit, None, rows)
@@ -293,6 +337,8 @@ class Run:
     def step(self, *, quiet: bool = False) -> None:
         if not quiet and self.rng.random() < 0.3:
             self.caller()
+        if self.needs_token and self.rng.random() < 0.3:
+            self.renew_token()
         if self.connection is None:
             self.open()
         elif not quiet and self.rng.random() < 0.03:
@@ -306,7 +352,10 @@ class Run:
             self.to_client += self.connection.out
             self.connection.out = []
             if self.to_client and self.rng.random() < 0.7:
-                self.apply(self.client.receive(self.to_client.pop(0)))
+                frame = self.to_client.pop(0)
+                if isinstance(decode_server_message(frame), Transition):
+                    self.shown_to = self.connection.shown_to.pop(0)
+                self.apply(self.client.receive(frame))
         except ConnectionResetError:
             self.cut()
         return None

@@ -121,8 +121,12 @@ class RecordedSession(ClientSession):
             "act", [name, arguments.hex()], lambda: super(RecordedSession, self).act(name, arguments)
         )
 
-    def authenticate(self, token: str | None) -> None:
-        self._record("authenticate", [token], lambda: super(RecordedSession, self).authenticate(token))
+    def authenticate(self, token: str | None, *, refresh: bool = False) -> None:
+        self._record(
+            "authenticate",
+            [token, refresh],
+            lambda: super(RecordedSession, self).authenticate(token, refresh=refresh),
+        )
 
     def abandon(self, request: int) -> None:
         raise AssertionError("no client in TypeScript abandons a call")
@@ -179,8 +183,8 @@ def _event(event: ClientEvent) -> list[Any]:
             return ["Moved", ts]
         case client_events.Fatal(error, reconnect):
             return ["Fatal", error.code, reconnect]
-        case client_events.AuthenticationFailed(message):
-            return ["AuthenticationFailed", message]
+        case client_events.AuthenticationFailed(message) | client_events.IdentityLost(message):
+            return [type(event).__name__, message]
         case _:
             return [type(event).__name__]
 

@@ -9,29 +9,37 @@ const TRIES_MAX = 2; // fresh tokens that the server may refuse before the clien
 const LEEWAY_MS = 30_000; // a token is replaced so long before it runs out
 const DELAY_MAX_MS = 2 ** 31 - 1; // of a timer
 
+/** Is told whether somebody is signed in; while that is not so, whether another token is on its way. */
+export type AuthChange = (authenticated: boolean, isRefreshing: boolean) => void;
+
+/** Hands a token to the session; `refresh`: another one for the same user. */
+type Ask = (token: string | null, refresh: boolean) => void;
+
 /** What one call of `setAuth` stands for, until the next one. */
 interface SignIn {
   readonly fetchToken: FetchToken;
-  readonly onChange: (authenticated: boolean) => void;
+  readonly onChange: AuthChange;
   /** What the server was last asked to accept. */
   token: string | null;
   /** Whether `onChange` was last told that somebody is signed in; undefined before it was told anything. */
   told: boolean | undefined;
   /** Fresh tokens that were refused since one was accepted. */
   refused: number;
+  /** Whether a token is being fetched. */
+  fetching: boolean;
 }
 
 export class Authentication {
   readonly #environment: Environment;
-  readonly #ask: (token: string | null) => void;
+  readonly #ask: Ask;
   readonly #ready: () => void;
   #signIn: SignIn | undefined;
-  #fetching = false;
+  #first = false;
   #asked = false; // the server was asked for an identity once, so that none has to be asked for too
   #forgetRefresh = (): void => {};
 
   /** `ask` hands a token to the session; `ready` is called when a fetch is over that `holds` told of. */
-  constructor(environment: Environment, ask: (token: string | null) => void, ready: () => void) {
+  constructor(environment: Environment, ask: Ask, ready: () => void) {
     this.#environment = environment;
     this.#ask = ask;
     this.#ready = ready;
@@ -39,14 +47,14 @@ export class Authentication {
 
   /** Whether the first token is being fetched: what is asked before it is there would be asked by nobody. */
   get holds(): boolean {
-    return this.#fetching;
+    return this.#first;
   }
 
   /** Sign in with tokens of `fetchToken`. */
-  set(fetchToken: FetchToken, onChange: (authenticated: boolean) => void): void {
+  set(fetchToken: FetchToken, onChange: AuthChange): void {
     this.#forgetRefresh();
-    this.#signIn = { fetchToken, onChange, token: null, told: undefined, refused: 0 };
-    this.#fetching = true;
+    this.#signIn = { fetchToken, onChange, token: null, told: undefined, refused: 0, fetching: false };
+    this.#first = true;
     void this.#fetch(this.#signIn, false);
   }
 
@@ -55,7 +63,7 @@ export class Authentication {
     this.#forgetRefresh();
     this.#signIn = undefined;
     this.#ended();
-    this.#hand(null);
+    this.#hand(null, false);
   }
 
   /** The server has accepted what it was asked for. */
@@ -80,6 +88,15 @@ export class Authentication {
     }
   }
 
+  /** The token that held does so no more. */
+  lost(): void {
+    const signIn = this.#signIn;
+    if (signIn !== undefined && signIn.token !== null) {
+      this.#tell(signIn, false, true);
+      void this.#fetch(signIn, true);
+    }
+  }
+
   /** Nothing is asked any more. */
   close(): void {
     this.#forgetRefresh();
@@ -87,6 +104,10 @@ export class Authentication {
   }
 
   async #fetch(signIn: SignIn, forceRefresh: boolean): Promise<void> {
+    if (signIn.fetching) {
+      return; // what comes is asked for
+    }
+    signIn.fetching = true;
     this.#forgetRefresh();
     let token: string | null;
     try {
@@ -95,14 +116,16 @@ export class Authentication {
       this.#environment.log("fetching a token failed", error);
       token = null;
     }
+    signIn.fetching = false;
     if (this.#signIn !== signIn) {
       return; // another call has taken its place meanwhile
     }
     if (token === null) {
       this.#signOut(signIn);
     } else {
+      const refresh = signIn.token !== null;
       signIn.token = token;
-      this.#hand(token);
+      this.#hand(token, refresh);
       this.#planRefresh(signIn, token);
     }
     this.#ended();
@@ -110,29 +133,28 @@ export class Authentication {
 
   #signOut(signIn: SignIn): void {
     signIn.token = null;
-    if (this.#asked) {
-      this.#hand(null);
-    }
+    this.#hand(null, false);
     this.#tell(signIn, false);
   }
 
-  #hand(token: string | null): void {
+  #hand(token: string | null, refresh: boolean): void {
     if (token !== null || this.#asked) {
       this.#asked = true;
-      this.#ask(token);
+      this.#ask(token, refresh);
     }
   }
 
-  #tell(signIn: SignIn, authenticated: boolean): void {
-    if (signIn.told !== authenticated) {
-      signIn.told = authenticated;
-      signIn.onChange(authenticated);
+  #tell(signIn: SignIn, authenticated: boolean, isRefreshing = false): void {
+    const told = isRefreshing ? undefined : authenticated;
+    if (signIn.told !== told) {
+      signIn.told = told;
+      signIn.onChange(authenticated, isRefreshing);
     }
   }
 
   #ended(): void {
-    if (this.#fetching) {
-      this.#fetching = false;
+    if (this.#first) {
+      this.#first = false;
       this.#ready();
     }
   }

@@ -6,7 +6,7 @@
 
 import { syncAddress } from "./address.js";
 import { type AnyReference, type Args, functionName, type Given, pageArgument, type Returns } from "./api.js";
-import { Authentication, type FetchToken } from "./authentication.js";
+import { type AuthChange, Authentication, type FetchToken } from "./authentication.js";
 import { Calls } from "./calls.js";
 import { Connection } from "./connection.js";
 import { type ConnectionState, sameState, Waiting } from "./connectionState.js";
@@ -92,8 +92,8 @@ export class HeadwaterClient {
     this.#waiting = new Waiting(this.#environment.wallMs, () => this.#changed());
     this.#authentication = new Authentication(
       this.#environment,
-      (token) => {
-        this.#session.authenticate(token);
+      (token, refresh) => {
+        this.#session.authenticate(token, refresh);
         this.#act();
       },
       () => this.#act(),
@@ -195,9 +195,13 @@ export class HeadwaterClient {
 
   /**
    * Sign in with tokens of `fetchToken`, which is called again when the server refuses one and before one runs
-   * out. Before the first has come, nothing is asked. `onChange` is told whether somebody is signed in.
+   * out. A client that has not connected yet waits for the first. `onChange` is told whether somebody is signed in,
+   * and while that is not so, whether a fresh token is on its way because the last one does not hold any more.
+   *
+   * Calls that are made once a token is there are that user's: they wait until the server has accepted it, and
+   * reject with code `unauthenticated` if it does not. Another `setAuth`, or `clearAuth`, is another user.
    */
-  setAuth(fetchToken: FetchToken, onChange: (authenticated: boolean) => void = () => {}): void {
+  setAuth(fetchToken: FetchToken, onChange: AuthChange = () => {}): void {
     this.#calls.requireOpen();
     this.#authentication.set(fetchToken, onChange);
   }
@@ -288,6 +292,9 @@ export class HeadwaterClient {
         break;
       case "AuthenticationFailed":
         settled.push(() => this.#authentication.refused());
+        break;
+      case "IdentityLost":
+        settled.push(() => this.#authentication.lost());
         break;
       case "Opened":
       case "Moved":

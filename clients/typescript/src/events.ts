@@ -21,6 +21,8 @@ export type ClientEvent =
   | { readonly type: "IdentityChanged" }
   /** The token was refused; the identity stays what it was. */
   | { readonly type: "AuthenticationFailed"; readonly message: string }
+  /** The token that held does so no more: values follow as nobody sees them, and calls wait for another token. */
+  | { readonly type: "IdentityLost"; readonly message: string }
   /** A transition was applied as a whole: all values now hold at `ts`. */
   | { readonly type: "Moved"; readonly ts: number }
   /** The server ends the connection. With code `session_in_use`, `renew` before the next one. */

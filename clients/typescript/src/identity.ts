@@ -1,62 +1,125 @@
-/** Who the client is to the server: the tokens that it has asked with, and which of them holds. Pure. */
+/**
+ * Who the client is to the server: the tokens that it has asked with, and which of them holds. Pure.
+ *
+ * A *sign-in* is what the caller begins with a token, or ends without one; a *refresh* brings it another token for
+ * the same user. Calls belong to the sign-in under which they were made.
+ */
 
 import { ProtocolError } from "./errors.js";
 import type { ClientMessage } from "./messages.js";
 
+const NONE = -1;
+
+interface Attempt {
+  readonly token: string | null;
+  readonly signIn: number;
+}
+
 export class Identity {
   /** How many times this connection has asked. */
   asked = 0;
+  /** Number of the present sign-in; 0 before the first. */
+  signIn = 0;
+  /** Whether that is with a token; else the client is nobody. */
+  signedIn = false;
   readonly #send: (message: ClientMessage) => void;
-  #token: string | null = null; // last accepted one
-  #attempts = new Map<number, string | null>(); // tokens without a verdict, by number
+  #holds: Attempt = { token: null, signIn: 0 }; // the last accepted one
+  #attempts = new Map<number, Attempt>(); // without a verdict, by number
+  #knownAs = NONE; // the sign-in that this connection's server has accepted
 
   constructor(send: (message: ClientMessage) => void) {
     this.#send = send;
   }
 
+  /** Whether calls of the present sign-in may be sent: the server would run them as its user's. */
+  get isReady(): boolean {
+    return !this.signedIn || this.#knownAs === this.signIn;
+  }
+
+  /** Whether calls wait for a verdict that is on its way. */
+  get waits(): boolean {
+    return !this.isReady && this.#attempts.size > 0;
+  }
+
   /** Ask for another identity: now if there is a connection, else with the next one. */
-  ask(token: string | null, now: boolean): void {
+  ask(token: string | null, { refresh, now }: { readonly refresh: boolean; readonly now: boolean }): void {
+    if (token === null || !refresh || !this.signedIn) {
+      this.signIn++;
+      this.signedIn = token !== null;
+    }
+    const attempt = { token, signIn: this.signIn };
     if (now) {
-      this.#attempts.set(this.asked, token);
-      this.#send([5, this.asked++, token]);
+      this.#sendAttempt(attempt);
     } else {
-      this.#attempts = new Map([[0, token]]);
+      this.#attempts = new Map([[0, attempt]]);
     }
   }
 
   /** Ask the new connection for the last identity that was asked for. */
   resume(): void {
     this.asked = 0;
-    const pending = [...this.#attempts.values()];
+    const pending = [...this.#attempts.values()].at(-1);
     this.#attempts.clear();
-    const wanted = pending.length > 0 ? (pending.at(-1) ?? null) : this.#token;
-    if (pending.length > 0 || wanted !== null) {
-      this.#token = null;
-      this.ask(wanted, true);
+    const wanted = pending ?? this.#holds;
+    if (pending !== undefined || wanted.token !== null) {
+      this.#forget(wanted.signIn);
+      this.#sendAttempt(wanted);
     }
   }
 
   /** The connection has ended: of several attempts only the last still counts. */
   disconnected(): void {
-    if (this.#attempts.size > 0) {
-      this.#attempts = new Map([[0, [...this.#attempts.values()].at(-1) ?? null]]);
+    this.#knownAs = NONE;
+    const last = [...this.#attempts.values()].at(-1);
+    if (last !== undefined) {
+      this.#attempts = new Map([[0, last]]);
     }
   }
 
-  /** All attempts before this number are accepted. */
-  accepted(before: number): void {
-    for (const [number, token] of this.#attempts) {
-      if (number < before) {
+  /** Values hold under this identity from now on; false if its token was taken back meanwhile. */
+  accepted(identity: number): boolean {
+    const attempt = this.#attempts.get(identity - 1);
+    for (const number of [...this.#attempts.keys()]) {
+      if (number < identity) {
         this.#attempts.delete(number);
-        this.#token = token;
       }
     }
+    if (attempt === undefined) {
+      this.#forget();
+      return false;
+    }
+    this.#holds = attempt;
+    this.#knownAs = Math.max(this.#knownAs, attempt.signIn);
+    return true;
   }
 
-  /** An attempt was refused. */
-  refused(number: number): void {
-    if (!this.#attempts.delete(number)) {
-      throw new ProtocolError(`AuthError: authentication ${number} does not wait for a verdict`);
+  /**
+   * An attempt was refused, or the token that holds does so no more. `reflected` is the identity of the last
+   * transition. Returns whether it was a refusal: the identity stays what it was.
+   */
+  refused(number: number, reflected: number): boolean {
+    if (this.#attempts.delete(number)) {
+      return true;
+    }
+    if (number + 1 !== reflected || this.#holds.token === null) {
+      throw new ProtocolError(`AuthError: authentication ${number} neither waits for a verdict nor holds`);
+    }
+    this.#forget();
+    if (this.signedIn) {
+      this.#knownAs = NONE;
+    }
+    return false;
+  }
+
+  #forget(signIn = this.#holds.signIn): void {
+    this.#holds = { token: null, signIn };
+  }
+
+  #sendAttempt(attempt: Attempt): void {
+    this.#attempts.set(this.asked, attempt);
+    this.#send([5, this.asked++, attempt.token]);
+    if (attempt.token === null) {
+      this.#knownAs = attempt.signIn; // never refused
     }
   }
 }

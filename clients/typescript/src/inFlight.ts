@@ -2,6 +2,7 @@
 
 import { HeadwaterError, ProtocolError } from "./errors.js";
 import type { ClientEvent, Outcome } from "./events.js";
+import type { Identity } from "./identity.js";
 import type { ActionAnswer, MutationAnswer } from "./messages.js";
 import { Request } from "./requests.js";
 import type { Updates } from "./screen.js";
@@ -22,8 +23,14 @@ export class InFlight {
   }
 
   /** Return a request with the next number, which `add` takes. */
-  made(kind: Request["kind"], name: string, args: Uint8Array, update: Update | undefined): Request {
-    return new Request(this.#next, kind, name, args, update);
+  made(
+    kind: Request["kind"],
+    name: string,
+    args: Uint8Array,
+    update: Update | undefined,
+    identity: Identity,
+  ): Request {
+    return new Request(this.#next, kind, name, args, update, identity);
   }
 
   add(request: Request): void {
@@ -68,10 +75,36 @@ export class InFlight {
     return request;
   }
 
-  /** A connection begins; return what it has to carry. */
-  outstanding(): Request[] {
+  /** A connection begins. */
+  connected(): void {
     this.#resentBelow = this.#next;
-    return this.#which(({ success }) => success === undefined);
+  }
+
+  /** Return what this connection has to carry and has not yet. */
+  outstanding(): Request[] {
+    return this.#which(({ outstanding }) => outstanding);
+  }
+
+  /** What was sent on an earlier connection will be sent again, but not yet. */
+  hold(): void {
+    for (const request of this.#requests.values()) {
+      request.resent = request.sent;
+    }
+  }
+
+  /** Return what must not be sent any more: calls of a user who is not the client's any more, and how they end. */
+  stranded(present: number): [Request, HeadwaterError][] {
+    return this.#which(
+      ({ outstanding, signedIn, signIn }) => outstanding && signedIn && signIn !== present,
+    ).map((request) => [
+      request,
+      request.sent
+        ? new HeadwaterError(
+            "outcome_unknown",
+            "its user signed out, and the connection ended before the answer came",
+          )
+        : new HeadwaterError("unauthenticated", "its user signed out before it was sent: it was not run"),
+    ]);
   }
 
   /** Whether all that was outstanding when the connection began is answered. */

@@ -16,7 +16,7 @@ export {
   type Returns,
   type Value,
 } from "./api.js";
-export type { FetchToken } from "./authentication.js";
+export type { AuthChange, FetchToken } from "./authentication.js";
 export { type ClientOptions, HeadwaterClient, type MutationOptions, type Watch } from "./client.js";
 export type { ConnectionState } from "./connectionState.js";
 export type { SocketConstructor } from "./environment.js";

@@ -16,6 +16,9 @@ export class Request {
   readonly args: Uint8Array;
   /** Shows a mutation's change before the server does, see `Screen`. */
   readonly update: Update | undefined;
+  /** Number of the sign-in under which it was made, and whether that was with a token. */
+  readonly signIn: number;
+  readonly signedIn: boolean;
   /** Newest ts the server had told when a connection first carried it, undefined before. */
   sentTs: number | undefined;
   /** Whether this connection has carried it and owes the answer. */
@@ -31,12 +34,20 @@ export class Request {
     name: string,
     args: Uint8Array,
     update: Update | undefined,
+    { signIn, signedIn }: { readonly signIn: number; readonly signedIn: boolean },
   ) {
     this.number = number;
     this.kind = kind;
     this.name = name;
     this.args = args;
     this.update = update;
+    this.signIn = signIn;
+    this.signedIn = signedIn;
+  }
+
+  /** Whether it is to be sent on this connection, and was not yet. */
+  get outstanding(): boolean {
+    return this.success === undefined && !this.waits;
   }
 
   /** Whether any connection has carried it. */

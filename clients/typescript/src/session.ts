@@ -81,7 +81,8 @@ export class ClientSession {
 
   /** Whether all that was outstanding when this connection began is answered: time to reset the backoff. */
   get settled(): boolean {
-    return this.#state === "open" && this.#version.querySet >= this.#resumed && this.#requests.settled;
+    const resumed = this.#version.querySet >= this.#resumed && !this.#identity.waits;
+    return this.#state === "open" && resumed && this.#requests.settled;
   }
 
   /** Interval of the heartbeat at present. */
@@ -150,9 +151,16 @@ export class ClientSession {
     return this.#request("action", name, args);
   }
 
-  /** Change the identity; null signs out. `IdentityChanged` or `AuthenticationFailed` follows. */
-  authenticate(token: string | null): void {
-    this.#identity.ask(token, this.#state === "open");
+  /**
+   * Change the identity; null signs out. `IdentityChanged` or `AuthenticationFailed` follows.
+   *
+   * Calls made from then on wait until the server has accepted a token: they are the new user's. Those of the user
+   * before that no connection carries any more end, as `unauthenticated` if they were never sent. With `refresh` it
+   * is another token of the same user: calls go on.
+   */
+  authenticate(token: string | null, refresh = false): void {
+    this.#identity.ask(token, { refresh, now: this.#state === "open" });
+    this.#events.push(...this.#strand());
   }
 
   #show(): void {
@@ -163,13 +171,13 @@ export class ClientSession {
     if (this.#requests.size >= REQUESTS_IN_FLIGHT_MAX) {
       throw new HeadwaterError("overloaded", `more than ${REQUESTS_IN_FLIGHT_MAX} requests in flight`);
     }
-    const request = this.#requests.made(kind, name, args, update);
+    const request = this.#requests.made(kind, name, args, update, this.#identity);
     const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
     if (frame.length > this.#frameLimitBytes) {
       throw tooLarge(frame.length, this.#frameLimitBytes);
     }
     this.#requests.add(request);
-    if (this.#state === "open") {
+    if (this.#state === "open" && this.#identity.isReady) {
       this.#sendRequest(request, frame);
     }
     return request.number;
@@ -207,7 +215,7 @@ export class ClientSession {
     for (const query of this.#screen.queries.values()) {
       query.carried = false;
     }
-    return this.#requests.disconnected();
+    return [...this.#requests.disconnected(), ...this.#strand()];
   }
 
   /**
@@ -268,8 +276,11 @@ export class ClientSession {
       case "Welcome":
         return this.#welcome(message);
       case "AuthError":
-        this.#identity.refused(message.base);
-        return [{ type: "AuthenticationFailed", message: message.message }];
+        return [
+          this.#identity.refused(message.base, this.#version.identity)
+            ? { type: "AuthenticationFailed", message: message.message }
+            : { type: "IdentityLost", message: message.message },
+        ];
       case "FatalError": {
         const reconnect = !FINAL_CODES.has(message.error.code);
         return [{ type: "Fatal", error: errorFrom(message.error), reconnect }];
@@ -303,23 +314,55 @@ export class ClientSession {
     return [{ type: "Opened" }, ...this.#resume()];
   }
 
-  /** Bring the new connection to where the last one was: identity, query set, requests, in this order. */
+  /**
+   * Bring the new connection to where the last one was: identity, query set, requests, in this order.
+   *
+   * Before that goes what was called while nobody was signed in. What the present user has called waits for the
+   * verdict on their token.
+   */
   #resume(): ClientEvent[] {
+    this.#requests.connected();
+    const events = this.#sendOutstanding(({ signIn }) => signIn !== this.#identity.signIn);
     this.#identity.resume();
-    const events = this.#querySet.resume(this.#screen.queries);
+    events.push(...this.#querySet.resume(this.#screen.queries));
     this.#resumed = this.#querySet.number;
-    for (const request of this.#requests.outstanding()) {
+    if (this.#identity.isReady) {
+      events.push(...this.#sendOutstanding());
+    } else {
+      this.#requests.hold();
+    }
+    return events;
+  }
+
+  /** Send those of the requests that this connection has not carried, unless they are too large for it. */
+  #sendOutstanding(of: (request: Request) => boolean = () => true): ClientEvent[] {
+    const events: ClientEvent[] = [];
+    for (const request of this.#requests.outstanding().filter(of)) {
       const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
       if (frame.length <= this.#frameLimitBytes) {
         this.#sendRequest(request, frame);
       } else {
-        const gone = this.#requests.resolve(request, {
-          error: tooLarge(frame.length, this.#frameLimitBytes),
-        });
-        events.push(...this.#screen.show(this.#requests.updates()), gone);
+        events.push(...this.#drop(request, tooLarge(frame.length, this.#frameLimitBytes)));
       }
     }
     return events;
+  }
+
+  /** End the calls of users who are not this client's any more, unless the connection carries them. */
+  #strand(): ClientEvent[] {
+    const events: ClientEvent[] = [];
+    for (const [request, error] of this.#requests.stranded(this.#identity.signIn)) {
+      events.push(...this.#drop(request, error));
+    }
+    return events.length > 0 && this.#behind && this.#state === "open"
+      ? [...events, ...this.#settle()]
+      : events;
+  }
+
+  /** End a call without an answer of the server. */
+  #drop(request: Request, error: HeadwaterError): ClientEvent[] {
+    const gone = this.#requests.resolve(request, { error });
+    return request.update === undefined ? [gone] : [...this.#screen.show(this.#requests.updates()), gone];
   }
 
   #transition({ start, end, changes }: Transition): ClientEvent[] {
@@ -339,8 +382,8 @@ export class ClientSession {
       }
     }
     const events: ClientEvent[] = [];
-    if (end.identity > start.identity) {
-      this.#identity.accepted(end.identity);
+    const verdict = end.identity > start.identity;
+    if (verdict && this.#identity.accepted(end.identity)) {
       events.push({ type: "IdentityChanged" });
     }
     for (const apply of updates.values()) {
@@ -350,6 +393,9 @@ export class ClientSession {
     this.#toldTs = Math.max(this.#toldTs, end.ts);
     if (end.querySet >= this.#resumed) {
       this.#lastTs = end.ts; // else some values are still those of the last connection
+    }
+    if (verdict && this.#identity.isReady) {
+      events.push(...this.#sendOutstanding());
     }
     return [...events, ...this.#settle()];
   }

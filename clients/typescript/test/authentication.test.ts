@@ -4,17 +4,21 @@ import { HandEnvironment } from "./support/environment.js";
 
 let environment: HandEnvironment;
 let asked: (string | null)[];
-let told: boolean[];
+let told: (boolean | "refreshing")[];
+let refreshes: boolean[];
 let fetched: boolean[];
 let tokens: (string | null)[];
 let authentication: Authentication;
 
 beforeEach(() => {
   environment = new HandEnvironment();
-  [asked, told, fetched, tokens] = [[], [], [], []];
+  [asked, told, refreshes, fetched, tokens] = [[], [], [], [], []];
   authentication = new Authentication(
     environment,
-    (token) => asked.push(token),
+    (token, refresh) => {
+      asked.push(token);
+      refreshes.push(refresh);
+    },
     () => {},
   );
 });
@@ -30,7 +34,7 @@ async function signIn(): Promise<void> {
       }
       return token;
     },
-    (authenticated) => told.push(authenticated),
+    (authenticated, isRefreshing) => told.push(isRefreshing ? "refreshing" : authenticated),
   );
   await settled();
 }
@@ -75,6 +79,25 @@ test("a token that is refused is replaced by a fresh one, a few times", async ()
   }
   expect(asked).toStrictEqual(["old", "fresh", "fresher", null]);
   expect(told).toStrictEqual([true, false]);
+});
+
+test("a token that is taken back is replaced, and meanwhile nobody is signed in", async () => {
+  tokens = ["old", "fresh"];
+  await signIn();
+  authentication.accepted();
+  authentication.lost();
+  authentication.lost();
+  await settled();
+  expect([asked, refreshes, told]).toStrictEqual([
+    ["old", "fresh"],
+    [false, true],
+    [true, "refreshing"],
+  ]);
+  authentication.accepted();
+  authentication.lost();
+  await settled();
+  expect(asked).toStrictEqual(["old", "fresh", null]);
+  expect(told).toStrictEqual([true, "refreshing", true, "refreshing", false]);
 });
 
 test("a token is replaced before it runs out", async () => {

@@ -104,21 +104,53 @@ describe("tokens", () => {
     session.authenticate("second");
     session.mutate("a:b", NOTHING);
     opened();
-    expect(sent()).toStrictEqual([
-      "Connect 0",
-      "Authenticate 0 second",
-      "ModifyQuerySet 0 1 []",
-      "Request 1",
-    ]);
+    const resume = ["Connect 0", "Authenticate 0 second", "ModifyQuerySet 0 1 []"];
+    expect(sent()).toStrictEqual(resume);
     expect(session.receive(transition([0, 0, 0], [1, 1, 1]))[0]).toStrictEqual({ type: "IdentityChanged" });
+    expect(sent()).toStrictEqual(["Request 1"]);
     session.disconnected();
     opened();
-    expect(sent()).toStrictEqual([
-      "Connect 0",
-      "Authenticate 0 second",
-      "ModifyQuerySet 0 1 []",
-      "Request 1",
+    expect(sent()).toStrictEqual(resume);
+    session.receive(transition([0, 0, 0], [1, 1, 1]));
+    expect(sent()).toStrictEqual(["Request 1"]);
+  });
+
+  test("calls are those of the user under whom they were made, and of nobody else", () => {
+    session.mutate("a:nobody", NOTHING);
+    session.authenticate("ada");
+    session.mutate("a:ada", NOTHING);
+    session.authenticate("fresh", true);
+    session.authenticate("bob");
+    session.mutate("a:bob", NOTHING);
+    expect(session.takeEvents()).toMatchObject([
+      { type: "Resolved", request: 2, outcome: { error: { code: "unauthenticated" } } },
     ]);
+    opened();
+    const resume = ["Authenticate 0 bob", "ModifyQuerySet 0 1 []"];
+    expect(sent()).toStrictEqual(["Connect 0", "Request 1", ...resume]);
+    session.receive(transition([0, 0, 0], [1, 1, 1]));
+    expect(sent()).toStrictEqual(["Request 3"]);
+    session.disconnected();
+    session.authenticate(null);
+    expect(session.takeEvents()).toMatchObject([
+      { type: "Resolved", request: 3, outcome: { error: { code: "outcome_unknown" } } },
+    ]);
+  });
+
+  test("once the token that held does so no more, calls wait for another of the same user", () => {
+    session.authenticate("ada");
+    opened();
+    session.receive(transition([0, 0, 0], [1, 1, 1]));
+    session.takeFrames();
+    expect(session.receive(frameOf([37, 0, "it has run out"]))).toStrictEqual([
+      { type: "IdentityLost", message: "it has run out" },
+    ]);
+    session.mutate("a:b", NOTHING);
+    expect(sent()).toStrictEqual([]);
+    session.authenticate("fresh", true);
+    expect(sent()).toStrictEqual(["Authenticate 1 fresh"]);
+    session.receive(transition([1, 1, 1], [1, 2, 1]));
+    expect(sent()).toStrictEqual(["Request 1"]);
   });
 
   test("one that is refused is not asked for again", () => {

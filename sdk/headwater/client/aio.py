@@ -21,6 +21,7 @@ from headwater_protocol.client_events import (
     AuthenticationFailed,
     Fatal,
     IdentityChanged,
+    IdentityLost,
     Moved,
     MutationResolved,
     Opened,
@@ -420,7 +421,9 @@ class Client:
                     self._resolve(request, value, failure)
                 case Opened() | Fatal() | PeerSilent():
                     pass  # the connection sees to them
-                case Moved() | IdentityChanged() | AuthenticationFailed() | ActionResolved():
+                case Moved() | ActionResolved():
+                    pass
+                case IdentityChanged() | AuthenticationFailed() | IdentityLost():
                     pass
                 case _:
                     assert_never(event)

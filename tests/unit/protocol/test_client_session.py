@@ -5,9 +5,7 @@ from typing import Any
 import pytest
 from headwater_protocol.client_events import (
     ActionResolved,
-    AuthenticationFailed,
     Fatal,
-    IdentityChanged,
     Moved,
     MutationResolved,
     Opened,
@@ -16,7 +14,7 @@ from headwater_protocol.client_events import (
     ValueChanged,
 )
 from headwater_protocol.client_session import ClientSession
-from headwater_protocol.codec import decode_client_message, encode_message
+from headwater_protocol.codec import decode_client_message
 from headwater_protocol.errors import (
     HeadwaterError,
     LocalProtocolError,
@@ -29,11 +27,8 @@ from headwater_protocol.messages import (
     Action,
     ActionAnswer,
     AddQuery,
-    Authenticate,
     AuthError,
     Change,
-    ChangeBody,
-    ClientMessage,
     Connect,
     Delta,
     ErrorBody,
@@ -53,43 +48,9 @@ from headwater_protocol.messages import (
     Welcome,
 )
 from headwater_protocol.values import pack_value
+from support.told_session import ARGUMENTS, LOG, SESSION, move, open_it, opened, sent, tell, value
 
-SESSION, LOG = b"s" * 16, b"i" * 16
-ARGUMENTS = pack_value({"a": 1})
 REFUSED = ErrorBody("application_error", "refused", pack_value({"why": "no"}))
-
-
-def sent(client: ClientSession) -> list[ClientMessage]:
-    return [decode_client_message(frame) for frame in client.take_frames()]
-
-
-def tell(client: ClientSession, *messages: ServerMessage) -> list[Any]:
-    return [event for message in messages for event in client.receive(encode_message(message))]
-
-
-def open_it(client: ClientSession, frame_limit_bytes: int = 1 << 20, ts: int = 100) -> list[Any]:
-    client.connect()
-    sent(client)
-    return tell(client, Welcome(1, LOG, ts, frame_limit_bytes, 4_000))
-
-
-def opened() -> ClientSession:
-    client = ClientSession(SESSION, "test")
-    open_it(client)
-    sent(client)
-    return client
-
-
-def move(client: ClientSession, ts: int, *, query_set: int | None = None, **bodies: ChangeBody) -> list[Any]:
-    """Send a transition; bodies are given as `q1=…`. It reflects the whole query set unless told."""
-    end = client._query_set.number if query_set is None else query_set
-    changes = tuple(Change(int(name[1:]), body) for name, body in bodies.items())
-    message = Transition(client.version, Version(end, client.version.identity, ts), changes)
-    return tell(client, message)
-
-
-def value(content: Any, digest: bytes = b"d") -> Value:
-    return Value(pack_value(content), digest)
 
 
 def test_a_connection_begins_with_connect_and_an_empty_query_set() -> None:
@@ -354,24 +315,6 @@ def test_an_abandoned_request_is_forgotten_and_its_answer_ignored() -> None:
     open_it(client)
     with pytest.raises(ProtocolError, match="does not wait"):
         tell(client, MutationAnswer(lost, 1, b"\xc0", None))
-
-
-def test_identity_is_asked_for_again_on_a_new_connection() -> None:
-    client = ClientSession(SESSION, "test")
-    client.authenticate("old")
-    client.authenticate("token")
-    open_it(client)
-    assert sent(client)[0] == Authenticate(0, "token")
-    start = client.version
-    assert tell(client, Transition(start, Version(1, 1, 100), ())) == [IdentityChanged(), Moved(100)]
-    client.authenticate("bad")
-    assert sent(client) == [Authenticate(1, "bad")]
-    assert tell(client, AuthError(1, "no")) == [AuthenticationFailed("no")]
-    client.disconnected()
-    open_it(client)
-    assert sent(client)[0] == Authenticate(0, "token")
-    client.authenticate(None)
-    assert sent(client) == [Authenticate(1, None)]
 
 
 def test_calls_too_large_for_the_server_are_refused_alone() -> None:

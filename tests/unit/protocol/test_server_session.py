@@ -276,6 +276,19 @@ def test_a_second_authenticate_holds_what_is_behind_it() -> None:
     assert "expected 2, got 0" in refused(session, Authenticate(0, None)).message
 
 
+def test_an_identity_that_is_lost_is_told_by_the_number_of_its_authenticate() -> None:
+    session = opened()
+    with pytest.raises(LocalProtocolError):
+        session.identity_lost("it has ended")
+    send(session, Authenticate(0, "good"))
+    list(session.authenticated())
+    send(session, Authenticate(1, "bad"))
+    frame, _ = session.authentication_refused("no")
+    assert decode_server_message(frame) == AuthError(1, "no")
+    assert decode_server_message(session.identity_lost("it has ended")) == AuthError(0, "it has ended")
+    assert decode_server_message(session.transition(5, [])).end == Version(0, 1, 5)  # type: ignore[union-attr]
+
+
 def test_what_waits_for_a_verdict_is_bounded_in_number_and_bytes() -> None:
     many = [Mutation(number, "a", b"") for number in range(4)]
     error = refused(opened(), Authenticate(0, "t"), *many)

@@ -62,9 +62,9 @@ function SignIn({
       return;
     }
     let current = true;
-    client.setAuth(fetchAccessToken, (accepted) => {
+    client.setAuth(fetchAccessToken, (accepted, isRefreshing) => {
       if (current) {
-        onChange(accepted);
+        onChange(isRefreshing ? null : accepted);
       }
     });
     return () => {

@@ -58,7 +58,7 @@ function perform(session: ClientSession, { call, arguments: given }: Call, { kno
     case "act":
       return session.act(String(first), fromHex(String(second)));
     case "authenticate":
-      return session.authenticate(first as string | null);
+      return session.authenticate(first as string | null, second === true);
     case "takeEvents":
       return written(session.takeEvents());
     case "takeFrames":
@@ -112,6 +112,7 @@ function written(events: readonly ClientEvent[]): unknown[] {
       case "Fatal":
         return [event.type, event.error.code, event.reconnect];
       case "AuthenticationFailed":
+      case "IdentityLost":
         return [event.type, event.message];
       default:
         return [event.type];
