@@ -13,7 +13,7 @@ import traceback
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from headwater_protocol.errors import ApplicationError, HeadwaterError, InternalError, RequestError
 from headwater_protocol.manifest import FunctionManifest, IndexManifest, Manifest, TableManifest
@@ -116,7 +116,7 @@ class Bundle:
         self._by_object = {item: self._functions[name] for name, item in functions.items()}
 
     @classmethod
-    def load(cls, package: ModuleType) -> Bundle:
+    def load(cls, package: ModuleType) -> Self:
         """Import all modules of a package and collect what they declare.
 
         Raises:
@@ -212,6 +212,14 @@ class Bundle:
         call = self._call(name, backend, identity, None, seed)
         return self._run("mutation", call, arguments, internal_allowed=internal_allowed)
 
+    def compiled(self, function: RegisteredFunction) -> CompiledFunction | None:
+        """Return a function of this bundle by what its decorator made of it, None if it is of another."""
+        return self._by_object.get(function)
+
+    def failure_of(self, error: BaseException) -> CallFailure:
+        """Return what an exception that ended a call means for its caller."""
+        return failure_of(error)
+
     async def call_action(
         self,
         name: str,
@@ -250,7 +258,7 @@ class Bundle:
         except MemoryError:
             raise
         except (Exception, SystemExit) as error:
-            return failure_of(error)
+            return self.failure_of(error)
 
     def cancels_with_caller(self, name: str) -> bool:
         """Tell whether an action is to be cancelled when its caller goes away."""
@@ -276,7 +284,7 @@ class Bundle:
         except MemoryError:
             raise
         except (Exception, SystemExit) as error:
-            failure = failure_of(error)
+            failure = self.failure_of(error)
         return CallOutcome(result, failure, call.identity_read, call.journal.content())
 
     def _find(self, name: str, kind: FunctionKind, *, internal_allowed: bool) -> CompiledFunction:

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import headwater
+import headwater.testing
 import pytest
+
+from tools.checkout import imports, modules
 
 AUTHORING = {"Id", "Index", "Meta", "Struct", "Table", "action", "field", "mutation", "query", "replace"}
 CONTEXTS = {"ActionCtx", "Auth", "Database", "DatabaseReader", "Identity", "MutationCtx", "Query", "QueryCtx"}
@@ -19,6 +22,22 @@ CLIENT = {"BlockingClient", "Client", "ClientState", "LocalResults", "connect", 
 def test_the_public_names_are_these() -> None:
     assert set(headwater.__all__) == AUTHORING | CONTEXTS | FUNCTIONS | PROVIDERS | VALUES | CLIENT
     assert list(headwater.__all__) == sorted(headwater.__all__)
+
+
+def test_the_names_of_the_testing_kit_are_these() -> None:
+    assert headwater.testing.__all__ == ["Caller", "Deployment", "PendingMutation", "Watch"]
+    assert all(hasattr(headwater.testing, name) for name in headwater.testing.__all__)
+
+
+def test_nothing_else_imports_the_testing_kit() -> None:
+    """It alone of `headwater` needs the server's packages, and is for tests."""
+    found = [
+        module.path
+        for module in modules()
+        if not module.name.startswith("headwater.testing")
+        and any(name.startswith("headwater.testing") for name in imports(module))
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("name", headwater.__all__)
@@ -36,6 +55,7 @@ def test_importing_it_loads_neither_client_nor_server() -> None:
         "aiohttp",
         "asyncio",
         "headwater.client",
+        "headwater.testing",
         "headwater_server",
         "headwater_storage",
         "lmdb",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from headwater_protocol.errors import ERROR_CODES, Retry, StorageError, error_for
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.limits import WorkerLimits
     from headwater_server.worker.determinism import Determinism
     from headwater_server.worker.guard import Guard
-    from headwater_server.worker.link import WorkerEnd
     from headwater_server.worker.output import CallOutput
-    from headwater_server.worker.progress import ProgressPage
     from headwater_server.worker.request_row import Answer
 
 SNAPSHOT_SHARED_NS = 300_000
@@ -61,6 +59,33 @@ NAME_CHARACTERS_MAX = 512
 """Nothing is remembered of a longer name: it comes from a client, hardly from a bundle."""
 
 _UNSENDABLE = (ValueError, TypeError, OverflowError, RecursionError)
+
+
+class DaemonLink(Protocol):
+    """The daemon as a worker sees it: `WorkerEnd`, or one in the same process."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait for `flush`."""
+
+    def receive(self) -> list[DaemonMessage] | None:
+        """Wait for messages; None when the daemon has closed its end."""
+
+    def add(self, message: object) -> None:
+        """Append a message for the next `flush`."""
+
+    def flush(self) -> None:
+        """Send what was added."""
+
+
+class Progress(Protocol):
+    """Where the running call is shown: `ProgressPage`, or nowhere."""
+
+    def begin(self, call: int, mono_ns: int) -> None:
+        """Say that a call begins."""
+
+    def end(self) -> None:
+        """Say that nothing runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +144,11 @@ class Server:
 
     def __init__(
         self,
-        link: WorkerEnd,
+        link: DaemonLink,
         store: StoreReader,
         bundle: Bundle,
         bundle_hash: str,
-        progress: ProgressPage,
+        progress: Progress,
         guard: Guard,
         determinism: Determinism,
         output: CallOutput,

@@ -1,0 +1,104 @@
+"""A deployment for tests: a bundle over a database in memory whose time and chance the test decides."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING
+
+from headwater_server.functions.limits import WorkerLimits
+from headwater_storage.memory_engine import MemoryEngine
+
+from headwater.context import Identity
+from headwater.testing.calls import Caller, Stage
+from headwater.testing.worker import Worker, load
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+"""When a test begins that does not say it: the same for each, whenever it runs."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_BEFORE = timedelta(seconds=1)
+"""So long before its time a test's bundle was deployed: the first call shall see that time itself."""
+
+_ISSUER = "https://issuer.example.com"
+
+
+class _StandingClock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def wall_us(self) -> int:
+        """Return wall clock time, µs since 1970."""
+        return (self.now - _EPOCH) // _MICROSECOND
+
+    def mono_s(self) -> float:
+        """Return monotonic time in seconds."""
+        return self.wall_us() / 1e6
+
+    def sleep(self, seconds: float) -> None:
+        """Move it."""
+        self.now += timedelta(seconds=seconds)
+
+
+class Deployment(Caller):
+    """A package of functions, deployed on an empty database; calls it makes itself have no identity.
+
+    Everything runs in the thread of the test, and waits for nothing. Two deployments share nothing.
+
+    Args:
+        package: The bundle: the imported package whose modules hold tables and functions.
+        now: Its time; aware.
+        seed: Decides ids and `ctx.random` of mutations: the same calls with the same seed give the same.
+
+    Raises:
+        RequestError: `invalid_bundle`: what `headwater deploy` would refuse.
+    """
+
+    def __init__(self, package: ModuleType, *, now: datetime = START, seed: int = 0) -> None:
+        limits = WorkerLimits()
+        random_bytes = Random(seed).randbytes
+        self._clock = _StandingClock(_aware(now) - _BEFORE)
+        engine = MemoryEngine(self._clock, random_bytes, limits.calls)
+        bundle = load(package)
+        engine.deploy(bundle.table_manifests, bundle.name)
+        self._clock.now = now
+        super().__init__(Stage(engine, Worker(bundle, engine, limits, random_bytes), random_bytes), None)
+
+    def as_user(self, subject: str, *, name: str | None = None, email: str | None = None) -> Caller:
+        """Return a caller who is signed in as a user of some issuer."""
+        return self.with_identity(Identity(f"{_ISSUER}|{subject}", subject, _ISSUER, name, email))
+
+    def with_identity(self, identity: Identity) -> Caller:
+        """Return a caller with this identity, which `ctx.auth.identity()` gives to functions."""
+        return Caller(self._stage, identity)
+
+    @property
+    def now(self) -> datetime:
+        """What the clock shows. It stands; each call is 1 µs later than the one before, as in the daemon."""
+        return self._clock.now
+
+    @now.setter
+    def now(self, moment: datetime) -> None:
+        self.advance(_aware(moment) - self._clock.now)
+
+    def advance(self, time: timedelta) -> None:
+        """Move the clock on: the next call sees exactly that time.
+
+        Raises:
+            ValueError: It would go back, which the time of calls never does.
+        """
+        if time < timedelta(0):
+            raise ValueError(f"time goes forward only, got {time}")
+        self._clock.now += time
+
+
+def _aware(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError(f"expected a datetime with a time zone, got {moment!r}; add tzinfo=UTC")
+    return moment
