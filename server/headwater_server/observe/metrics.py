@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -115,6 +116,12 @@ class Metrics:
             ("code",),
             registry=registry,
         )
+        self.allocated_blocks = Gauge(
+            "headwater_allocated_blocks",
+            "Does the daemon keep more and more? Its Python objects in memory; what the system lends for them grows in steps, and stays.",
+            registry=registry,
+        )
+        self.allocated_blocks.set_function(sys.getallocatedblocks)
         self.workers = Gauge("headwater_workers", "How many function workers are ready?", registry=registry)
         self.worker_deaths = Counter(
             "headwater_worker_deaths", "How many function workers died or were killed?", registry=registry
