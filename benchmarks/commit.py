@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class Index:
     name: str
     fields: tuple[str, ...]
     unique: bool = False
+    defaults: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

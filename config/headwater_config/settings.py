@@ -97,6 +97,36 @@ class Settings:
             le=10_000,
         ),
     ] = 1_000
+    document_rewrite_delay_s: Annotated[
+        float,
+        About(
+            "Time after a deploy before documents of an earlier shape are rewritten in the background",
+            why="A roll back until then finds all documents as they were.",
+            unit="s",
+            ge=0,
+            le=366 * 86_400,
+        ),
+    ] = 60.0
+    document_rewrite_limit: Annotated[
+        int,
+        About(
+            "Documents that one step of rewriting takes",
+            why="A step keeps a worker for about 20 µs a document, and calls wait for it.",
+            unit="documents",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 200
+    document_rewrite_share_percent: Annotated[
+        float,
+        About(
+            "Share of its time that rewriting works; after each step it rests",
+            why="Raise it to have many documents rewritten sooner, beside calls that take longer meanwhile.",
+            unit="%",
+            ge=0.1,
+            le=100,
+        ),
+    ] = 20.0
     call_time_limit_s: Annotated[
         float,
         About(

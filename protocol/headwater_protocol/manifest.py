@@ -6,8 +6,10 @@ generators; it crosses processes as JSON.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from headwater_protocol.errors import ProtocolError
@@ -25,11 +27,14 @@ class IndexManifest:
         name: Unique among the table's indexes.
         fields: Dotted paths into the stored document; the creation time follows by itself.
         unique: Whether two documents may not have the same fields.
+        defaults: What is read where a document does not have a field, encoded, by its dotted path or that of
+            what it is in; without what is not the same each time.
     """
 
     name: str
     fields: tuple[str, ...]
     unique: bool = False
+    defaults: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,10 @@ def canonical_json(value: Any) -> str:
 
 
 def _index_out(index: IndexManifest) -> dict[str, Any]:
-    return {"name": index.name, "fields": list(index.fields), "unique": index.unique}
+    found = {"name": index.name, "fields": list(index.fields), "unique": index.unique}
+    if index.defaults:
+        found["defaults"] = {path: base64.b64encode(value).decode() for path, value in index.defaults.items()}
+    return found
 
 
 def _table_in(value: Any, where: str) -> TableManifest:
@@ -189,7 +197,12 @@ def _index_in(value: Any, where: str) -> IndexManifest:
     fields = _list(index, "fields", where)
     if not fields or not all(isinstance(path, str) for path in fields):
         raise ProtocolError(f"{where}.fields: expected at least one dotted path, got {fields!r}")
-    return IndexManifest(_text(index, "name", where), tuple(fields), _flag(index, "unique", where))
+    defaults = _object(index.get("defaults", {}), f"{where}.defaults")
+    try:
+        decoded = {path: base64.b64decode(value, validate=True) for path, value in defaults.items()}
+    except (TypeError, ValueError, binascii.Error):
+        raise ProtocolError(f"{where}.defaults: expected base64, got {defaults!r:.200}") from None
+    return IndexManifest(_text(index, "name", where), tuple(fields), _flag(index, "unique", where), decoded)
 
 
 def _function_in(value: Any, where: str) -> FunctionManifest:

@@ -73,7 +73,9 @@ def _indexes(table: str, old: TableManifest | None, new: TableManifest) -> list[
         elif will is None:
             found.append(Change("removed", "index", label))
         elif was is not None and was != will:
-            details = ("fields",) * (was.fields != will.fields) + ("unique",) * (was.unique != will.unique)
+            details = tuple(
+                word for word in ("fields", "unique", "defaults") if getattr(was, word) != getattr(will, word)
+            )
             found.append(Change("changed", "index", label, details))
     return found
 

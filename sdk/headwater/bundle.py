@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from headwater.actions import ActionBackend, Emit
     from headwater.backend import Backend
-    from headwater.checks import TableOf
 
 _TRACE_CHARACTERS_MAX = 16_384
 _MESSAGE_CHARACTERS_MAX = 16_384
@@ -157,17 +156,13 @@ class Bundle:
         )
         return Manifest(tuple(tables), tuple(functions), self._providers)
 
-    def misfit(self, table: str, document: bytes, table_of: TableOf) -> str | None:
-        """Return why a stored document is none of a table as this bundle declares it; None if it is one.
+    def documents_of(self, table: str) -> DocumentCodec:
+        """Return what reads and writes the documents of a table that this bundle declares."""
+        return self._compiled_tables[table].codec
 
-        Args:
-            table: Name of the table.
-            document: As stored.
-            table_of: Names the table of an id.
-        """
-        compiled = self._compiled_tables[table]
-        indexed = {path for plan in compiled.indexes.values() for path in plan.index.fields}
-        return compiled.codec.misfit(document, table_of, sorted(indexed))
+    def indexes_of(self, table: str) -> tuple[IndexManifest, ...]:
+        """Return the indexes of a table that this bundle declares."""
+        return _index_manifests(self._compiled_tables[table])
 
     def call_query(
         self,
@@ -406,7 +401,9 @@ def _compile_table(cls: TableMeta, tables: Tables) -> CompiledTable:
 
 def _index_manifests(table: CompiledTable) -> tuple[IndexManifest, ...]:
     return tuple(
-        IndexManifest(name, tuple(field.stored_path for field in plan.fields), plan.index.unique)
+        IndexManifest(
+            name, tuple(field.stored_path for field in plan.fields), plan.index.unique, plan.defaults
+        )
         for name, plan in sorted(table.indexes.items())
     )
 

@@ -7,26 +7,25 @@ microsecond and makes the stored form canonical, ints in float fields as floats.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import inspect as kinds
 from msgspec.structs import force_setattr
 
-from headwater.annotations import type_of
+from headwater.annotations import type_of, walk
 from headwater.checks import BEFORE_ENCODING, STORED_DOCUMENT, TableOf, check_of
 from headwater.refusals import invalid_document, nearest
 from headwater.schema import SYSTEM_FIELDS
 from headwater.values import MisfitError, check_integers, decoder, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from headwater.annotations import Tables
     from headwater.schema import TableMeta
 
 _decode_plain = msgspec.msgpack.Decoder().decode
 
-EXACT_INTEGER_MAX = 2**53
 UNSTORED = "UNSET: it was taken from a document that was never stored"
 
 
@@ -38,6 +37,8 @@ class DocumentCodec:
         name: Name of the table.
         fields: Names of its fields, without the system's.
         decode_list: Decodes a whole encoded list of documents.
+        reads_alike: Whether the same bytes are the same document each time they are read: so it is unless code
+            of the bundle takes part in reading them.
     """
 
     def __init__(self, table: TableMeta, tables: Tables) -> None:
@@ -49,6 +50,7 @@ class DocumentCodec:
         self.decode_list = decoder(list[table]).decode  # type: ignore[valid-type]
         self._check_before = check_of(kind, BEFORE_ENCODING, tables)
         self._check_after = check_of(kind, STORED_DOCUMENT, tables)
+        self.reads_alike = _reads_alike(kind)
 
     def decode(self, document: bytes) -> Any:
         """Return the object of stored bytes.
@@ -64,32 +66,23 @@ class DocumentCodec:
                 f"a stored document of table {self.name!r} does not fit it: {error}"
             ) from None
 
-    def misfit(self, document: bytes, table_of: TableOf, indexed: Iterable[str]) -> str | None:
-        """Return why stored bytes are no document of this table, None if they are one.
+    def reread(self, document: bytes, table_of: TableOf) -> bytes:
+        """Return a stored document as it would be stored today.
 
         Args:
-            document: The bytes.
+            document: As it was stored, maybe under an earlier shape of the table.
             table_of: Names the table of an id.
-            indexed: Dotted paths of fields that indexes hold: their entries are made of what is stored, so that
-                has to be what the fields are.
+
+        Raises:
+            MisfitError: It is none of this table; says why.
         """
         try:
             decoded = self._decode(document)
             if self._check_after is not None:
                 self._check_after(decoded, table_of)
-            written = encode(decoded)
+            return encode(decoded)
         except Exception as error:  # a type of the bundle's own may raise anything
-            return str(error) or type(error).__name__
-        if written != document:
-            before, after = _decode_plain(document), _decode_plain(written)
-            for path in indexed:
-                old, new = _at(before, path), _at(after, path)
-                if old != new or type(old) is not type(new):
-                    return (
-                        f"`{path}` is {new!r:.100}, and an index would hold {old!r:.100}, which is stored;"
-                        " write the document anew before the field is indexed"
-                    )
-        return None
+            raise MisfitError(str(error) or type(error).__name__) from None
 
     def encode(self, document: Any, document_id: str, creation_time_ms: float, table_of: TableOf) -> bytes:
         """Return the bytes to store for a document.
@@ -151,20 +144,32 @@ class DocumentCodec:
         return invalid_document(f"table {self.name!r}: {problem}")
 
 
-class _Missing:
-    """Stands for a field that a document does not have."""
-
-    def __repr__(self) -> str:
-        return "nothing"
+def loses(before: bytes, after: bytes) -> bool:
+    """Tell whether a document that was encoded anew lacks a field that it had."""
+    return before != after and _loses(_decode_plain(before), _decode_plain(after))
 
 
-_MISSING = _Missing()
+def _loses(before: Any, after: Any) -> bool:
+    if isinstance(before, dict):
+        return not isinstance(after, dict) or any(
+            name not in after or _loses(value, after[name]) for name, value in before.items()
+        )
+    if isinstance(before, list):
+        return not isinstance(after, list) or len(before) != len(after) or any(map(_loses, before, after))
+    return False
 
 
-def _at(document: Any, path: str) -> Any:
-    """Return the field at a dotted path; whole numbers are the same as integers and as floats."""
-    for step in path.split("."):
-        if not isinstance(document, dict) or step not in document:
-            return _MISSING
-        document = document[step]
-    return float(document) if type(document) is int and abs(document) <= EXACT_INTEGER_MAX else document
+def _reads_alike(kind: kinds.Type) -> bool:
+    """Tell whether no field of a type is made by code of the bundle when it is read."""
+    found = True
+
+    def visit(inner: kinds.Type) -> None:
+        nonlocal found
+        if isinstance(inner, kinds.StructType | kinds.DataclassType):
+            made = any(field.default_factory not in (msgspec.NODEFAULT, list, dict) for field in inner.fields)
+            found = found and not made and not hasattr(inner.cls, "__post_init__")
+        elif isinstance(inner, kinds.EnumType):
+            found = found and inner.cls._missing_.__func__ is Enum._missing_.__func__  # type: ignore[attr-defined]
+
+    walk(kind, visit)
+    return found

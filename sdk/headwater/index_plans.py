@@ -16,7 +16,7 @@ from msgspec import inspect as kinds
 
 from headwater.annotations import unwrapped, walk
 from headwater.refusals import invalid_bundle, nearest
-from headwater.values import check_any, decode_any, encode
+from headwater.values import check_any, decode_any, encode, encoded_default
 
 if TYPE_CHECKING:
     from headwater.indexes import BoundIndex
@@ -102,10 +102,12 @@ class IndexPlan:
     Attributes:
         index: As the table declares it.
         fields: Its fields; the creation time comes after them by itself.
+        defaults: What is read where a document does not have a field, encoded, by stored dotted path.
     """
 
     index: BoundIndex[Any, ...]
     fields: tuple[IndexField, ...]
+    defaults: dict[str, bytes]
 
 
 def plan_index(index: BoundIndex[Any, ...], table: TableMeta) -> IndexPlan:
@@ -114,12 +116,14 @@ def plan_index(index: BoundIndex[Any, ...], table: TableMeta) -> IndexPlan:
     Raises:
         RequestError: `invalid_bundle` for a field that there is not or that has no order.
     """
+    defaults: dict[str, bytes] = {}
+    where = f"{table.__name__}.{index.name}"
     return IndexPlan(
-        index, tuple(_plan_field(path, table, f"{table.__name__}.{index.name}") for path in index.fields)
+        index, tuple(_plan_field(path, table, where, defaults) for path in index.fields), defaults
     )
 
 
-def _plan_field(path: str, table: TableMeta, where: str) -> IndexField:
+def _plan_field(path: str, table: TableMeta, where: str, defaults: dict[str, bytes]) -> IndexField:
     found: list[kinds.Type] = [kinds.type_info(table)]
     stored: list[str] = []
     for step in path.split("."):
@@ -133,6 +137,9 @@ def _plan_field(path: str, table: TableMeta, where: str) -> IndexField:
                 f"{where}: {path!r} is stored under more than one name: {', '.join(sorted(names))}"
             )
         stored.append(names.pop())
+        default = _default_of(found, step)
+        if default is not None:
+            defaults[".".join(stored)] = default
         found = [kind for _, kind in inside]
     for kind in found:
         walk(kind, lambda inner: _refuse_unordered(inner, f"{where}: {path!r}"))
@@ -169,6 +176,16 @@ def _inside(kind: kinds.Type, step: str) -> list[tuple[str, kinds.Type]]:
             case kinds.StructType(fields=fields) | kinds.DataclassType(fields=fields):
                 found += [(field.encode_name, field.type) for field in fields if field.name == step]
     return found
+
+
+def _default_of(found: list[kinds.Type], step: str) -> bytes | None:
+    """Return what is read where a step leads to nothing, encoded; None if that differs, or nothing fits then."""
+    members = [
+        member for kind in found for member in _members(kind) if not isinstance(member, kinds.NoneType)
+    ]
+    fields = [field for kind in found for field in _fields(kind) if field.name == step]
+    defaults = {encoded_default(field) for field in fields}
+    return defaults.pop() if len(fields) == len(members) and len(defaults) == 1 else None
 
 
 def _refuse_unordered(kind: kinds.Type, where: str) -> None:

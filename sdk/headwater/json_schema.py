@@ -13,7 +13,7 @@ from headwater_protocol.manifest import canonical_json
 from msgspec import inspect as kinds
 
 from headwater.annotations import id_reference, table_class, unwrapped
-from headwater.values import encode
+from headwater.values import encoded_default
 
 if TYPE_CHECKING:
     from headwater.annotations import Tables
@@ -120,14 +120,9 @@ class _Writer:
 
 
 def _default(field: kinds.Field) -> dict[str, Any]:
-    if field.default is not msgspec.NODEFAULT:
-        default = field.default
-    elif field.default_factory in (list, dict):
-        default = field.default_factory()
-    else:
-        return {}
+    encoded = encoded_default(field)
     try:
-        return {"default": msgspec.to_builtins(msgspec.msgpack.decode(encode(default)))}
+        return {} if encoded is None else {"default": msgspec.to_builtins(msgspec.msgpack.decode(encoded))}
     except (TypeError, ValueError):
         return {}
 

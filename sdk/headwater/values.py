@@ -10,13 +10,16 @@ import re
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 from headwater_protocol.errors import ProtocolError
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 from headwater_protocol.values import INT64_EXTENSION, INT_MAX, INT_MIN, Int64, scan_value
+
+if TYPE_CHECKING:
+    from msgspec import inspect as kinds
 
 TOO_DEEP = f"more than {VALUE_DEPTH_MAX} lists and dicts inside one another"
 _HEADS = bytes((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))
@@ -195,6 +198,20 @@ def is_plain(value: Any, room: int = VALUE_DEPTH_MAX) -> bool:
     if kind is dict:
         return all(type(key) is str and is_plain(item, room - 1) for key, item in value.items())
     return kind is list and all(is_plain(item, room - 1) for item in value)
+
+
+def encoded_default(field: kinds.Field) -> bytes | None:
+    """Return what a field is when it is missing, encoded; None if it has to be there, or is made anew each time."""
+    if field.default is not msgspec.NODEFAULT:
+        default = field.default
+    elif field.default_factory in (list, dict):
+        default = field.default_factory()
+    else:
+        return None
+    try:
+        return encode(default)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def array_header(count: int) -> bytes:

@@ -21,6 +21,7 @@ from headwater_storage.recovery import StorageOptions
 from headwater_server.functions.calls import Calls
 from headwater_server.functions.deployment_key import DeploymentKey, KeyRow
 from headwater_server.functions.deploys import Deploys
+from headwater_server.functions.document_rewriter import DocumentRewriter, RewriteOptions
 from headwater_server.functions.failures import ErrorReporter
 from headwater_server.functions.limits import PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits, Mutations
@@ -141,6 +142,10 @@ class Daemon:
         self.deploys = Deploys(
             engine, self.pool, self.calls, self.switchboard, self.metrics, self.verifier.use
         )
+        self.rewriter = DocumentRewriter(
+            engine, self.pool.ask, self.deploys.turn, _rewrite_options(settings), self._mono_s, self.metrics
+        )
+        self.deploys.after_switch = self.rewriter.wake
         self.keys = AdminKeys(b"")
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
@@ -366,6 +371,14 @@ def _mutation_limits(settings: Settings) -> MutationLimits:
 
 def _verifier_options(settings: Settings) -> VerifierOptions:
     return VerifierOptions(token_bytes_max=settings.token_limit_bytes, leeway_s=settings.token_leeway_s)
+
+
+def _rewrite_options(settings: Settings) -> RewriteOptions:
+    return RewriteOptions(
+        delay_s=settings.document_rewrite_delay_s,
+        documents_max=settings.document_rewrite_limit,
+        share=settings.document_rewrite_share_percent / 100,
+    )
 
 
 def _trim_options(settings: Settings) -> TrimOptions:

@@ -126,6 +126,7 @@ def timers(daemon: Daemon) -> list[asyncio.Task[None]]:
         asyncio.create_task(_every(daemon.heartbeat_s / _TICKS_PER_HEARTBEAT, daemon.hub.tick)),
         asyncio.create_task(_every(_RETRY_LOOK_S, daemon.switchboard.core.tick)),
         asyncio.create_task(daemon.trimmer.run(), name="request trimmer"),
+        asyncio.create_task(daemon.rewriter.run(), name="document rewriter"),
     ]
 
 

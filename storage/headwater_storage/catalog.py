@@ -245,6 +245,27 @@ class BuildProgress(msgspec.Struct, frozen=True):
     done: bool
 
 
+class RewriteProgress(msgspec.Struct, frozen=True):
+    """The row of a table whose documents are being brought to its current shape.
+
+    Attributes:
+        shape: Number of that shape; under another one it begins anew.
+        next: Document key at which to go on; b"" for the first.
+        done: Whether no document is left that could be.
+        left: How many stay as they are.
+    """
+
+    shape: int
+    next: bytes = b""
+    done: bool = False
+    left: int = 0
+
+
+def rewrite_row_suffix(table_number: int) -> bytes:
+    """Return the suffix of a table's row in `_deployment` that tells how far its documents are rewritten."""
+    return b"rewrites/%d" % table_number
+
+
 class RowReader(Protocol):
     """Whatever reads rows of system tables: a transaction."""
 

@@ -21,7 +21,7 @@ from headwater_storage.catalog import TABLE_NAME_BYTES_MAX, Numbers, TableDefini
 from headwater_storage.indexes import IndexDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from headwater_storage.catalog import Catalog
 
@@ -40,6 +40,10 @@ class IndexSpec(Protocol):
     @property
     def unique(self) -> bool:
         """Whether its fields may not occur twice."""
+
+    @property
+    def defaults(self) -> Mapping[str, bytes]:
+        """What stands for fields that documents do not have, encoded, by dotted path."""
 
 
 class TableSpec(Protocol):
@@ -215,14 +219,15 @@ def _matches(table: TableDefinition, spec: TableSpec | None) -> list[IndexDefini
 def _match(table: TableDefinition, spec: IndexSpec) -> IndexDefinition | None:
     """Return the table's index, ready or being built, that is what the manifest asks for."""
     for index in table.indexes:
-        same = index.name == spec.name and index.fields == list(spec.fields) and index.unique == spec.unique
-        if same and index.maintained:
+        if index == _definition(index.number, table.number, spec, index.state) and index.maintained:
             return index
     return None
 
 
 def _definition(number: int, table: int, spec: IndexSpec, state: str) -> IndexDefinition:
-    return IndexDefinition(number, table, spec.name, list(spec.fields), spec.unique, state)
+    return IndexDefinition(
+        number, table, spec.name, list(spec.fields), spec.unique, state, dict(spec.defaults)
+    )
 
 
 def _in_state(index: IndexDefinition, state: str) -> IndexDefinition:

@@ -13,6 +13,7 @@ format. Each step may be run again after a crash in the middle; the file is rewr
         log keeps its after-images as they are, and replay must give the same store, so older
         values stay as they were); the format file has a checksum
     3   digests of log records are SHA-256, from the claim on with which it is opened
+    4   an index may say what stands in it for a field that a document does not have
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from headwater_storage.files import FileSystem
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _CHECKED_SINCE = 2
 
 

@@ -17,7 +17,7 @@ from headwater_protocol.values import INT64_EXTENSION
 from headwater_storage.keys import FIELDS_BYTES_MAX, MISSING, encode_field, encode_fields, index_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     _Getter = Callable[[Any], Any]
 
@@ -33,6 +33,8 @@ class IndexDefinition(msgspec.Struct, frozen=True):
         unique: Whether two documents may not have the same fields; a null or missing field
             collides with nothing.
         state: `building`, `ready` or `dropping`.
+        defaults: What stands for a field that a document does not have, encoded, by its dotted path or that of
+            what it is in: the default that the bundle declares, which is what calls read there.
     """
 
     number: int
@@ -41,6 +43,7 @@ class IndexDefinition(msgspec.Struct, frozen=True):
     fields: list[str]
     unique: bool
     state: str
+    defaults: dict[str, bytes] = {}
 
     @property
     def maintained(self) -> bool:
@@ -88,10 +91,14 @@ class EntryMaker:
 
         None if one of them is null or missing, so that they cannot collide.
         """
+        values = self.values(position, document)
+        return None if any(value is None or value is MISSING for value in values) else values
+
+    def values(self, position: int, document: bytes) -> list[Any]:
+        """Return the document's fields in the index at `position` of `indexes`, as its entry has them."""
         row = self._decode(document)
         _, first, further = self._plans[position]
-        values = [get(row) for get in (first, *further)]
-        return None if any(value is None or value is MISSING for value in values) else values
+        return [get(row) for get in (first, *further)]
 
 
 def _column_decoder(columns: dict[str, str]) -> Any:
@@ -112,17 +119,35 @@ def _plain_extension(code: int, data: memoryview) -> Any:
     raise msgspec.ValidationError(f"extension type {code} has no place in the order of values")
 
 
+_decode_plain = msgspec.msgpack.Decoder(ext_hook=_plain_extension).decode
+
+
 def _plan_of(index: IndexDefinition, columns: dict[str, str]) -> tuple[bytes, _Getter, list[_Getter]]:
     """Return an index's prefix, what takes its first field out of a decoded row, and the same for further ones."""
-    first, *further = [_getter_of(path, columns) for path in index.fields]
+    first, *further = [_getter_of(path, columns, index.defaults) for path in index.fields]
     return index_prefix(index.number), first, further
 
 
-def _getter_of(path: str, columns: dict[str, str]) -> _Getter:
+def _getter_of(path: str, columns: dict[str, str], defaults: Mapping[str, bytes]) -> _Getter:
     """Return what takes the value at a dotted path out of a decoded row."""
     head, *rest = path.split(".")
     column: _Getter = attrgetter(columns[head])
+    steps = [".".join([head, *rest[:depth]]) for depth in range(len(rest) + 1)]
+    if any(step in defaults for step in steps):
+        stand_ins = [_decode_plain(defaults[step]) if step in defaults else MISSING for step in steps]
+        return partial(_defaulted, column, stand_ins[0], tuple(zip(rest, stand_ins[1:], strict=True)))
     return partial(_nested, column, tuple(rest)) if rest else column
+
+
+def _defaulted(column: _Getter, default: Any, steps: tuple[tuple[str, Any], ...], row: Any) -> Any:
+    value = column(row)
+    if value is MISSING:
+        value = default
+    for name, stand_in in steps:
+        if not isinstance(value, dict):
+            return MISSING
+        value = value.get(name, stand_in)
+    return value
 
 
 def _nested(column: _Getter, names: tuple[str, ...], row: Any) -> Any:

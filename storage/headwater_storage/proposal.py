@@ -58,6 +58,8 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True):
             one that ran dry to its end.
         writes: Documents it changes, at most one each.
         backfill: Index entries to derive at apply; only deploys set it.
+        quiet: Whoever reads what it writes finds what was there before: documents in another encoding, with the
+            same entries, that calls of the active bundle read as the same. It has no conflict keys.
     """
 
     begin_ts: CommitTs
@@ -65,10 +67,13 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True):
     ranges: list[Range]
     writes: list[Write]
     backfill: Backfill | None = None
+    quiet: bool = False
 
     def conflict_keys(self) -> set[bytes]:
         """Return the keys that make other transactions conflict and results stale."""
         keys: set[bytes] = set()
+        if self.quiet:
+            return keys
         for write in self.writes:
             keys |= write.conflict_keys()
         return keys

@@ -150,28 +150,6 @@ def test_a_rollback_brings_back_a_table_and_the_ids_of_its_documents(
     assert daemon.call("query", "f:version") == 11
 
 
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        (
-            "number: int\nkind: str = 'a'\nby_kind = Index('kind')",
-            "`kind` is 'a', and an index would hold nothing",
-        ),
-        ("number: int | None = None\nby_number = Index('number')", ""),
-        ("number: float\nby_number = Index('number')", ""),
-    ],
-)
-def test_an_index_over_what_is_not_stored_is_refused(
-    daemon: RunningDaemon, tmp_path: Path, fields: str, named: str
-) -> None:
-    daemon.call("mutation", "f:add", number=5)
-    archive = bundle(tmp_path, 2, fields)
-    if named:
-        assert named in refusal(daemon, archive)
-    else:
-        daemon.must_deploy(archive)
-
-
 def test_nothing_that_does_not_fit_slips_in_while_the_old_bundle_writes(
     daemon: RunningDaemon, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -326,6 +326,7 @@ class _IndexOf:
     name: str
     fields: list[str]
     unique: bool = False
+    defaults: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass

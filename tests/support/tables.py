@@ -12,6 +12,7 @@ class IndexOf:
     name: str
     fields: list[str]
     unique: bool = False
+    defaults: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from headwater_protocol.manifest_changes import Change, changes_between
 
 from headwater_server.functions.document_checks import DocumentChecks, changed_tables
 from headwater_server.identity.key_sets import check_keys
+from headwater_server.worker.messages import CheckDocuments, DocumentsChecked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -65,6 +66,10 @@ class Deploys:
         switchboard: Told of what a deploy changes with its commit.
         metrics: Counted in.
         use_providers: Told whose tokens are taken, in the step in which the bundle that says so becomes active.
+
+    Attributes:
+        turn: Held while a deploy goes on: one at a time.
+        after_switch: Called when another bundle has become the active one.
     """
 
     def __init__(
@@ -82,7 +87,8 @@ class Deploys:
         self._switchboard = switchboard
         self._metrics = metrics
         self._use_providers = use_providers
-        self._one_at_a_time = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        self.after_switch: Callable[[], None] = lambda: None
 
     @property
     def manifest(self) -> Manifest | None:
@@ -111,7 +117,7 @@ class Deploys:
             RequestError: `invalid_bundle`, with what was wrong; nothing has changed.
         """
         _check_size(bundle)
-        async with self._one_at_a_time:
+        async with self.turn:
             return await self._counted(self._deploy(bundle, deployer))
 
     async def try_out(self, bundle: bytes) -> Deployed:
@@ -139,7 +145,7 @@ class Deploys:
             RequestError: There is none, it is not kept any more, or the name fits more than one;
                 `invalid_bundle`, `unique_violation`: it does not fit what there is now.
         """
-        async with self._one_at_a_time:
+        async with self.turn:
             found = self._kept_bundle(name)
             archive = self._engine.bundle(found)
             if archive is None:
@@ -182,7 +188,7 @@ class Deploys:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
             tables = changed_tables(self._engine.tables(), manifest)
             hold_back = self._switchboard.mutations.hold_back
-            checks = DocumentChecks(tables, partial(self._pool.check_documents, name), hold_back)
+            checks = DocumentChecks(tables, partial(self._check_documents, name), hold_back)
             self._switchboard.document_checks = checks
             await self._engine.deploy(manifest.tables, name, bundle, deployer, checks)
             if self._pool.active_bundle != name:
@@ -196,6 +202,13 @@ class Deploys:
             self._switchboard.switch_bundle = self._switchboard.document_checks = None
         logger.info("deployed", extra={"fields": {"bundle": name, "functions": len(manifest.functions)}})
         return told
+
+    async def _check_documents(
+        self, name: str, table: int, following: bytes, keys: Sequence[bytes]
+    ) -> DocumentsChecked:
+        reply = await self._pool.ask(CheckDocuments(table, following, list(keys)), name)
+        assert isinstance(reply, DocumentsChecked), "what was asked for"
+        return reply
 
     def _told(self, name: str, manifest: Manifest, *, changed: bool) -> Deployed:
         changes = changes_between(self._calls.manifest or Manifest(), manifest)
@@ -212,6 +225,7 @@ class Deploys:
         self._pool.activate(name)
         self._calls.manifest = manifest
         self._use_providers(manifest.providers)
+        self.after_switch()
 
 
 def _check_size(bundle: bytes) -> None:

@@ -17,8 +17,9 @@ from headwater_storage.keys import document_key, table_range
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from headwater_protocol.manifest import Manifest, TableManifest
+    from headwater_protocol.manifest import IndexManifest, Manifest
     from headwater_storage.catalog import TableDefinition
+    from headwater_storage.indexes import IndexDefinition
     from headwater_storage.transaction import Transaction
 
     from headwater_server.worker.messages import DocumentsChecked
@@ -38,13 +39,18 @@ def changed_tables(definitions: Iterable[TableDefinition], manifest: Manifest) -
         if (new := wanted.get(table.name)) is not None
         and (
             new.shape != table.schema
-            or not _indexes_of(new) <= {(one.name, *one.fields) for one in table.indexes if one.maintained}
+            or not all(any(_is(index, one) for one in table.indexes) for index in new.indexes)
         )
     ]
 
 
-def _indexes_of(table: TableManifest) -> set[tuple[str, ...]]:
-    return {(index.name, *index.fields) for index in table.indexes}
+def _is(wanted: IndexManifest, index: IndexDefinition) -> bool:
+    """Tell whether entries of an index are what they should be in another; whether it is unique does not matter."""
+    return index.maintained and (wanted.name, list(wanted.fields), wanted.defaults) == (
+        index.name,
+        index.fields,
+        index.defaults,
+    )
 
 
 class DocumentChecks:

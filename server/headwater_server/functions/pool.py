@@ -42,13 +42,13 @@ from headwater_server.worker.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from headwater_server.functions.limits import PoolOptions
     from headwater_server.functions.mutations import MutationCall
     from headwater_server.functions.roster import StartProcesses
-    from headwater_server.worker.messages import DocumentsChecked
+    from headwater_server.worker.messages import Question, Reply
 
 logger = logging.getLogger("headwater.pool")
 
@@ -199,13 +199,12 @@ class WorkerPool:
             raise
         return generation.bundle
 
-    async def check_documents(
-        self, name: str, table: int, following: bytes, keys: Sequence[bytes]
-    ) -> DocumentsChecked:
-        """Have a worker of a prepared bundle check documents; see `Roster.check_documents`."""
-        generation = self._prepared.get(name) or self._active
-        assert generation is not None, "prepared"
-        return await self._roster.check_documents(generation, table, following, keys)
+    async def ask(self, question: Question, bundle: str = "") -> Reply:
+        """Have a worker of a prepared bundle, else of the active one, look at documents; see `Roster.ask`."""
+        generation = self._prepared.get(bundle) or self._active
+        if generation is None:
+            raise TransientError("no bundle is active")
+        return await self._roster.ask(generation, question)
 
     def discard(self, bundle_hash: str) -> None:
         """Let the workers of a prepared bundle go that will not become active after all."""

@@ -15,22 +15,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.packing import invalid_bundle
 from headwater_protocol.errors import HeadwaterError, TransientError, error_for
+from msgspec.structs import replace
 
 from headwater_server.functions.bundles import BundleFiles
 from headwater_server.worker.control import Assignment
 from headwater_server.worker.main import EXIT_MEMORY
 from headwater_server.worker.messages import (
-    CheckDocuments,
     DaemonMessage,
     Describe,
     Described,
     DocumentsChecked,
+    DocumentsRewritten,
     Failure,
+    Question,
+    Reply,
     WorkerMessage,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from headwater_server.functions.limits import PoolOptions
@@ -239,7 +241,7 @@ class Roster:
         self._zygote: Processes | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._closing = False
-        self._checks: dict[int, tuple[Worker, asyncio.Future[DocumentsChecked]]] = {}
+        self._asked: dict[int, tuple[Worker, asyncio.Future[Reply]]] = {}
         self.workers: dict[int, Worker] = {}
 
     # ------------------------------------------------------------------ life
@@ -322,30 +324,29 @@ class Roster:
             worker.overdue = True
             self.kill(worker, Failure("worker_died", why))
 
-    async def check_documents(
-        self, generation: Generation, table: int, following: bytes, keys: Sequence[bytes]
-    ) -> DocumentsChecked:
-        """Have a worker of a generation check documents; see `CheckDocuments`.
+    async def ask(self, generation: Generation, question: Question) -> Reply:
+        """Have a worker of a generation look at documents: the one with the least to do.
 
         Raises:
             RequestError: `invalid_bundle`: the worker ended over it, or took longer than to load the bundle.
         """
-        worker = next((one for one in generation.workers if one.ready and not one.doomed), None)
-        if worker is None:
-            raise TransientError("the new bundle's workers have ended; deploy again")
+        able = [one for one in generation.workers if one.ready and not one.doomed]
+        if not able:
+            raise TransientError("the bundle's workers have ended; try again")
+        worker = min(able, key=lambda one: one.backlog_ms)
         number = next(self._numbers)
-        future: asyncio.Future[DocumentsChecked] = asyncio.get_running_loop().create_future()
-        self._checks[number] = (worker, future)
-        worker.link.send(CheckDocuments(number, table, following, list(keys)))
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asked[number] = (worker, future)
+        worker.link.send(replace(question, question=number))
         try:
             async with asyncio.timeout(self._options.start_limit_s):
                 return await future
         except TimeoutError:
-            why = f"documents could not be checked within {self._options.start_limit_s:g} s"
+            why = f"documents could not be looked at within {self._options.start_limit_s:g} s"
             self.kill(worker, Failure("invalid_bundle", why))
             raise invalid_bundle(why) from None
         finally:
-            del self._checks[number]
+            del self._asked[number]
 
     # ------------------------------------------------------------------ from the zygote
 
@@ -370,9 +371,9 @@ class Roster:
         if not planned:
             fields = {"worker": number, "bundle": generation.bundle, "reason": reason}
             logger.warning("worker_ended", extra={"fields": fields})
-        for checker, future in self._checks.values():
-            if checker is worker and not future.done():
-                future.set_exception(invalid_bundle(f"a worker ended while it checked documents: {reason}"))
+        for asked, future in self._asked.values():
+            if asked is worker and not future.done():
+                future.set_exception(invalid_bundle(f"a worker ended while it looked at documents: {reason}"))
         self._events.worker_ended(worker, reason, planned=planned)
         worker.progress.close()
         if not worker.ready:
@@ -437,10 +438,10 @@ class Roster:
         self._later(_LOST_GRACE_S, end)
 
     def _message(self, worker: Worker, message: WorkerMessage) -> None:
-        if isinstance(message, DocumentsChecked):
-            _, checked = self._checks.get(message.check, (worker, None))
-            if checked is not None and not checked.done():
-                checked.set_result(message)
+        if isinstance(message, DocumentsChecked | DocumentsRewritten):
+            _, reply = self._asked.get(message.question, (worker, None))
+            if reply is not None and not reply.done():
+                reply.set_result(message)
             return
         if not isinstance(message, Described):
             worker.proved = True

@@ -64,6 +64,10 @@ class LaneMetrics:
         )
 
 
+def _counted(registry: CollectorRegistry, name: str, question: str) -> Counter:
+    return Counter(f"headwater_{name}", question, registry=registry)
+
+
 class Metrics:
     """The daemon's metrics in a registry of their own, so that several daemons may share a test process."""
 
@@ -131,10 +135,13 @@ class Metrics:
             "Of how many requests was the outcome remembered at the end of the last trimming pass?",
             registry=registry,
         )
-        self.request_rows_dropped = Counter(
-            "headwater_request_rows_dropped",
+        self.request_rows_dropped = _counted(
+            registry,
+            "request_rows_dropped",
             "Of how many requests was the outcome dropped after its retention?",
-            registry=registry,
+        )
+        self.documents_rewritten = _counted(
+            registry, "documents_rewritten", "How many documents were rewritten?"
         )
         self.deploys = Counter(
             "headwater_deploys", "How many deploys, by outcome?", ("outcome",), registry=registry

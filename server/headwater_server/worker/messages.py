@@ -134,19 +134,37 @@ class CheckDocuments(_Message, frozen=True, tag=7):
     """Check documents against the worker's bundle, whether that is active or not; answered by `DocumentsChecked`.
 
     Attributes:
-        check: Number of the check.
         table: Number of the table.
         next: Document key at which to go on; empty: the first.
         keys: Check these and no others, if there are any.
+        question: Which this is, of those that are not answered yet.
     """
 
-    check: int
     table: int
     next: bytes
     keys: list[bytes]
+    question: int = 0
 
 
-DaemonMessage = OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain | CheckDocuments
+class RewriteDocuments(_Message, frozen=True, tag=8):
+    """Bring some documents of an earlier shape to the current one; answered by `DocumentsRewritten`.
+
+    Attributes:
+        table: Number of the table.
+        documents_max: So many.
+        now_us: Time of the transaction, unless its snapshot is newer.
+        question: As in `CheckDocuments`.
+    """
+
+    table: int
+    documents_max: int
+    now_us: int
+    question: int = 0
+
+
+DaemonMessage = (
+    OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain | CheckDocuments | RewriteDocuments
+)
 
 # ---------------------------------------------------------------------------------- worker to daemon
 
@@ -258,14 +276,41 @@ class DocumentsChecked(_Message, frozen=True, tag=22):
     """Documents were checked.
 
     Attributes:
-        check: Number of the check.
+        question: The answered one's.
         next: Document key at which to go on, None if nothing is left.
         misfits: Id and problem of each that does not fit.
+        looked_at: How many documents there were.
     """
 
-    check: int
+    question: int
     next: bytes | None
     misfits: list[tuple[str, str]]
+    looked_at: int = 0
 
 
-WorkerMessage = Described | RoundOpened | QueryDone | MutationDone | WrongBundle | DocumentsChecked
+class DocumentsRewritten(_Message, frozen=True, tag=23):
+    """Documents were brought to the current shape, once the proposal is committed.
+
+    Attributes:
+        question: The answered one's.
+        proposal: What to commit, with how far it is; None: there was nothing to do, or another bundle is active.
+        rewritten: How many documents it writes.
+        left: First ids, and why each stays as it is.
+        done: The table is at its end.
+        stay: How many documents of it stay as they are, so far.
+    """
+
+    question: int
+    proposal: Proposal | None
+    rewritten: int = 0
+    left: list[tuple[str, str]] = []
+    done: bool = False
+    stay: int = 0
+
+
+Question = CheckDocuments | RewriteDocuments
+Reply = DocumentsChecked | DocumentsRewritten
+
+WorkerMessage = (
+    Described | RoundOpened | QueryDone | MutationDone | WrongBundle | DocumentsChecked | DocumentsRewritten
+)

@@ -16,17 +16,20 @@ from msgspec.structs import replace
 
 from headwater_server.worker.chains import OpenChain
 from headwater_server.worker.document_check import check_documents
+from headwater_server.worker.document_rewrite import rewrite_documents
 from headwater_server.worker.messages import (
     CheckDocuments,
     CloseRound,
     DaemonMessage,
     Describe,
     Described,
+    DocumentsRewritten,
     EndChain,
     Failure,
     MutationDone,
     OpenRound,
     QueryDone,
+    RewriteDocuments,
     RoundOpened,
     RunMutation,
     RunQuery,
@@ -205,8 +208,24 @@ class Server:
                 with self._store.snapshot() as snapshot:
                     catalog = self._catalogs.get(snapshot, snapshot.state.catalog_ts)
                     self._link.add(check_documents(self._bundle, snapshot, catalog, message))
+            case RewriteDocuments():
+                self._link.add(self._rewrite(message))
             case Describe():
                 self._link.add(Described(self._bundle.manifest().to_json(), None))
+
+    def _rewrite(self, message: RewriteDocuments) -> DocumentsRewritten:
+        with self._store.snapshot() as snapshot:
+            transaction = self._transaction(snapshot, message.now_us, writable=True)
+            if transaction is None:
+                return DocumentsRewritten(message.question, None)
+            # The types of a bundle may run code of it when they read a document.
+            self._determinism.begin(transaction.now_us, self._random_bytes(16), real_randomness=True)
+            self._guard.active = True
+            rewritten = rewrite_documents(self._bundle, transaction, message)
+            self._guard.active = False
+            self._determinism.end()
+            self._output.take()
+            return rewritten
 
     def _send_before_slow(self, name: str) -> None:
         """Send what is finished, unless the next call is known to be short and little waits.

@@ -17,7 +17,13 @@ from headwater_protocol.manifest import (
 )
 
 MANIFEST = Manifest(
-    (TableManifest("users", '{"type":"object"}', (IndexManifest("by_name", ("name", "a.b"), True),)),),
+    (
+        TableManifest(
+            "users",
+            '{"type":"object"}',
+            (IndexManifest("by_name", ("name", "a.b"), True, {"name": b"\xa1x"}),),
+        ),
+    ),
     (FunctionManifest("users:me", "query", False, {"type": "object"}, {"type": "null"}, "Who I am."),),
     (ProviderManifest("jwt", "https://id.example", "app", "https://id.example/keys", ("ES256",), ("web",)),),
 )
@@ -54,6 +60,8 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (["tables", 0, "indexes", 0, "fields"], [], r"indexes\[0\].fields: expected at least one"),
         (["tables", 0, "indexes", 0, "fields"], [1], r"indexes\[0\].fields: expected at least one"),
         (["tables", 0, "indexes", 0, "unique"], 1, r"indexes\[0\].unique: expected true or false"),
+        (["tables", 0, "indexes", 0, "defaults"], {"name": 5}, r"indexes\[0\].defaults: expected base64"),
+        (["tables", 0, "indexes", 0, "defaults"], {"name": "%"}, r"indexes\[0\].defaults: expected base64"),
         (["functions", 0, "kind"], "cron", r"functions\[0\].kind: expected query, mutation or action"),
         (["functions", 0, "kind"], [], r"functions\[0\].kind: expected query, mutation or action"),
         (["functions", 0, "arguments"], "x", r"functions\[0\].arguments: expected an object"),

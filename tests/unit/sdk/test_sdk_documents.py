@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from headwater.documents import loses
 from support.bundles import World, decode, encode, small_world
 
 if TYPE_CHECKING:
@@ -284,3 +285,64 @@ def test_dicts_that_stand_for_structs_are_looked_into(world: World) -> None:
     assert stored(world, box)["shape"] == {"type": "Square", "size": 1}
     wrong = message(world, "f:do", what="db.insert(Box(shape={'type': 'Round', 'anything': {1}}))")
     assert wrong == "table 'boxes': a `set` cannot be a value - at `$.shape.anything`"
+
+
+REREAD = """
+class Where(Struct, frozen=True, kw_only=True):
+    city: str = "Utrecht"
+    lot: float = field(default_factory=lambda: 1.0)
+
+class Fixed(Table):
+    number: int | None = 5
+    where: dict[str, int] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    by_all = Index("number", "words")
+
+class Made(Table):
+    wheres: list[Where] = field(default_factory=list)
+    name: str
+    where: Where | None
+    by_city = Index("name", "where.city", "where.lot")
+
+class Checked(Struct):
+    number: int
+    def __post_init__(self) -> None: ...
+
+class Held(Table):
+    checked: Checked | None = None
+    by_number = Index("checked.number")
+"""
+
+
+def test_an_index_says_what_is_read_where_a_field_is_missing(tmp_path: Path) -> None:
+    with small_world(tmp_path, {"f": REREAD}) as world:
+        found = {table.name: table.indexes[0].defaults for table in world.manifest.tables}
+        assert {
+            name: {path: decode(value) for path, value in item.items()} for name, item in found.items()
+        } == {
+            "fixed": {"number": 5, "words": []},
+            "made": {"where.city": "Utrecht"},
+            "held": {"checked": None},
+        }
+
+
+def test_documents_are_read_alike_unless_code_of_the_bundle_takes_part(tmp_path: Path) -> None:
+    with small_world(tmp_path, {"f": REREAD}) as world:
+        alike = {name: world.bundle.documents_of(name).reads_alike for name in ("fixed", "made", "held")}
+        assert alike == {"fixed": True, "made": False, "held": False}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        ({"a": 1}, {"a": 2, "b": 1}, False),
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": {"b": 1}}, {"a": {}}, True),
+        ({"a": [{"b": 1}, {}]}, {"a": [{"b": 1, "c": 2}, {}]}, False),
+        ({"a": [{"b": 1}]}, {"a": [{}]}, True),
+        ({"a": [1, 2]}, {"a": [1]}, True),
+        ({"a": {}}, {"a": 1}, True),
+    ],
+)
+def test_what_a_document_loses_by_being_encoded_anew(before: Any, after: Any, lost: bool) -> None:
+    assert loses(encode(before), encode(after)) == lost

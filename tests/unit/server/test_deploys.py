@@ -30,7 +30,7 @@ class Pool:
     prepared: list[str] = field(default_factory=list)
     manifests: dict[bytes, Manifest] = field(default_factory=dict)
 
-    async def check_documents(self, *asked: Any) -> None:
+    async def ask(self, *asked: Any) -> None:
         """There are none."""
 
     async def describe(self, bundle: bytes) -> bytes:

@@ -20,6 +20,7 @@ class Index:
     name: str
     fields: list[str]
     unique: bool = False
+    defaults: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass

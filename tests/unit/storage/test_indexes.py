@@ -60,3 +60,22 @@ def test_values_that_cannot_collide() -> None:
 def test_an_unknown_extension_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError):
         entry({"a": msgspec.msgpack.Ext(9, b"x")}, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("document", "value"),
+    [
+        ({}, "Utrecht"),
+        ({"place": {}}, "nowhere"),
+        ({"place": {"city": None}}, None),
+        ({"place": {"city": "Delft"}}, "Delft"),
+        ({"place": None}, MISSING),
+    ],
+)
+def test_a_default_stands_for_a_field_that_is_missing(document: dict[str, Any], value: Any) -> None:
+    encode = msgspec.msgpack.encode
+    defaults = {"place": encode({"city": "Utrecht"}), "place.city": encode("nowhere")}
+    index = IndexDefinition(7, 32, "by_city", ["place.city"], True, "ready", defaults)
+    found = EntryMaker([index]).entries(encode(document), SUFFIX)[0][0]
+    assert found == entry_key(7, encode_fields([value]), SUFFIX)[0]
+    assert EntryMaker([index]).values(0, encode(document)) == [value]
