@@ -1,0 +1,19 @@
+from datetime import datetime
+from typing import Annotated
+
+from headwater import Index, Meta, Table
+
+
+class Message(Table, name="messages"):
+    """A message that is there until it expires.
+
+    Attributes:
+        expires: From then on nobody is shown it; a purge deletes it.
+    """
+
+    room: Annotated[str, Meta(min_length=1, max_length=80)]
+    body: Annotated[str, Meta(min_length=1, max_length=2000)]
+    expires: datetime
+
+    by_room = Index("room", "expires")
+    by_expiry = Index("expires")
