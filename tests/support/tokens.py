@@ -21,10 +21,15 @@ def base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-@cache
 def private_key(algorithm: str, number: int = 0) -> Any:
     """Return a key for an algorithm; each number has one of its own. `RS1024` and `Ed448` are kinds, too."""
-    if algorithm.startswith(("RS", "PS")):
+    is_rsa = algorithm.startswith(("RS", "PS")) and algorithm != "RS1024"
+    return _made_key("RS256" if is_rsa else algorithm, number)
+
+
+@cache
+def _made_key(algorithm: str, number: int) -> Any:
+    if algorithm.startswith("RS"):
         return rsa.generate_private_key(65537, 1024 if algorithm == "RS1024" else 2048)
     if algorithm == "EdDSA":
         return ed25519.Ed25519PrivateKey.generate()
