@@ -27,7 +27,9 @@ from headwater_server.functions.limits import PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
-from headwater_server.identity.verifier import Verifier, VerifierOptions
+from headwater_server.identity.fetcher import Fetcher, FetchOptions
+from headwater_server.identity.key_cache import CacheOptions
+from headwater_server.identity.verifier import Clocks, Verifier, VerifierOptions
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.door import HttpDoor
@@ -138,7 +140,15 @@ class Daemon:
     def _make_administration(self) -> None:
         """Make what the deployment's key opens, and what a deploy decides besides functions: whose tokens count."""
         settings, engine, environment = self.settings, self.engine, self._environment
-        self.verifier = Verifier(_verifier_options(settings), lambda: environment.clock.wall_us() / 1e6)
+        fetcher = Fetcher(
+            FetchOptions(
+                limit_s=settings.provider_fetch_limit_s,
+                bytes_max=settings.provider_fetch_limit_bytes,
+                private_allowed=settings.provider_private_addresses,
+            )
+        )
+        clocks = Clocks(wall_s=lambda: environment.clock.wall_us() / 1e6, mono_s=self._mono_s)
+        self.verifier = Verifier(_verifier_options(settings), clocks, fetcher.get, self.metrics)
         self.deploys = Deploys(
             engine, self.pool, self.calls, self.switchboard, self.metrics, self.verifier.use
         )
@@ -221,6 +231,7 @@ class Daemon:
         """Stop in order: sockets and workers, engine. What is not decided is refused, or has no answer."""
         self.refuse_new()
         self.hub.drain()
+        self.verifier.close()
         closing = [self.pool.close()]
         if self._runner is not None:
             closing.append(self._runner.cleanup())
@@ -370,7 +381,17 @@ def _mutation_limits(settings: Settings) -> MutationLimits:
 
 
 def _verifier_options(settings: Settings) -> VerifierOptions:
-    return VerifierOptions(token_bytes_max=settings.token_limit_bytes, leeway_s=settings.token_leeway_s)
+    return VerifierOptions(
+        token_bytes_max=settings.token_limit_bytes,
+        leeway_s=settings.token_leeway_s,
+        waiting_max=settings.provider_waiting_limit,
+        reasons_per_minute=settings.token_refusals_logged,
+        cache=CacheOptions(
+            pause_s=settings.provider_keys_pause_s,
+            age_s=settings.provider_keys_age_s,
+            kept_s=settings.provider_keys_kept_s,
+        ),
+    )
 
 
 def _rewrite_options(settings: Settings) -> RewriteOptions:

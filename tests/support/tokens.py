@@ -5,16 +5,50 @@ from __future__ import annotations
 import base64
 import json
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from headwater_server.identity.discovery import FetchError
+from headwater_server.identity.key_cache import CacheOptions
+from headwater_server.identity.verifier import Clocks, Verifier, VerifierOptions
+from headwater_server.observe.metrics import Metrics
 from jwt.algorithms import get_default_algorithms
+
+if TYPE_CHECKING:
+    from headwater_protocol.manifest import ProviderManifest
 
 NOW_S = 1_750_000_000.0
 ISSUER = "https://id.example"
 AUDIENCE = "app"
 _CURVES: dict[str, Any] = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
 _ALGORITHMS = get_default_algorithms()
+
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+OPTIONS = VerifierOptions(
+    token_bytes_max=16_384,
+    leeway_s=3,
+    waiting_max=100,
+    reasons_per_minute=30,
+    cache=CacheOptions(pause_s=60, age_s=3600, kept_s=86_400),
+)
+
+
+async def unreachable(address: str) -> bytes:
+    """Stand for a network without anything in it."""
+    raise FetchError(f"{address}: there is nobody")
+
+
+def verifier(
+    *providers: ProviderManifest,
+    options: VerifierOptions = OPTIONS,
+    now_s: float = NOW_S,
+    get: Any = unreachable,
+) -> Verifier:
+    """Return a verifier whose clocks stand, unless the test's own run."""
+    made = Verifier(options, Clocks(lambda: now_s, lambda: 0.0), get, Metrics())
+    made.use(providers)
+    return made
 
 
 def base64url(data: bytes) -> str:

@@ -153,7 +153,7 @@ def _parse_key(item: Any) -> PublicKey:
     if not isinstance(item, dict):
         raise ValueError("it is no object")
     kind, key_id, declared = item.get("kty"), item.get("kid"), item.get("alg")
-    if kind not in _NUMBERS:
+    if not isinstance(kind, str) or kind not in _NUMBERS:
         raise ValueError(f"kty {shown(kind)} is not taken")
     if _PRIVATE & item.keys():
         raise ValueError("it is a private key, and has to be taken for known to others")
@@ -164,7 +164,8 @@ def _parse_key(item: Any) -> PublicKey:
     operations = item.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         raise ValueError("its key_ops lack verify")
-    algorithms = _FITTING.get((kind, None if kind == "RSA" else item.get("crv")), frozenset())
+    curve = None if kind == "RSA" else str(item.get("crv"))
+    algorithms = _FITTING.get((kind, curve), frozenset())
     if declared is not None:
         algorithms = frozenset(name for name in algorithms if name == declared)
     if not algorithms:

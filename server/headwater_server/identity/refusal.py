@@ -19,10 +19,7 @@ class RefusedTokenError(Exception):
         self.may_pass_later = may_pass_later
 
 
-def shown(value: object) -> str:
-    """Return what a token claims, so that it can stand in a reason: bounded, on one line, printable."""
+def shown(value: object, characters_max: int = 100) -> str:
+    """Return what somebody else says, so that it can stand in a reason: bounded, on one line, printable."""
     text = ascii(value)
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
-
-
-_SHOWN_MAX = 100
+    return text if len(text) <= characters_max else text[:characters_max] + "..."

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater_server.identity.claims import VerifiedToken, check_claims, provider_of
 from headwater_server.identity.key_sets import parse_key_set
+from headwater_server.identity.key_source import KeySource, WaitingLine
 from headwater_server.identity.refusal import RefusedTokenError, shown
 from headwater_server.identity.tokens import take_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from headwater_protocol.manifest import ProviderManifest
 
+    from headwater_server.identity.key_cache import CacheOptions
     from headwater_server.identity.key_sets import KeySet
+    from headwater_server.identity.tokens import SignedToken
+    from headwater_server.observe.metrics import Metrics
+
+logger = logging.getLogger("headwater.identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +32,29 @@ class VerifierOptions:
     Attributes:
         token_bytes_max: Longer tokens are not looked at.
         leeway_s: How far a provider's clock may be from ours.
+        waiting_max: So many tokens may wait for keys.
+        reasons_per_minute: So many refusals are logged in a minute, the others only counted.
+        cache: How long keys count.
     """
 
     token_bytes_max: int
     leeway_s: float
+    waiting_max: int
+    reasons_per_minute: int
+    cache: CacheOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time.
+
+    Attributes:
+        wall_s: Wall clock, seconds since 1970: what tokens speak of.
+        mono_s: Monotonic time.
+    """
+
+    wall_s: Callable[[], float]
+    mono_s: Callable[[], float]
 
 
 class Verifier:
@@ -36,17 +62,43 @@ class Verifier:
 
     Args:
         options: Limits.
-        now_s: Wall clock, seconds since 1970.
+        clocks: Time.
+        get: Returns what stands at an address of a provider, or raises FetchError.
+        metrics: Counted in.
     """
 
-    def __init__(self, options: VerifierOptions, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        options: VerifierOptions,
+        clocks: Clocks,
+        get: Callable[[str], Awaitable[bytes]],
+        metrics: Metrics,
+    ) -> None:
         self._options = options
-        self._now_s = now_s
+        self._clocks = clocks
+        self._get = get
+        self._metrics = metrics
+        self._line = WaitingLine(options.waiting_max)
+        self._reasons = Allowance(options.reasons_per_minute, clocks.mono_s)
         self._providers: tuple[ProviderManifest, ...] = ()
+        self._declared: dict[str, KeySet] = {}
+        self._sources: dict[tuple[str, str], KeySource] = {}
 
     def use(self, providers: Sequence[ProviderManifest]) -> None:
         """Take the tokens of these providers from now on, and of no others."""
         self._providers = tuple(providers)
+        inline = {provider.keys for provider in providers if provider.keys.startswith("{")}
+        self._declared = {keys: parse_key_set(keys.encode()) for keys in inline}
+        published = {_place(provider): provider for provider in providers if provider.keys not in inline}
+        for place in self._sources.keys() - published.keys():
+            self._sources.pop(place).close()
+        for place, provider in published.items():
+            if place not in self._sources:
+                self._sources[place] = self._source(provider)
+
+    def close(self) -> None:
+        """Fetch nothing any more."""
+        self.use(())
 
     async def verify(self, token: str) -> VerifiedToken:
         """Return who a token is from.
@@ -54,6 +106,22 @@ class Verifier:
         Raises:
             RefusedTokenError: It is refused.
         """
+        try:
+            verified = await self._verify(token)
+        except RefusedTokenError as refusal:
+            self._metrics.tokens.labels("undecided" if refusal.may_pass_later else "refused").inc()
+            if self._reasons.take():
+                fields = {"reason": refusal.reason, "not_logged_before": self._reasons.left_out()}
+                logger.info("token_refused", extra={"fields": fields})
+            raise
+        self._metrics.tokens.labels("accepted").inc()
+        return verified
+
+    async def explain(self, token: str) -> VerifiedToken:
+        """Do as `verify`, for somebody who asks why a token is refused: uncounted and not logged."""
+        return await self._verify(token)
+
+    async def _verify(self, token: str) -> VerifiedToken:
         signed = take_apart(token, self._options.token_bytes_max)
         if not self._providers:
             raise RefusedTokenError(
@@ -64,12 +132,66 @@ class Verifier:
             raise RefusedTokenError(
                 f"header: alg: {shown(signed.algorithm)} is none of those of the provider: {', '.join(provider.algorithms)}"
             )
-        verified = check_claims(signed.claims, provider, self._now_s(), self._options.leeway_s)
+        verified = check_claims(signed.claims, provider, self._clocks.wall_s(), self._options.leeway_s)
         # Last, because it is what costs; and only for tokens that could pass.
-        (await self._keys_of(provider)).check_signature(signed)
+        (await self._keys_of(provider, signed)).check_signature(signed)
+        if provider not in self._providers:
+            raise RefusedTokenError(
+                "another bundle was deployed meanwhile, which declares its provider otherwise",
+                may_pass_later=True,
+            )
         return verified
 
-    async def _keys_of(self, provider: ProviderManifest) -> KeySet:
-        if not provider.keys.startswith("{"):
-            raise RefusedTokenError("keys at an address are not fetched yet", may_pass_later=True)
-        return parse_key_set(provider.keys.encode())
+    async def _keys_of(self, provider: ProviderManifest, token: SignedToken) -> KeySet:
+        declared = self._declared.get(provider.keys)
+        if declared is not None:
+            return declared
+        return await self._sources[_place(provider)].keys_for(token)
+
+    def _source(self, provider: ProviderManifest) -> KeySource:
+        fetches = self._metrics.key_fetches
+        return KeySource(
+            provider,
+            self._options.cache,
+            self._get,
+            self._line,
+            self._clocks.mono_s,
+            lambda done: fetches.labels("done" if done else "failed").inc(),
+        )
+
+
+class Allowance:
+    """How much may still be logged: so many lines a minute, however many there are to log.
+
+    Args:
+        per_minute: So many.
+        mono_s: Monotonic time.
+    """
+
+    def __init__(self, per_minute: int, mono_s: Callable[[], float]) -> None:
+        self._per_minute = per_minute
+        self._mono_s = mono_s
+        self._minute_began_s = mono_s()
+        self._taken = 0
+        self._left_out = 0
+
+    def take(self) -> bool:
+        """Return whether one more may be logged."""
+        now_s = self._mono_s()
+        if now_s - self._minute_began_s >= 60:
+            self._minute_began_s, self._taken = now_s, 0
+        if self._taken < self._per_minute:
+            self._taken += 1
+            return True
+        self._left_out += 1
+        return False
+
+    def left_out(self) -> int:
+        """Return how many were not, since this was asked last."""
+        count, self._left_out = self._left_out, 0
+        return count
+
+
+def _place(provider: ProviderManifest) -> tuple[str, str]:
+    """Return where a provider's keys come from; those of one issuer come from one place."""
+    return provider.issuer, provider.keys

@@ -143,6 +143,18 @@ class Metrics:
         self.documents_rewritten = _counted(
             registry, "documents_rewritten", "How many documents were rewritten?"
         )
+        self.tokens = Counter(
+            "headwater_tokens",
+            "How many tokens were looked at, and what came of it? Undecided: the provider's keys could not be had.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.key_fetches = Counter(
+            "headwater_provider_key_fetches",
+            "How often were keys of providers fetched, and did it work?",
+            ["outcome"],
+            registry=registry,
+        )
         self.deploys = Counter(
             "headwater_deploys", "How many deploys, by outcome?", ("outcome",), registry=registry
         )

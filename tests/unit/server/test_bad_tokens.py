@@ -17,11 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from headwater_protocol.manifest import ProviderManifest, canonical_json
 from headwater_server.identity.refusal import RefusedTokenError
 from headwater_server.identity.tokens import decode_base64url
-from headwater_server.identity.verifier import Verifier, VerifierOptions
+from support.tokens import (
+    ALGORITHMS as ALL,
+)
 from support.tokens import (
     AUDIENCE,
     ISSUER,
     NOW_S,
+    OPTIONS,
     base64url,
     claims,
     header,
@@ -30,14 +33,16 @@ from support.tokens import (
     public_jwk,
     signed,
     token,
+    verifier,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ALL = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+    from headwater_server.identity.verifier import Verifier
+
 LEEWAY_S = 3
-SIZE_MAX = 16_384
+SIZE_MAX = OPTIONS.token_bytes_max
 
 
 def provider_keys() -> dict[str, Any]:
@@ -432,11 +437,11 @@ CLAIMS = {
 BAD = {**FORM, **HEADER, **SIGNATURE, **PAYLOAD, **CLAIMS}
 
 
-def verifier(**more: Any) -> Verifier:
-    made = Verifier(VerifierOptions(token_bytes_max=SIZE_MAX, leeway_s=LEEWAY_S), lambda: NOW_S)
-    options = {"algorithms": ALL, **more}
-    made.use([ProviderManifest("jwt", ISSUER, AUDIENCE, canonical_json(provider_keys()), **options)])
-    return made
+def refusing(**more: Any) -> Verifier:
+    provider = ProviderManifest(
+        "jwt", ISSUER, AUDIENCE, canonical_json(provider_keys()), **{"algorithms": ALL, **more}
+    )
+    return verifier(provider)
 
 
 def test_they_are_many() -> None:
@@ -448,7 +453,7 @@ def test_they_are_many() -> None:
 async def test_it_is_refused_for_what_is_bad_about_it(name: str) -> None:
     bad = BAD[name]
     with pytest.raises(RefusedTokenError, match=f"^{bad.reason}") as caught:
-        await verifier(**bad.options).verify(bad.make())
+        await refusing(**bad.options).verify(bad.make())
     assert not caught.value.may_pass_later
     assert len(caught.value.reason) < 700
     assert caught.value.reason.isprintable()
@@ -480,4 +485,4 @@ GOOD: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("name", GOOD)
 async def test_good_ones_are_taken(name: str) -> None:
-    assert (await verifier().verify(GOOD[name]())).token_identifier.startswith("https://id.example|")
+    assert (await refusing().verify(GOOD[name]())).token_identifier.startswith("https://id.example|")

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater_protocol.manifest import ProviderManifest, canonical_json
 from headwater_protocol.values import unpack_value
 from headwater_server.identity.refusal import RefusedTokenError
-from headwater_server.identity.verifier import Verifier, VerifierOptions
 from support import tokens
+from support.tokens import verifier
 
-ALL = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+if TYPE_CHECKING:
+    from headwater_server.identity.verifier import Verifier
+
+ALL = tokens.ALGORITHMS
 
 
 def provider(issuer: str = tokens.ISSUER, audience: str = tokens.AUDIENCE, **more: Any) -> ProviderManifest:
     """Return a provider with a key for each algorithm."""
     keys = canonical_json(tokens.key_set(*(tokens.public_jwk(name) for name in (*ALL, "Ed448"))))
     return ProviderManifest("jwt", issuer, audience, keys, **{"algorithms": ALL, **more})
-
-
-def verifier(*providers: ProviderManifest, now_s: float = tokens.NOW_S) -> Verifier:
-    made = Verifier(VerifierOptions(token_bytes_max=16_384, leeway_s=3), lambda: now_s)
-    made.use(providers)
-    return made
 
 
 async def refusal(checking: Verifier, token: str) -> str:
