@@ -77,7 +77,7 @@ class Verifier:
         self._options = options
         self._clocks = clocks
         self._get = get
-        self._metrics = metrics
+        self._metrics = metrics.identity
         self._line = WaitingLine(options.waiting_max)
         self._reasons = Allowance(options.reasons_per_minute, clocks.mono_s)
         self._providers: tuple[ProviderManifest, ...] = ()

@@ -37,6 +37,24 @@ class Traffic(Collector):
         yield CounterMetricFamily("headwater_sent_bytes", question, value=self.bytes)
 
 
+class IdentityMetrics:
+    """What became of tokens, and of the keys that they are verified with."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.tokens = Counter(
+            "headwater_tokens",
+            "How many tokens were looked at, and what came of it? Undecided: the provider's keys could not be had.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.key_fetches = Counter(
+            "headwater_provider_key_fetches",
+            "How often were keys of providers fetched, and did it work?",
+            ["outcome"],
+            registry=registry,
+        )
+
+
 class LaneMetrics:
     """What became of mutations on documents that many write."""
 
@@ -94,6 +112,7 @@ class Metrics:
             registry=registry,
         )
         self.lane = LaneMetrics(registry)
+        self.identity = IdentityMetrics(registry)
         self.mutation_seconds = Histogram(
             "headwater_mutation_duration_seconds",
             "How long from a mutation's request to its answer?",
@@ -142,18 +161,6 @@ class Metrics:
         )
         self.documents_rewritten = _counted(
             registry, "documents_rewritten", "How many documents were rewritten?"
-        )
-        self.tokens = Counter(
-            "headwater_tokens",
-            "How many tokens were looked at, and what came of it? Undecided: the provider's keys could not be had.",
-            ["outcome"],
-            registry=registry,
-        )
-        self.key_fetches = Counter(
-            "headwater_provider_key_fetches",
-            "How often were keys of providers fetched, and did it work?",
-            ["outcome"],
-            registry=registry,
         )
         self.deploys = Counter(
             "headwater_deploys", "How many deploys, by outcome?", ("outcome",), registry=registry

@@ -1,0 +1,1 @@
+"""A real OpenID Connect provider, npm's `oidc-provider`, as a process of its own on loopback."""
