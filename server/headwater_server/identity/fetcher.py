@@ -92,7 +92,7 @@ class Fetcher:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                trust_env=False,
+                trust_env=True,
             ) as session,
             session.get(url, headers=_HEADERS, allow_redirects=False) as answer,
         ):
