@@ -92,7 +92,7 @@ class Fetcher:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                trust_env=True,
+                trust_env=False,
             ) as session,
             session.get(url, headers=_HEADERS, allow_redirects=False) as answer,
         ):
