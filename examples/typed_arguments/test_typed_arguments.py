@@ -54,7 +54,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lines": [{"product": "cup", "count": 1, "size": "huge"}]}, "Invalid enum value 'huge'"),
     ({"delivery": {"type": "drone"}}, "Invalid value 'drone' - at `$.delivery.type`"),
     ({"delivery": Shipping(street="x", country="Narnia")}, "matching regex '^[A-Z]{2}$'"),
-    ({"delivery": {"type": "pickup", "store": "x", "day": "soon"}}, "Invalid RFC3339 encoded date - at `$.delivery.day`"),
+    (
+        {"delivery": {"type": "pickup", "store": "x", "day": "soon"}},
+        "Invalid RFC3339 encoded date - at `$.delivery.day`",
+    ),
     ({"priority": "yesterday"}, "Invalid enum value 'yesterday'"),
     ({"tip": 1.5}, "Expected `int`, got `float` - at `$.tip`"),
     ({"labels": {"gift": 1}}, "Expected `str`, got `int` - at `$.labels[...]`"),

@@ -65,6 +65,7 @@ _TABLE = (
     ErrorCode("frame_too_large", "The message is larger than the limit", Retry.NEVER, 413, 1009),
     ErrorCode("time_limit", "The call ran longer than its limit and was ended", Retry.NEVER, 504),
     ErrorCode("worker_died", "The worker process ended during the call", Retry.NEVER, 500),
+    ErrorCode("cancelled", "The caller cancelled the action, or went away", Retry.NEVER, 500),
     ErrorCode("not_allowed_here", "Queries and mutations cannot do this; use an action", Retry.NEVER, 400),
     ErrorCode("unauthenticated", "A valid key or token is needed", Retry.NEVER, 401, 4001),
     ErrorCode("forbidden", "This identity may not do that", Retry.NEVER, 403),

@@ -13,7 +13,7 @@ import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
-from headwater_protocol.errors import RequestError
+from headwater_protocol.errors import InternalError, RequestError
 
 from headwater.context import Auth, MutationFunction, QueryFunction, R, RegisteredFunction
 from headwater.refusals import invalid_bundle, nearest
@@ -145,7 +145,7 @@ class ActionCall:
             compiled = self._compiled(function, "action")
             content = compiled.arguments.encode(args, kwargs)
         if self.depth >= self.backend.depth_max:
-            raise RequestError(
+            raise InternalError(
                 f"{compiled.name} is nested more than {self.backend.depth_max} actions deep; does it run itself?"
             )
         nested = ActionCall(

@@ -52,6 +52,7 @@ _TRACE_CHARACTERS_MAX = 16_384
 _MESSAGE_CHARACTERS_MAX = 16_384
 _NAME_CHARACTERS_SHOWN = 200
 _FOLDER = str(Path(__file__).parent)
+_ONE = {"query": "a query", "mutation": "a mutation", "action": "an action"}
 _CTX = {"query": QueryCtx, "mutation": MutationCtx}
 
 
@@ -255,6 +256,11 @@ class Bundle:
         except (Exception, SystemExit) as error:
             return self.failure_of(error)
 
+    def streams(self, name: str) -> bool:
+        """Tell whether a function is an action that streams."""
+        found = self._functions.get(name)
+        return found is not None and found.stream
+
     def cancels_with_caller(self, name: str) -> bool:
         """Tell whether an action is to be cancelled when its caller goes away."""
         found = self._functions.get(name)
@@ -287,7 +293,7 @@ class Bundle:
         if found is None or (found.internal and not internal_allowed):
             raise self._unknown(name, internal_allowed=internal_allowed)
         if found.kind != kind:
-            raise RequestError(f"{name} is a {found.kind}, not a {kind}", code="unknown_function")
+            raise RequestError(f"{name} is {_ONE[found.kind]}, not {_ONE[kind]}", code="unknown_function")
         return found
 
     def _unknown(self, name: str, *, internal_allowed: bool) -> RequestError:

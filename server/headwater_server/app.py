@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -18,15 +19,18 @@ from headwater_storage.file_log import FileLogOptions
 from headwater_storage.limits import CallLimits
 from headwater_storage.recovery import StorageOptions
 
+from headwater_server.functions.action_pool import ActionPool
+from headwater_server.functions.actions import Actions
 from headwater_server.functions.calls import Calls
 from headwater_server.functions.deployment_key import DeploymentKey, KeyRow
 from headwater_server.functions.deploys import Deploys
 from headwater_server.functions.document_rewriter import DocumentRewriter, RewriteOptions
 from headwater_server.functions.failures import ErrorReporter
-from headwater_server.functions.limits import PoolOptions, WorkerLimits
+from headwater_server.functions.limits import ActionOptions, PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
+from headwater_server.functions.roster import Roster
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
 from headwater_server.identity.key_cache import CacheOptions
 from headwater_server.identity.verifier import Clocks, Verifier, VerifierOptions
@@ -87,13 +91,9 @@ class Daemon:
         self._environment = environment
         self._mono_s = environment.clock.mono_s
         reporter = ErrorReporter(production=settings.production, random_bytes=environment.random.bytes)
-        self.pool = WorkerPool(
-            _pool_options(settings),
-            data=settings.data,
-            start_processes=start_processes,
-            mono_s=self._mono_s,
-            next_us=engine.next_us,
-        )
+        options = _pool_options(settings)
+        roster = Roster(options, settings.data, start_processes, self._mono_s)
+        self.pool = WorkerPool(options, roster, mono_s=self._mono_s, next_us=engine.next_us)
         self.switchboard = Switchboard(
             self.pool,
             reporter,
@@ -118,9 +118,11 @@ class Daemon:
         engine.listener = self.switchboard
         engine.watch_oldest(self.switchboard.oldest_ts)
         engine.end_reader = self.pool.end_reader
+        self._make_actions(options.worker, roster, reporter)
         self.hub = Hub(
             core,
             self.mutations,
+            self.actions,
             engine.incarnation,
             self.metrics,
             _connection_limits(settings),
@@ -128,7 +130,7 @@ class Daemon:
             self._history_ends,
         )
         self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
-        self.calls = Calls(self.pool, self.mutations, self.switchboard, reporter, self.metrics)
+        self.calls = Calls(self.pool, self.actions, self.mutations, self.switchboard, reporter, self.metrics)
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
@@ -136,6 +138,24 @@ class Daemon:
         self._listening: list[asyncio.Server] = []
         self.port = 0
         self.tcp_port = 0
+
+    def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: ErrorReporter) -> None:
+        """Make what runs actions, in workers of the same zygote as those of queries and mutations."""
+        self.action_pool = ActionPool(
+            _action_options(self.settings, transactions),
+            roster,
+            self._mono_s,
+            lambda: {table.number: table.name for table in self.engine.tables()},
+        )
+        self.actions = Actions(
+            self.action_pool,
+            self.pool,
+            self.mutations,
+            self.switchboard,
+            reporter,
+            self.metrics,
+            self._mono_s,
+        )
 
     def _make_administration(self) -> None:
         """Make what the deployment's key opens, and what a deploy decides besides functions: whose tokens count."""
@@ -150,7 +170,7 @@ class Daemon:
         clocks = Clocks(wall_s=lambda: environment.clock.wall_us() / 1e6, mono_s=self._mono_s)
         self.verifier = Verifier(_verifier_options(settings), clocks, fetcher.get, self.metrics)
         self.deploys = Deploys(
-            engine, self.pool, self.calls, self.switchboard, self.metrics, self.verifier.use
+            engine, self.pool, self.action_pool, self.calls, self.switchboard, self.metrics, self.verifier.use
         )
         self.rewriter = DocumentRewriter(
             engine, self.pool.ask, self.deploys.turn, _rewrite_options(settings), self._mono_s, self.metrics
@@ -170,6 +190,7 @@ class Daemon:
         """Bring up everything but the listening sockets."""
         self._engine_task = asyncio.create_task(self.engine.run(), name="engine")
         self.pool.start(self.switchboard, self.mutations)
+        self.action_pool.start(self.actions)
         await self.key.load()
         try:
             await self.deploys.restore()
@@ -223,6 +244,7 @@ class Daemon:
         return (
             self.mutations.unfinished > 0
             or self.calls.running > 0
+            or self.actions.unfinished > 0
             or self.admin_api.running > 0
             or not self.switchboard.core.is_settled
         )
@@ -232,6 +254,7 @@ class Daemon:
         self.refuse_new()
         self.hub.drain()
         self.verifier.close()
+        self.action_pool.close()
         closing = [self.pool.close()]
         if self._runner is not None:
             closing.append(self._runner.cleanup())
@@ -365,6 +388,24 @@ def _pool_options(settings: Settings) -> PoolOptions:
             log_bytes_max=settings.call_log_limit_bytes,
             map_size_bytes=settings.store_limit_bytes,
             calls=calls,
+        ),
+    )
+
+
+def _action_options(settings: Settings, transactions: WorkerLimits) -> ActionOptions:
+    return ActionOptions(
+        workers=settings.action_workers,
+        worker_actions_max=settings.action_worker_limit,
+        running_max=settings.actions_running_limit,
+        waiting_max=settings.actions_waiting_limit,
+        held_bytes_max=settings.actions_limit_bytes,
+        time_limit_s=settings.action_time_limit_s,
+        worker=replace(
+            transactions,
+            memory_limit_bytes=settings.action_memory_limit_bytes,
+            nested_calls_max=settings.action_calls_limit,
+            action_depth_max=settings.action_depth_limit,
+            action_block_limit_s=settings.action_block_limit_s,
         ),
     )
 

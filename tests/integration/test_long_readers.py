@@ -16,6 +16,7 @@ from headwater.packing import pack
 from headwater_protocol.errors import RequestError
 from headwater_server.functions.limits import PoolOptions
 from headwater_server.functions.pool import WorkerPool
+from headwater_server.functions.roster import Roster
 from headwater_server.functions.zygote_process import zygote_starter
 from headwater_storage import deployment
 from headwater_storage.check import check
@@ -148,13 +149,10 @@ async def running(
     bundle = pack(package)
     told = Told()
     async with engine.running():
-        pool = WorkerPool(
-            PoolOptions(workers=1, time_limit_s=time_limit_s, silence_limit_s=silence_limit_s),
-            data=folder / "data",
-            start_processes=zygote_starter({"PATH": os.environ["PATH"]}),
-            mono_s=time.monotonic,
-            next_us=engine.next_us,
-        )
+        options = PoolOptions(workers=1, time_limit_s=time_limit_s, silence_limit_s=silence_limit_s)
+        start = zygote_starter({"PATH": os.environ["PATH"]})
+        roster = Roster(options, folder / "data", start, time.monotonic)
+        pool = WorkerPool(options, roster, mono_s=time.monotonic, next_us=engine.next_us)
         pool.start(told, Outcomes())
         told.worker_ended = _also(told.worker_ended, engine.store.reader_check)  # type: ignore[method-assign]
         engine.end_reader = pool.end_reader

@@ -17,6 +17,7 @@ import msgspec
 from headwater.packing import bundle_hash, pack
 from headwater_server.functions.mutations import MutationCall
 from headwater_server.functions.pool import WorkerPool
+from headwater_server.functions.roster import Roster
 from headwater_server.functions.zygote_process import zygote_starter
 from headwater_server.worker.request_row import decode_request_row
 from headwater_storage.catalog import (
@@ -109,13 +110,8 @@ class PoolWorld:
             "PATH": os.environ["PATH"],
             "SEEN_BY_USER_CODE": "yes",
         }
-        self.pool = WorkerPool(
-            options,
-            data=self.data,
-            start_processes=zygote_starter(environment),
-            mono_s=time.monotonic,
-            next_us=lambda: self.now_us,
-        )
+        self.roster = Roster(options, self.data, zygote_starter(environment), time.monotonic)
+        self.pool = WorkerPool(options, self.roster, mono_s=time.monotonic, next_us=lambda: self.now_us)
 
     async def __aenter__(self) -> Self:
         self.pool.start(self.told, Outcomes())

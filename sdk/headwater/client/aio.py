@@ -1,4 +1,4 @@
-"""The client: live queries and mutations over one connection that mends itself.
+"""The client: live queries, mutations and actions over one connection that mends itself.
 
     async with headwater.connect("ws://localhost:4510") as client:
         async for messages in client.subscribe("messages:list", channel=channel):
@@ -62,7 +62,12 @@ if TYPE_CHECKING:
 
     from headwater_protocol.client_events import ClientEvent
 
-    from headwater.client.references import MutationReference, PagedReference, QueryReference
+    from headwater.client.references import (
+        ActionReference,
+        MutationReference,
+        PagedReference,
+        QueryReference,
+    )
     from headwater.client.transport import Address, OpenTransport
 
 P = ParamSpec("P")
@@ -91,7 +96,7 @@ def connect(
         connect_timeout_s: How long entering the block tries to reach the server before it
             raises. None: enter at once and connect in the background. Once connected, the
             client reconnects for as long as it is open.
-        in_flight_max: Mutations without an answer at a time; a call beyond them waits.
+        in_flight_max: Mutations and actions without an answer at a time; a call beyond them waits.
         frame_limit_bytes: Largest message taken from the server.
 
     Raises:
@@ -134,6 +139,7 @@ class Client:
         self._slots: dict[int, Slot | PageSlot] = {}
         self._unsettled: dict[PageChain, None] = {}  # pages of these have changed in the present step
         self._mutations: dict[int, asyncio.Future[Any]] = {}
+        self._actions: dict[int, asyncio.Future[Any]] = {}
         self._waiting = Waiting(self._changed)
         self._watching: weakref.WeakSet[States] = weakref.WeakSet()
         self._opened = asyncio.Event()  # there is a connection, or there will be none any more
@@ -182,6 +188,7 @@ class Client:
             requests=self._waiting.count,
             oldest_request_mono=self._waiting.oldest_mono,
             last_problem=connection.problem,
+            actions=len(self._actions),
         )
 
     def states(self) -> States:
@@ -335,6 +342,28 @@ class Client:
             async with self._room:
                 return await self._mutate(name, packed, update)
 
+    @overload
+    async def action(self, function: ActionReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+    @overload
+    async def action(self, function: FunctionName, /, **arguments: Any) -> Any: ...
+    async def action(self, function: AnyFunction, /, *_placed: Any, **arguments: Any) -> Any:
+        """Run an action and return its result; of one that streams, the list of its pieces.
+
+        Actions run side by side. They are never sent twice. A call that is cancelled tells the server that
+        nobody waits any more; whether the action goes on is for its author to say.
+
+        Raises:
+            OutcomeUnknown: The connection ended before the answer came; `code` is `connection_lost`.
+            HeadwaterError: It failed; `code` says how.
+        """
+        check_named(_placed)
+        name = function_name(function)
+        packed = pack_value(arguments)
+        with self._waiting.one():
+            async with self._room:
+                self._require_open()
+                return await self._request(self._actions, self._session.act(name, packed))
+
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until there is a connection.
 
@@ -389,15 +418,19 @@ class Client:
     async def _mutate(self, name: str, packed: bytes, update: Callable[[LocalResults], None] | None) -> Any:
         self._require_open()
         applied = None if update is None else LocalResults.update(update)
-        request = self._session.mutate(name, packed, applied)
+        return await self._request(self._mutations, self._session.mutate(name, packed, applied))
+
+    async def _request(self, waiting: dict[int, asyncio.Future[Any]], request: int) -> Any:
+        """Wait for what a request that was just made comes to."""
         self._connection.wake.set()
-        future = self._mutations[request] = asyncio.get_running_loop().create_future()
+        future = waiting[request] = asyncio.get_running_loop().create_future()
         self._dispatch(self._session.take_events())
         try:
             return await future
         finally:
-            if self._mutations.pop(request, None) is not None:
+            if waiting.pop(request, None) is not None:
                 self._session.abandon(request)
+                self._connection.wake.set()
                 self._dispatch(self._session.take_events())
 
     def _require_open(self) -> None:
@@ -418,10 +451,12 @@ class Client:
                 case UpdateFailed(_, raised):
                     log.error("an optimistic update failed on new results", exc_info=raised)
                 case MutationResolved(request, value, failure):
-                    self._resolve(request, value, failure)
+                    _resolve(self._mutations, request, value, failure)
+                case ActionResolved(request, value, failure):
+                    _resolve(self._actions, request, value, failure)
                 case Opened() | Fatal() | PeerSilent():
                     pass  # the connection sees to them
-                case Moved() | ActionResolved():
+                case Moved():
                     pass
                 case IdentityChanged() | AuthenticationFailed() | IdentityLost():
                     pass
@@ -434,15 +469,6 @@ class Client:
             except HeadwaterError as error:
                 chain.out.put(None, error)
 
-    def _resolve(self, request: int, value: Any, failure: HeadwaterError | None) -> None:
-        future = self._mutations.pop(request, None)
-        if future is None or future.done():
-            return
-        if failure is None:
-            future.set_result(value)
-        else:
-            future.set_exception(failure)
-
     def _end(self, reason: HeadwaterError, *, quietly: bool = False) -> None:
         """Be over, once: everything that waits is told; subscriptions end without an error if `quietly`."""
         if self._ended is not None:
@@ -451,9 +477,10 @@ class Client:
         for slot in self._slots.values():
             slot.end(None if quietly else _again(reason))
         self._slots.clear()
-        for request in list(self._mutations):
-            unknown = OutcomeUnknown(f"{reason.message} before the answer came", code="connection_lost")
-            self._resolve(request, None, unknown)
+        for waiting in (self._mutations, self._actions):
+            for request in list(waiting):
+                unknown = OutcomeUnknown(f"{reason.message} before the answer came", code="connection_lost")
+                _resolve(waiting, request, None, unknown)
         self._connection.move("closed")
 
     def _changed(self) -> None:
@@ -465,6 +492,18 @@ class Client:
     async def _stay_connected(self) -> None:
         """Body of the client's task."""
         self._end(await self._connection.run())
+
+
+def _resolve(
+    waiting: dict[int, asyncio.Future[Any]], request: int, value: Any, failure: HeadwaterError | None
+) -> None:
+    future = waiting.pop(request, None)
+    if future is None or future.done():
+        return
+    if failure is None:
+        future.set_result(value)
+    else:
+        future.set_exception(failure)
 
 
 def _again(error: HeadwaterError) -> HeadwaterError:

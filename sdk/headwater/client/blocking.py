@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from headwater.client.function_names import AnyFunction, FunctionName
     from headwater.client.local_results import LocalResults
     from headwater.client.pages import Pages, Status
-    from headwater.client.references import MutationReference, PagedReference, QueryReference
+    from headwater.client.references import (
+        ActionReference,
+        MutationReference,
+        PagedReference,
+        QueryReference,
+    )
     from headwater.client.states import ClientState, States
     from headwater.client.subscription import Subscription
 
@@ -121,6 +126,14 @@ class BlockingClient:
     ) -> Any:
         """Run a mutation and return its result. See `Client.mutation`; an update runs in the client's thread."""
         return self._wait(self._client.mutation(function, update, *args, **arguments))
+
+    @overload
+    def action(self, function: ActionReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
+    @overload
+    def action(self, function: FunctionName, /, **arguments: Any) -> Any: ...
+    def action(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
+        """Run an action and return its result. See `Client.action`."""
+        return self._wait(self._client.action(function, *args, **arguments))
 
     @overload
     def subscribe(

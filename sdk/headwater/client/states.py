@@ -26,10 +26,11 @@ class ClientState:
         retries: Attempts to connect again, until one has brought back everything from before.
         queries: Subscriptions, and queries that wait for their value.
         mutations: Mutations that are not decided.
-        requests: Calls of `query` and `mutation` that wait for their results.
+        requests: Calls of `query`, `mutation` and `action` that wait for their results.
         oldest_request_mono: When the first of those was made, None if there is none.
         last_problem: Why the last connection ended or could not be made; None before. It is
             kept while there is another.
+        actions: Actions that are not over.
     """
 
     phase: Phase
@@ -41,6 +42,7 @@ class ClientState:
     requests: int
     oldest_request_mono: float | None
     last_problem: str | None
+    actions: int = 0
 
     @property
     def connected(self) -> bool:

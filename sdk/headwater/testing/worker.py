@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.manifest import TableManifest
     from headwater_server.functions.limits import WorkerLimits
-    from headwater_server.worker.messages import DaemonMessage, Failure
+    from headwater_server.worker.messages import Failure, TransactionOrder
     from headwater_storage.memory_engine import MemoryEngine
     from headwater_storage.transaction import Transaction
 
@@ -172,7 +172,7 @@ class Worker:
         told.__cause__ = error
         return told
 
-    def _answer(self, message: DaemonMessage) -> Any:
+    def _answer(self, message: TransactionOrder) -> Any:
         __tracebackhide__ = True
         with self._process.during_call():
             self._server.answer([message])

@@ -12,14 +12,47 @@ from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.worker.messages import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headwater_protocol.manifest import Manifest
+    from headwater_protocol.messages import ErrorBody
 
+    from headwater_server.functions.actions import Actions
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.functions.mutations import Mutations, Publication
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
+
+
+_GONE_LOOK_S = 0.5
+
+
+class WaitingCaller:
+    """Waits for an action's one result; implements `ActionCaller`."""
+
+    def __init__(self) -> None:
+        self._ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def action_piece(self, content: bytes) -> None:
+        """None comes: it has asked for one result."""
+
+    def action_over(self, content: bytes | None, error: ErrorBody | None) -> None:
+        """Note how it ended."""
+        if self._ended.done():
+            return
+        if error is not None:
+            self._ended.set_exception(error_for(error.code, error.message, error.data))
+        else:
+            self._ended.set_result(content or b"")
+
+    async def is_over(self, wait_s: float) -> bool:
+        """Wait for a moment; tell whether it has ended."""
+        done, _ = await asyncio.wait([self._ended], timeout=wait_s)
+        return bool(done)
+
+    async def result(self) -> bytes:
+        """Return its encoded result; raises its error."""
+        return await self._ended
 
 
 class Calls:
@@ -34,12 +67,14 @@ class Calls:
     def __init__(
         self,
         pool: WorkerPool,
+        actions: Actions,
         mutations: Mutations,
         publication: Publication,
         reporter: ErrorReporter,
         metrics: Metrics,
     ) -> None:
         self._pool = pool
+        self._actions = actions
         self._mutations = mutations
         self._publication = publication
         self._reporter = reporter
@@ -72,6 +107,26 @@ class Calls:
         """Return the encoded result of a mutation that is committed."""
         with self._begun():
             return await self._mutation(name, arguments, internal=internal)
+
+    async def action(
+        self, name: str, arguments: bytes, gone: Callable[[], bool], *, internal: bool = False
+    ) -> bytes:
+        """Return the encoded result of an action.
+
+        Args:
+            name: Function.
+            arguments: Encoded map.
+            gone: Tells whether the caller has gone away; asked now and then.
+            internal: Whether internal functions may be called.
+        """
+        with self._begun():
+            caller = WaitingCaller()
+            action = self._actions.begin(name, arguments, caller, internal=internal)
+            while not await caller.is_over(_GONE_LOOK_S):
+                if gone():
+                    action.leave()
+                    break
+            return await caller.result()
 
     @contextmanager
     def _begun(self) -> Iterator[None]:

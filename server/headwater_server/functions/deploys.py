@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headwater_protocol.manifest import ProviderManifest
     from headwater_storage.engine import Engine, PastDeploy
 
+    from headwater_server.functions.action_pool import ActionPool
     from headwater_server.functions.calls import Calls
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
@@ -61,7 +62,8 @@ class Deploys:
 
     Args:
         engine: The database, which keeps bundles.
-        pool: Runs them.
+        pool: Runs their queries and mutations.
+        actions: Runs their actions.
         calls: Told of the manifest.
         switchboard: Told of what a deploy changes with its commit.
         metrics: Counted in.
@@ -76,6 +78,7 @@ class Deploys:
         self,
         engine: Engine,
         pool: WorkerPool,
+        actions: ActionPool,
         calls: Calls,
         switchboard: Switchboard,
         metrics: Metrics,
@@ -83,6 +86,7 @@ class Deploys:
     ) -> None:
         self._engine = engine
         self._pool = pool
+        self._actions = actions
         self._calls = calls
         self._switchboard = switchboard
         self._metrics = metrics
@@ -104,7 +108,7 @@ class Deploys:
         if bundle is None:
             raise StorageError(f"the active bundle {active} is not in the database; run `headwater doctor`")
         manifest = await self._load(bundle)
-        self._switch(await self._pool.prepare(bundle), manifest)
+        self._switch(await self._prepare(bundle, manifest), manifest)
 
     async def deploy(self, bundle: bytes, deployer: str = "") -> Deployed:
         """Make a bundle the active one.
@@ -183,7 +187,7 @@ class Deploys:
             return self._told(name, manifest, changed=False)
         manifest = await self._load(bundle)
         told = self._told(name, manifest, changed=True)
-        await self._pool.prepare(bundle)
+        await self._prepare(bundle, manifest)
         try:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
             tables = changed_tables(self._engine.tables(), manifest)
@@ -197,6 +201,7 @@ class Deploys:
                 self._switch(name, manifest)
         except BaseException:
             self._pool.discard(name)
+            self._actions.discard(name)
             raise
         finally:
             self._switchboard.switch_bundle = self._switchboard.document_checks = None
@@ -220,9 +225,21 @@ class Deploys:
         check_keys(manifest.providers)
         return manifest
 
+    async def _prepare(self, bundle: bytes, manifest: Manifest) -> str:
+        """Start all workers that a bundle needs, and return its hash."""
+        name = await self._pool.prepare(bundle)
+        if any(function.kind == "action" for function in manifest.functions):
+            try:
+                await self._actions.prepare(name, bundle)
+            except BaseException:
+                self._pool.discard(name)
+                raise
+        return name
+
     def _switch(self, name: str, manifest: Manifest) -> None:
         """Send calls to a prepared bundle; in a deploy, called in the step that publishes the commit."""
         self._pool.activate(name)
+        self._actions.activate(name)
         self._calls.manifest = manifest
         self._use_providers(manifest.providers)
         self.after_switch()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.functions")
 
+CallKind = Literal["query", "mutation", "action"]
+
 _HIDDEN = frozenset({"internal_error", "invalid_result", "worker_died"})
 
 
@@ -30,7 +32,7 @@ class ErrorReporter:
         self._production = production
         self._random_bytes = random_bytes
 
-    def body(self, kind: Literal["query", "mutation"], name: str, failure: Failure) -> ErrorBody:
+    def body(self, kind: CallKind, name: str, failure: Failure) -> ErrorBody:
         """Return what crosses the wire."""
         if failure.code not in _HIDDEN:
             return ErrorBody(failure.code, failure.message, failure.data)
@@ -53,13 +55,13 @@ class ErrorReporter:
         trace = f"\n{failure.trace.rstrip()}" if failure.trace else ""
         return ErrorBody(failure.code, f"{failure.message} [request id {request_id}]{trace}")
 
-    def _request_id(self, kind: Literal["query", "mutation"], failure: Failure) -> str:
+    def _request_id(self, kind: CallKind, failure: Failure) -> str:
         """Return the id that client and log share.
 
         A query that fails in the same way again has the same one: its result has not changed
         and is not sent again.
         """
-        if kind == "mutation":
+        if kind != "query":
             return self._random_bytes(6).hex()
         text = f"{failure.code}|{failure.message}|{failure.trace}"
         return blake2b(text.encode(), digest_size=6).hexdigest()

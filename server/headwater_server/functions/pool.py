@@ -19,7 +19,7 @@ from headwater_protocol.errors import HeadwaterError, TransientError
 
 from headwater_server.costs import RunCosts
 from headwater_server.functions.memory import private_bytes
-from headwater_server.functions.roster import Generation, Roster, Worker
+from headwater_server.functions.roster import Generation, Role, Roster, Worker
 from headwater_server.functions.work import (
     ChainWork,
     MutationReceiver,
@@ -43,11 +43,9 @@ from headwater_server.worker.messages import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from headwater_server.functions.limits import PoolOptions
     from headwater_server.functions.mutations import MutationCall
-    from headwater_server.functions.roster import StartProcesses
     from headwater_server.worker.messages import Question, Reply
 
 logger = logging.getLogger("headwater.pool")
@@ -87,8 +85,7 @@ class WorkerPool:
 
     Args:
         options: How many workers, how long calls may take.
-        data: The data directory, which must have been recovered.
-        start_processes: Starts what workers come from.
+        roster: The worker processes, of a data directory that has been recovered.
         mono_s: Monotonic clock, the one that worker processes see too.
         next_us: The database's time: each call is told its own.
     """
@@ -96,16 +93,16 @@ class WorkerPool:
     def __init__(
         self,
         options: PoolOptions,
+        roster: Roster,
         *,
-        data: Path,
-        start_processes: StartProcesses,
         mono_s: Callable[[], float],
         next_us: Callable[[], int],
     ) -> None:
         self._options = options
         self._mono_s = mono_s
         self._next_us = next_us
-        self._roster = Roster(options, self, data, start_processes, mono_s)
+        self._roster = roster
+        self._role = Role("transactions", options.worker, self)
         self._listener: PoolListener | None = None
         self._mutations: MutationReceiver | None = None
         self._active: Generation | None = None
@@ -137,7 +134,7 @@ class WorkerPool:
         lost = list(self._waiting)
         self._waiting.clear()
         self._ready.clear()
-        for worker in self._roster.workers.values():
+        for worker in self._roster.workers_of(self._role):
             lost += [work for work, _ in worker.in_flight.values() if work is not None and work.movable]
             worker.in_flight.clear()
         await self._roster.close()
@@ -165,7 +162,7 @@ class WorkerPool:
         Raises:
             RequestError: `invalid_bundle`, with what was wrong.
         """
-        generation = self._roster.begin(bundle, 1)
+        generation = self._roster.begin(bundle, 1, self._role)
         self._watch()
         try:
             return await generation.manifest
@@ -189,7 +186,7 @@ class WorkerPool:
         if name in self._prepared:
             await asyncio.shield(self._prepared[name].complete)
             return name
-        generation = self._roster.begin(bundle, self._options.workers)
+        generation = self._roster.begin(bundle, self._options.workers, self._role)
         self._prepared[generation.bundle] = generation
         self._watch()
         try:
@@ -530,7 +527,7 @@ class WorkerPool:
         if look_at_memory:
             self._memory_seen_s = now_s
         busy = bool(self._waiting)
-        for worker in list(self._roster.workers.values()):
+        for worker in self._roster.workers_of(self._role):
             if not worker.ready:
                 busy = True
                 if now_s - worker.started_mono_s > self._options.start_limit_s:

@@ -35,8 +35,9 @@ from headwater_server.worker.messages import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headwater_server.functions.limits import PoolOptions
+    from headwater_server.functions.limits import PoolOptions, WorkerLimits
     from headwater_server.functions.work import Work
+    from headwater_server.worker.control import RoleName
 
 logger = logging.getLogger("headwater.workers")
 
@@ -65,6 +66,14 @@ class Progress(Protocol):
 
     def begun(self) -> int:
         """Return the newest call that it has begun, 0 before the first."""
+        ...
+
+    def beats(self) -> int:
+        """Return how often a worker of actions has said that its loop turns."""
+        ...
+
+    def blamed(self) -> tuple[int, str]:
+        """Return the call that keeps a worker's loop from turning, 0 if it is not known, and where it stands."""
         ...
 
     def close(self) -> None:
@@ -120,11 +129,27 @@ StartProcesses = Callable[[ProcessEvents], Processes]
 """Starts a zygote. The thread that calls it must live as long as the daemon."""
 
 
-@dataclass(slots=True, eq=False)
-class Generation:
-    """The workers of one bundle.
+@dataclass(frozen=True, slots=True, eq=False)
+class Role:
+    """What the workers of a generation are for.
 
     Attributes:
+        name: What they do.
+        limits: Their bounds.
+        events: Who hears of them.
+    """
+
+    name: RoleName
+    limits: WorkerLimits
+    events: RosterEvents
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """The workers of one bundle for one role.
+
+    Attributes:
+        role: What they are for.
         bundle: Its hash.
         size: How many workers it is to have; 0 once it is let go.
         workers: Those that live, oldest first: what happens to all of them happens in one order.
@@ -134,6 +159,7 @@ class Generation:
         pause_s: Pause before the next worker is started after one that did not come up.
     """
 
+    role: Role
     bundle: str
     size: int
     workers: list[Worker]
@@ -215,8 +241,7 @@ class Roster:
     """All worker processes and the zygote they come from.
 
     Args:
-        options: How many, and how long things may take.
-        events: The pool.
+        options: How long things may take.
         data: The data directory.
         start_processes: Starts what workers come from.
         mono_s: Monotonic clock.
@@ -225,13 +250,11 @@ class Roster:
     def __init__(
         self,
         options: PoolOptions,
-        events: RosterEvents,
         data: Path,
         start_processes: StartProcesses,
         mono_s: Callable[[], float],
     ) -> None:
         self._options = options
-        self._events = events
         self._data = data
         self._start_processes = start_processes
         self._mono_s = mono_s
@@ -271,9 +294,13 @@ class Roster:
         """Process id of the zygote."""
         return self._zygote.pid if self._zygote else 0
 
+    def workers_of(self, role: Role) -> list[Worker]:
+        """Return the workers that live and have a role."""
+        return [worker for worker in self.workers.values() if worker.generation.role is role]
+
     # ------------------------------------------------------------------ generations
 
-    def begin(self, bundle: bytes, size: int) -> Generation:
+    def begin(self, bundle: bytes, size: int, role: Role) -> Generation:
         """Start `size` workers for a bundle.
 
         Raises:
@@ -281,6 +308,7 @@ class Roster:
         """
         loop = asyncio.get_running_loop()
         generation = Generation(
+            role,
             self._files.write(bundle),
             size,
             [],
@@ -303,6 +331,12 @@ class Roster:
             worker.leaving = True
             self.let_go_if_idle(worker)
         self._remove_files(generation)
+
+    def retire(self, worker: Worker) -> None:
+        """Let one worker go and start another in its place: it ends when it has nothing in flight."""
+        worker.leaving = True
+        self.let_go_if_idle(worker)
+        self._start_worker(worker.generation)
 
     def let_go_if_idle(self, worker: Worker) -> None:
         """End a leaving worker that has nothing left to do."""
@@ -374,14 +408,14 @@ class Roster:
         for asked, future in self._asked.values():
             if asked is worker and not future.done():
                 future.set_exception(invalid_bundle(f"a worker ended while it looked at documents: {reason}"))
-        self._events.worker_ended(worker, reason, planned=planned)
+        generation.role.events.worker_ended(worker, reason, planned=planned)
         worker.progress.close()
         if not worker.ready:
             why = worker.ending or Failure(
                 "invalid_bundle", f"the worker ended while it loaded the bundle: {reason}"
             )
             _fail(generation, invalid_bundle(why.message))
-        if len(generation.workers) < generation.size:
+        if _staying(generation) < generation.size:
             self._replace(worker)
         self._remove_files(generation)
 
@@ -400,7 +434,7 @@ class Roster:
         self._zygote = self._start_processes(self)
 
     def _start_worker(self, generation: Generation) -> None:
-        if self._closing or len(generation.workers) >= generation.size:
+        if self._closing or _staying(generation) >= generation.size:
             return
         if self._zygote is None:
             self._later(self._options.restart_pause_s, lambda: self._start_worker(generation))
@@ -411,7 +445,8 @@ class Roster:
             generation.bundle,
             str(self._files.file(generation.bundle)),
             str(self._files.unpacked(generation.bundle)),
-            self._options.worker,
+            generation.role.limits,
+            generation.role.name,
         )
         link, progress = self._zygote.spawn(
             number,
@@ -443,12 +478,12 @@ class Roster:
             if reply is not None and not reply.done():
                 reply.set_result(message)
             return
+        generation = worker.generation
         if not isinstance(message, Described):
             worker.proved = True
-            worker.generation.pause_s = self._options.restart_pause_s
-            self._events.worker_message(worker, message)
+            generation.pause_s = self._options.restart_pause_s
+            generation.role.events.worker_message(worker, message)
             return
-        generation = worker.generation
         if message.manifest is None:
             failure = message.failure or Failure("invalid_bundle", "the bundle was refused without a reason")
             _fail(generation, error_for(failure.code, failure.message))
@@ -463,7 +498,7 @@ class Roster:
             and sum(other.ready for other in generation.workers) >= generation.size
         ):
             generation.complete.set_result(None)
-        self._events.worker_ready(worker)
+        generation.role.events.worker_ready(worker)
 
     def _replace(self, worker: Worker) -> None:
         """Start a worker in the place of one that is gone: at once, or after a pause if it served nothing."""
@@ -490,6 +525,11 @@ class Roster:
         self._generations.discard(generation)
         if all(other.bundle != generation.bundle for other in self._generations):
             self._files.remove(generation.bundle)
+
+
+def _staying(generation: Generation) -> int:
+    """Return how many of its workers are not to leave."""
+    return sum(not worker.leaving for worker in generation.workers)
 
 
 def _fail(generation: Generation, error: HeadwaterError) -> None:

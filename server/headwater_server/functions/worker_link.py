@@ -1,37 +1,41 @@
-"""The daemon's end of one worker's link: sends once a turn of the loop, never waits."""
+"""An end of a worker's link on an event loop: sends once a turn of the loop, never waits.
+
+The daemon has one for each worker, a worker of actions one for the daemon.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
-import msgspec
-
-from headwater_server.worker.link import FrameError, FrameSplitter, FrameWriter
-from headwater_server.worker.messages import DaemonMessage, WorkerMessage
+from headwater_server.worker.link import FrameError, FrameSplitter, FrameWriter, MessageT
 
 if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable
 
+    import msgspec
+
 _RECEIVE_BYTES = 256 * 1024
 
 
-class WorkerLink:
-    """Messages to and from one worker.
+class WorkerLink(Generic[MessageT]):
+    """Messages to and from the other side.
 
     Args:
         loop: The event loop.
         connection: Our end of the socket pair; owned from here on.
+        decoder: Of what the other side sends.
         receive: Called with each message.
-        lost: Called once when the worker's end is closed or it sent nonsense; not after `close`.
+        lost: Called once when the other end is closed or has sent nonsense; not after `close`.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         connection: socket.socket,
-        receive: Callable[[WorkerMessage], None],
+        decoder: msgspec.msgpack.Decoder[MessageT],
+        receive: Callable[[MessageT], None],
         lost: Callable[[], None],
     ) -> None:
         connection.setblocking(False)
@@ -39,7 +43,7 @@ class WorkerLink:
         self._connection = connection
         self._receive = receive
         self._lost = lost
-        self._splitter = FrameSplitter(msgspec.msgpack.Decoder(WorkerMessage))
+        self._splitter = FrameSplitter(decoder)
         self._writer = FrameWriter()
         self._unsent = memoryview(b"")
         self._chunk = memoryview(bytearray(_RECEIVE_BYTES))
@@ -47,7 +51,7 @@ class WorkerLink:
         self._open = True
         loop.add_reader(connection.fileno(), self.drain)
 
-    def send(self, message: DaemonMessage) -> None:
+    def send(self, message: object) -> None:
         """Send a message at the end of this turn of the loop."""
         if self._open:
             self._writer.add(message)
@@ -80,7 +84,7 @@ class WorkerLink:
                 return
 
     def close(self) -> None:
-        """Close our end; the worker ends when it reads that."""
+        """Close our end; a worker ends when it reads that."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._connection.fileno())

@@ -22,13 +22,13 @@ from headwater_server.worker.control import (
     Spawned,
     ToZygote,
 )
+from headwater_server.worker.messages import WorkerMessage
 from headwater_server.worker.progress import ProgressPage, make_progress_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from headwater_server.functions.roster import ProcessEvents, StartProcesses
-    from headwater_server.worker.messages import WorkerMessage
 
 logger = logging.getLogger("headwater.zygote")
 
@@ -88,7 +88,7 @@ class ZygoteProcess:
         assignment: Assignment,
         receive: Callable[[WorkerMessage], None],
         lost: Callable[[], None],
-    ) -> tuple[WorkerLink, ProgressPage]:
+    ) -> tuple[WorkerLink[WorkerMessage], ProgressPage]:
         """Fork a worker."""
         ours, theirs = socket.socketpair()
         page = make_progress_descriptor()
@@ -98,7 +98,8 @@ class ZygoteProcess:
         finally:
             theirs.close()
             os.close(page)
-        return WorkerLink(self._loop, ours, receive, lost), progress
+        decoder: msgspec.msgpack.Decoder[WorkerMessage] = msgspec.msgpack.Decoder(WorkerMessage)
+        return WorkerLink(self._loop, ours, decoder, receive, lost), progress
 
     def kill(self, worker: int) -> None:
         """End a worker."""

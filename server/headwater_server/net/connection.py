@@ -14,7 +14,6 @@ from headwater_protocol.errors import (
     RequestError,
     TransientError,
 )
-from headwater_protocol.failures import error_body
 from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX, ServerLimits
 from headwater_protocol.server_session import (
     ActionRequested,
@@ -31,6 +30,7 @@ from headwater_protocol.server_session import (
 )
 
 from headwater_server.net.inlet import InletLimits
+from headwater_server.net.session_actions import SessionActions
 from headwater_server.reactive.sessions import QueryKey
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.messages import AddQuery
 
+    from headwater_server.functions.actions import Actions
     from headwater_server.functions.mutations import Decision, MutationCall, Mutations, SessionQueue
     from headwater_server.net.sinks import SharedFrames, Sink
     from headwater_server.observe.metrics import Metrics
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.connection")
 
-_NAME_CHARACTERS_SHOWN = 200
 _UNREAD_FACTOR = 2
 _REMOVED_MAX = LIST_ITEMS_MAX - QUERIES_MAX  # so that a transition can name them beside all that are left
 
@@ -86,6 +86,7 @@ class ConnectionHost(Protocol):
 
     core: ReactiveCore
     mutations: Mutations
+    actions: Actions
     metrics: Metrics
     limits: ConnectionLimits
     incarnation: bytes
@@ -124,6 +125,7 @@ class Connection:
         self._traffic = hub.metrics.traffic
         self._wire = ServerSession(hub.limits.wire)
         self._queue: SessionQueue | None = None
+        self._actions = SessionActions(hub.actions, self._wire, self._send)
         self._ended = False
         self._unsent_bytes = 0
         self._unsent_max_bytes = 0
@@ -177,10 +179,8 @@ class Connection:
                     self._modify(add, remove)
                 case MutationRequested():
                     self._mutate(event)
-                case ActionRequested(request, name, _):
-                    shown = name[:_NAME_CHARACTERS_SHOWN]
-                    error = RequestError(f"there is no action {shown!r}", code="unknown_function")
-                    self._send((self._wire.action_answer(request, None, error_body(error)),))
+                case ActionRequested():
+                    self._actions.begin(event, None)
                 case Connected(connect):
                     self._connect(connect.session, connect.last_ts)
                 case AuthenticateRequested(_, token):
@@ -361,6 +361,7 @@ class Connection:
             self._sink.abort()
 
     def _leave(self) -> None:
+        self._actions.leave()
         session, self.session = self.session, None
         queue, self._queue = self._queue, None
         if session is not None:

@@ -1,4 +1,4 @@
-"""Functions over plain HTTP and JSON: `/api/query`, `/api/mutation`, `/api/function`, `/api/run/{module}/{function}`.
+"""Functions over plain HTTP and JSON: `/api/query`, `/api/mutation`, `/api/action`, `/api/function`, `/api/run/{module}/{function}`.
 
 Requests and answers have the shape that Convex's HTTP API has, so that scripts written for
 it work: `{path, args, format}` in, `{status: "success", value}` or `{status: "error",
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -22,11 +23,13 @@ from headwater_protocol.limits import VALUE_DEPTH_MAX
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headwater_server.net.keys import AdminKeys
 
 logger = logging.getLogger("headwater.http")
 
-_OPEN_PATHS = frozenset({"/api/query", "/api/mutation", "/api/function", "/version"})
+_OPEN_PATHS = frozenset({"/api/query", "/api/mutation", "/api/action", "/api/function", "/version"})
 _RUN_PATH = "/api/run/"
 _METHODS = "GET, POST, OPTIONS"
 _PREFLIGHT_S = "600"
@@ -43,6 +46,11 @@ class Calls(Protocol):
 
     async def mutation(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
         """Return the encoded result of a committed mutation."""
+
+    async def action(
+        self, name: str, arguments: bytes, gone: Callable[[], bool], *, internal: bool = False
+    ) -> bytes:
+        """Return the encoded result of an action; `gone` tells whether its caller has gone away."""
 
     def kind(self, name: str, *, internal: bool) -> str:
         """Return the kind of a function of the active bundle; raises `unknown_function`."""
@@ -61,6 +69,7 @@ class HttpApi:
         app.router.add_post("/api/query", self._query)
         app.router.add_get("/api/query", self._get_query)
         app.router.add_post("/api/mutation", self._mutation)
+        app.router.add_post("/api/action", self._action)
         app.router.add_post("/api/function", self._function)
         app.router.add_post(_RUN_PATH + "{name:.+}", self._run)
 
@@ -80,24 +89,33 @@ class HttpApi:
         internal = self._keys.offered_and_right(request)
         return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
 
+    async def _action(self, request: web.Request) -> web.Response:
+        call = await self._call(request)
+        return await self._act(request, call, internal=self._keys.offered_and_right(request))
+
+    async def _act(self, request: web.Request, call: _Call, *, internal: bool) -> web.Response:
+        gone = partial(_is_gone, request)
+        return await _answer(call, self._calls.action(call.name, call.arguments, gone, internal=internal))
+
     async def _function(self, request: web.Request) -> web.Response:
-        """A function of either kind; the key opens internal ones."""
-        return await self._of_either_kind(request, await self._call(request))
+        """A function of any kind; the key opens internal ones."""
+        return await self._of_any_kind(request, await self._call(request))
 
     async def _run(self, request: web.Request) -> web.Response:
-        """A function of either kind, named by the address: `/api/run/messages/list`."""
+        """A function of any kind, named by the address: `/api/run/messages/list`."""
         body = await self._bodies.read(request)
         fields = _parsed(body, "the body") if body else {}
         if not isinstance(fields, dict):
             raise RequestError("the body must be an object with args")
         module, _, function = request.match_info["name"].rpartition("/")
-        return await self._of_either_kind(
-            request, _parse({**fields, "path": f"{module}:{function}"}, request)
-        )
+        return await self._of_any_kind(request, _parse({**fields, "path": f"{module}:{function}"}, request))
 
-    async def _of_either_kind(self, request: web.Request, call: _Call) -> web.Response:
+    async def _of_any_kind(self, request: web.Request, call: _Call) -> web.Response:
         internal = self._keys.offered_and_right(request)
-        if self._calls.kind(call.name, internal=internal) == "query":
+        kind = self._calls.kind(call.name, internal=internal)
+        if kind == "action":
+            return await self._act(request, call, internal=internal)
+        if kind == "query":
             return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
         return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
 
@@ -139,6 +157,11 @@ class Bodies:
             raise RequestError(
                 "the body is cut short, or not compressed as its Content-Encoding says"
             ) from None
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Tell whether a request's connection has ended."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _parsed(text: bytes, what: str) -> Any:

@@ -16,6 +16,7 @@ from headwater_server.net.sinks import SharedFrames, Sink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headwater_server.functions.actions import Actions
     from headwater_server.functions.mutations import Mutations
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
@@ -40,6 +41,7 @@ class Hub:
     Args:
         core: Where sessions live.
         mutations: Where their mutations run.
+        actions: Where their actions run.
         incarnation: Names this opening of the log.
         metrics: The daemon's.
         limits: Bounds.
@@ -54,6 +56,7 @@ class Hub:
         self,
         core: ReactiveCore,
         mutations: Mutations,
+        actions: Actions,
         incarnation: bytes,
         metrics: Metrics,
         limits: ConnectionLimits,
@@ -64,6 +67,7 @@ class Hub:
     ) -> None:
         self.core = core
         self.mutations = mutations
+        self.actions = actions
         self.incarnation = incarnation
         self.metrics = metrics
         self.limits = limits

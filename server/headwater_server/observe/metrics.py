@@ -82,6 +82,26 @@ class LaneMetrics:
         )
 
 
+class ActionMetrics:
+    """How actions get on."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.running = Gauge(
+            "headwater_actions_running",
+            "How many actions do workers have? Near `actions_running_limit`, others wait.",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "headwater_actions_waiting", "How many actions wait for a place?", registry=registry
+        )
+        self.seconds = Histogram(
+            "headwater_action_duration_seconds",
+            "How long from an action's request to its end?",
+            buckets=(*_SECONDS, 10.0, 30.0, 60.0, 300.0, 600.0),
+            registry=registry,
+        )
+
+
 def _counted(registry: CollectorRegistry, name: str, question: str) -> Counter:
     return Counter(f"headwater_{name}", question, registry=registry)
 
@@ -98,21 +118,16 @@ class Metrics:
             "How far is the database? The newest published commit ts.",
             registry=registry,
         )
-        self.commits = Counter(
-            "headwater_commits", "How many transactions were committed?", registry=registry
+        self.commits = _counted(registry, "commits", "How many transactions were committed?")
+        self.batches = _counted(
+            registry, "batches", "How many log records were written? Commits per batch shows group commit."
         )
-        self.batches = Counter(
-            "headwater_batches",
-            "How many log records were written? Commits per batch shows group commit.",
-            registry=registry,
-        )
-        self.conflicts = Counter(
-            "headwater_conflicts",
-            "How many proposals had to be rerun because others came first?",
-            registry=registry,
+        self.conflicts = _counted(
+            registry, "conflicts", "How many proposals had to be rerun because others came first?"
         )
         self.lane = LaneMetrics(registry)
         self.identity = IdentityMetrics(registry)
+        self.actions = ActionMetrics(registry)
         self.mutation_seconds = Histogram(
             "headwater_mutation_duration_seconds",
             "How long from a mutation's request to its answer?",
@@ -123,9 +138,7 @@ class Metrics:
             "headwater_calls", "How many calls, by kind and outcome?", ("kind", "outcome"), registry=registry
         )
         self.calls_running = Gauge(
-            "headwater_calls_running",
-            "How many calls over HTTP are not answered yet?",
-            registry=registry,
+            "headwater_calls_running", "How many calls over HTTP are unanswered?", registry=registry
         )
         self.sessions = Gauge("headwater_sessions", "How many clients are connected?", registry=registry)
         self.sessions_blocked = Gauge(
@@ -146,8 +159,8 @@ class Metrics:
         )
         self.allocated_blocks.set_function(sys.getallocatedblocks)
         self.workers = Gauge("headwater_workers", "How many function workers are ready?", registry=registry)
-        self.worker_deaths = Counter(
-            "headwater_worker_deaths", "How many function workers died or were killed?", registry=registry
+        self.worker_deaths = _counted(
+            registry, "worker_deaths", "How many function workers, of actions too, died or were killed?"
         )
         self.request_rows = Gauge(
             "headwater_request_rows",

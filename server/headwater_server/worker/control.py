@@ -6,11 +6,16 @@ link and its progress page, travel with `Spawn`.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from headwater_server.functions.limits import WorkerLimits  # noqa: TC001 (msgspec resolves it)
 
 PACKET_BYTES_MAX = 16 * 1024
+
+RoleName = Literal["transactions", "actions"]
+"""What a worker does: queries and mutations one after another over the store, or actions side by side."""
 
 
 class Assignment(msgspec.Struct, array_like=True, frozen=True):
@@ -22,6 +27,7 @@ class Assignment(msgspec.Struct, array_like=True, frozen=True):
         bundle_file: Where the bundle lies.
         folder: Where it is, or is to be, unpacked.
         limits: Its bounds.
+        role: What it does.
     """
 
     data: str
@@ -29,6 +35,7 @@ class Assignment(msgspec.Struct, array_like=True, frozen=True):
     bundle_file: str
     folder: str
     limits: WorkerLimits
+    role: RoleName = "transactions"
 
 
 class Spawn(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from headwater_server.worker.messages import DaemonMessage
+from headwater_server.worker.messages import TransactionOrder
 
 if TYPE_CHECKING:
     import socket
@@ -133,11 +133,11 @@ class WorkerEnd:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._splitter = FrameSplitter(msgspec.msgpack.Decoder(DaemonMessage))
+        self._splitter = FrameSplitter(msgspec.msgpack.Decoder(TransactionOrder))
         self._writer = FrameWriter()
         self._chunk = bytearray(_RECEIVE_BYTES)
 
-    def receive(self) -> list[DaemonMessage] | None:
+    def receive(self) -> list[TransactionOrder] | None:
         """Wait for messages; None when the daemon has closed its end."""
         chunk = self._chunk
         while True:

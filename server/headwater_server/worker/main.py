@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from headwater.bundle import Bundle
 from headwater.packing import bundle_hash, invalid_bundle
 from headwater.refusals import encodable
@@ -26,16 +27,18 @@ from headwater_server.worker.determinism import Determinism
 from headwater_server.worker.guard import Guard
 from headwater_server.worker.link import WorkerEnd
 from headwater_server.worker.loader import load_package, unpack
-from headwater_server.worker.messages import Described, Failure
+from headwater_server.worker.messages import ActionOrder, Described, Failure
 from headwater_server.worker.output import CallOutput, OutputHandler
 from headwater_server.worker.processes import close_all_except, die_with_parent, offer_to_oom_killer
 from headwater_server.worker.progress import ProgressPage
 from headwater_server.worker.serve import Server, Surroundings
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable
 
     from headwater_server.worker.control import Assignment
+    from headwater_server.worker.output import Lines
 
 EXIT_MEMORY = 81
 """Exit code of a worker that hit its memory limit."""
@@ -81,29 +84,28 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
     close_all_except({link, progress})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     offer_to_oom_killer()
+    if assignment.role == "actions":
+        return _run_actions(assignment, link, progress)
     directory = DataDirectory(Path(assignment.data))
     try:
         WorkerLock(RealFileSystem(), directory)  # held until the process ends: nothing closes it
     except StorageError:
         return EXIT_LOCKED
-    memory = assignment.limits.memory_limit_bytes
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    _limit(assignment)
     page = ProgressPage(progress)
     os.close(progress)
-    output = _capture_output(assignment)
+    output = CallOutput(assignment.limits.log_lines_max, assignment.limits.log_bytes_max)
+    _capture_output(output.streams, output)
     random_bytes = RandomPool(os.urandom).take
     determinism = Determinism()
     determinism.install()
     end = WorkerEnd(socket.socket(fileno=link))
     try:
         bundle = _load(assignment)
-    except HeadwaterError as error:
-        return _refuse(end, error)
-    except OSError as error:  # of unpacking: what the bundle itself raises is the bundle's fault
-        return _refuse(end, disk_error(error, Path(assignment.folder), "a bundle"))
     except MemoryError:
         return EXIT_MEMORY
+    except _NOT_LOADED as error:
+        return _refuse(end, _refusal(error, assignment))
     output.take()
     guard = Guard()
     guard.install()
@@ -129,16 +131,81 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
     return 0
 
 
-def _capture_output(assignment: Assignment) -> CallOutput:
-    output = CallOutput(assignment.limits.log_lines_max, assignment.limits.log_bytes_max)
+def _run_actions(assignment: Assignment, link: int, progress: int) -> int:
+    """Run actions until the daemon closes the link: with a loop, without the store, in a group of processes of its own.
+
+    Whatever an action starts is in that group, and ends with this process.
+    """
+    import asyncio
+
+    from headwater_server.functions.worker_link import WorkerLink
+    from headwater_server.worker import actions
+
+    os.setpgid(0, 0)
+    _limit(assignment)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    page = ProgressPage(progress)
+    os.close(progress)
+    connection = socket.socket(fileno=link)
+    _capture_output((actions.ActionStream(0), actions.ActionStream(1)), actions.ActionLog())
+    try:
+        bundle = _load(assignment)
+    except MemoryError:
+        return EXIT_MEMORY
+    except _NOT_LOADED as error:
+        return _refuse(WorkerEnd(connection), _refusal(error, assignment))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+
+    def in_child() -> None:
+        """Keep a process that user code forks from going on as a second worker: it ends with its next `await`."""
+        connection.close()
+        loop.call_soon(os._exit, 0)
+
+    os.register_at_fork(after_in_child=in_child)
+    server = actions.ActionServer(loop, bundle, page, assignment.limits, RealWorld())
+    decoder: msgspec.msgpack.Decoder[ActionOrder] = msgspec.msgpack.Decoder(ActionOrder)
+    try:
+        loop.run_until_complete(
+            actions.serve(server, lambda: WorkerLink(loop, connection, decoder, server.receive, server.lost))
+        )
+    except MemoryError:
+        return EXIT_MEMORY
+    return 0
+
+
+class RealWorld:
+    """The clocks and the chance of the machine; implements `actions.World`."""
+
+    def now_ms(self) -> float:
+        """Return the wall clock in ms since 1970."""
+        return time.time() * 1000
+
+    def mono_ns(self) -> int:
+        """Return the monotonic clock."""
+        return time.monotonic_ns()
+
+    def random_bytes(self, size: int) -> bytes:
+        """Return unpredictable bytes."""
+        return os.urandom(size)
+
+
+def _limit(assignment: Assignment) -> None:
+    memory = assignment.limits.memory_limit_bytes
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _capture_output(streams: tuple[io.TextIOBase, io.TextIOBase], lines: Lines) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
-    sys.stdout, sys.stderr = output.streams
+    out, errors = streams
+    sys.stdout, sys.stderr = out, errors
     root = logging.getLogger()
-    root.handlers = [OutputHandler(output)]
+    root.handlers = [OutputHandler(lines)]
     root.setLevel(logging.INFO)
-    return output
 
 
 def _load(assignment: Assignment) -> Bundle:
@@ -147,6 +214,17 @@ def _load(assignment: Assignment) -> Bundle:
         raise invalid_bundle(f"the bundle in {assignment.bundle_file} is not {assignment.bundle_hash}")
     folder = Path(assignment.folder)
     return Bundle.load(load_package(unpack(packed, folder), folder))
+
+
+_NOT_LOADED = (HeadwaterError, OSError)
+
+
+def _refusal(error: HeadwaterError | OSError, assignment: Assignment) -> HeadwaterError:
+    """Return what to say of a bundle that could not be loaded."""
+    if isinstance(error, HeadwaterError):
+        return error
+    # of unpacking: what the bundle itself raises is the bundle's fault
+    return disk_error(error, Path(assignment.folder), "a bundle")
 
 
 def _refuse(end: WorkerEnd, error: HeadwaterError) -> int:

@@ -6,6 +6,8 @@ The daemon never decodes `content`, `arguments` or `outcome`.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 from headwater_storage.proposal import Proposal, Range  # noqa: TC002 (msgspec resolves them)
 
@@ -162,9 +164,66 @@ class RewriteDocuments(_Message, frozen=True, tag=8):
     question: int = 0
 
 
-DaemonMessage = (
+class RunAction(_Message, frozen=True, tag=9):
+    """Run an action; answered by `ActionDone`. Numbers of calls rise, and they are begun in that order.
+
+    Attributes:
+        call: Number of the call on this link.
+        name: Function.
+        arguments: Encoded map.
+        identity: Encoded identity, None if there is none.
+        internal: Whether internal functions may be called.
+        window: Its caller takes pieces, and so many bytes of them may be on their way; 0: it
+            takes one result, which is the list of all pieces if the function streams.
+    """
+
+    call: int
+    name: str
+    arguments: bytes
+    identity: bytes | None
+    internal: bool
+    window: int
+
+
+class StopAction(_Message, frozen=True, tag=10):
+    """Cancel an action; `ActionDone` follows.
+
+    Attributes:
+        call: Number of the call.
+        caller_left: Only if it is one that ends with its caller.
+    """
+
+    call: int
+    caller_left: bool
+
+
+class CreditAction(_Message, frozen=True, tag=11):
+    """The caller has taken so many bytes of an action's pieces."""
+
+    call: int
+    size: int
+
+
+class NestedDone(_Message, frozen=True, tag=12):
+    """A query or mutation that an action asked for is over: its encoded result, or why there is none."""
+
+    call: int
+    number: int
+    content: bytes | None
+    failure: Failure | None
+
+
+class KnowTables(_Message, frozen=True, tag=13):
+    """Tables by their numbers, by which ids name them; comes before the first action."""
+
+    tables: dict[int, str]
+
+
+TransactionOrder = (
     OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain | CheckDocuments | RewriteDocuments
 )
+ActionOrder = Describe | RunAction | StopAction | CreditAction | NestedDone | KnowTables
+DaemonMessage = TransactionOrder | ActionOrder
 
 # ---------------------------------------------------------------------------------- worker to daemon
 
@@ -308,9 +367,61 @@ class DocumentsRewritten(_Message, frozen=True, tag=23):
     stay: int = 0
 
 
+class ActionDone(_Message, frozen=True, tag=24):
+    """An action has ended.
+
+    Attributes:
+        call: Number of the call.
+        content: Encoded result; None when it failed.
+        failure: Why it failed.
+        usage: Its duration.
+        logs: Lines it printed, `[level, text]`.
+    """
+
+    call: int
+    content: bytes | None
+    failure: Failure | None
+    usage: Usage
+    logs: list[tuple[str, str]] = []
+
+
+class ActionPiece(_Message, frozen=True, tag=25):
+    """A piece of an action's stream, encoded."""
+
+    call: int
+    content: bytes
+
+
+class RunNested(_Message, frozen=True, tag=26):
+    """Run a query or mutation for an action; answered by `NestedDone`.
+
+    Attributes:
+        call: Number of the action.
+        number: Number of the query or mutation within it, never used twice.
+        kind: Which of the two it must be.
+        name: Function.
+        arguments: Encoded map.
+    """
+
+    call: int
+    number: int
+    kind: Literal["query", "mutation"]
+    name: str
+    arguments: bytes
+
+
 Question = CheckDocuments | RewriteDocuments
 Reply = DocumentsChecked | DocumentsRewritten
 
 WorkerMessage = (
-    Described | RoundOpened | QueryDone | MutationDone | WrongBundle | DocumentsChecked | DocumentsRewritten
+    Described
+    | RoundOpened
+    | QueryDone
+    | MutationDone
+    | WrongBundle
+    | DocumentsChecked
+    | DocumentsRewritten
+    | ActionDone
+    | ActionPiece
+    | RunNested
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from typing import Protocol
 
 from headwater.refusals import encodable
 
@@ -82,10 +83,17 @@ class LineStream(io.TextIOBase):
         self.partial = ""
 
 
+class Lines(Protocol):
+    """What keeps lines."""
+
+    def add(self, level: str, text: str) -> None:
+        """Keep one line."""
+
+
 class OutputHandler(logging.Handler):
     """Gives log records of user code to the output, with their level."""
 
-    def __init__(self, output: CallOutput) -> None:
+    def __init__(self, output: Lines) -> None:
         super().__init__()
         self._output = output
 

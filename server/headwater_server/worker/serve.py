@@ -20,7 +20,6 @@ from headwater_server.worker.document_rewrite import rewrite_documents
 from headwater_server.worker.messages import (
     CheckDocuments,
     CloseRound,
-    DaemonMessage,
     Describe,
     Described,
     DocumentsRewritten,
@@ -33,6 +32,7 @@ from headwater_server.worker.messages import (
     RoundOpened,
     RunMutation,
     RunQuery,
+    TransactionOrder,
     Usage,
     WrongBundle,
 )
@@ -71,7 +71,7 @@ class DaemonLink(Protocol):
     def unsent_bytes(self) -> int:
         """Bytes that wait for `flush`."""
 
-    def receive(self) -> list[DaemonMessage] | None:
+    def receive(self) -> list[TransactionOrder] | None:
         """Wait for messages; None when the daemon has closed its end."""
 
     def add(self, message: object) -> None:
@@ -182,14 +182,14 @@ class Server:
         while (messages := self._link.receive()) is not None:
             self.answer(messages)
 
-    def answer(self, messages: list[DaemonMessage]) -> None:
+    def answer(self, messages: list[TransactionOrder]) -> None:
         """Handle messages that were there together, in order, and send what they came to."""
         for message in messages:
             self._handle(message)
         self._drop_fresh()
         self._link.flush()
 
-    def _handle(self, message: DaemonMessage) -> None:
+    def _handle(self, message: TransactionOrder) -> None:
         match message:
             case RunMutation() | RunQuery():
                 self._send_before_slow(message.name)

@@ -8,6 +8,7 @@ end with it.
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import os
 import select
@@ -47,6 +48,7 @@ class Zygote:
         self._decoder = msgspec.msgpack.Decoder(ToZygote)
         self._encoder = msgspec.msgpack.Encoder()
         self._pids: dict[int, int] = {}
+        self._leaders: set[int] = set()  # pids of workers that lead a group of processes
 
     def serve(self) -> None:
         """Work until the daemon closes its end."""
@@ -66,6 +68,7 @@ class Zygote:
         for pid in self._pids.values():
             os.kill(pid, signal.SIGKILL)
         for pid in self._pids.values():
+            self._end_group(pid)
             os.waitpid(pid, 0)
 
     def _receive(self) -> bool:
@@ -96,14 +99,24 @@ class Zygote:
             self._send(Exited(spawn.worker, -signal.SIGKILL))
             return
         self._pids[spawn.worker] = pid
+        if spawn.assignment.role == "actions":
+            self._leaders.add(pid)
         self._send(Spawned(spawn.worker, pid))
 
     def _reap(self) -> None:
         for worker, pid in list(self._pids.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                self._end_group(pid)
+                _, status = os.waitpid(pid, 0)
                 del self._pids[worker]
                 self._send(Exited(worker, os.waitstatus_to_exitcode(status)))
+
+    def _end_group(self, pid: int) -> None:
+        """Kill what a worker has started. It is not reaped yet, so that its number cannot have become another's."""
+        if pid in self._leaders:
+            self._leaders.discard(pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
 
     def _send(self, message: FromZygote) -> None:
         self._control.send(self._encoder.encode(message))

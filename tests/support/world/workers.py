@@ -19,7 +19,13 @@ from headwater.packing import bundle_hash, pack
 from headwater_server.worker.determinism import Determinism
 from headwater_server.worker.guard import Guard
 from headwater_server.worker.link import FrameSplitter, FrameWriter
-from headwater_server.worker.messages import DaemonMessage, RunMutation, RunQuery, WorkerMessage
+from headwater_server.worker.messages import (
+    DaemonMessage,
+    RunMutation,
+    RunQuery,
+    TransactionOrder,
+    WorkerMessage,
+)
 from headwater_server.worker.output import CallOutput
 from headwater_server.worker.serve import Server, Surroundings
 
@@ -83,6 +89,12 @@ class _Progress:
 
     def begun(self) -> int:
         return self.newest
+
+    def beats(self) -> int:
+        return 0
+
+    def blamed(self) -> tuple[int, str]:
+        return 0, ""
 
     def close(self) -> None:
         """Nothing is mapped."""
@@ -171,7 +183,7 @@ class SeededWorker:
         self._assignment = assignment
         self._server: Server | None = None
         self._end = _End()
-        self._splitter = FrameSplitter(msgspec.msgpack.Decoder(DaemonMessage))
+        self._splitter = FrameSplitter(msgspec.msgpack.Decoder(TransactionOrder))
         self._inbox: list[Any] = []
         self._busy = True  # importing
         self._no_more = False

@@ -180,7 +180,7 @@ def test_what_does_not_stream_is_refused_before_it_runs(actions: ActionWorld) ->
 
 def test_actions_that_run_themselves_come_to_an_end(actions: ActionWorld) -> None:
     failure = failed(actions, "a:endless")
-    assert failure.code == "invalid_request"
+    assert failure.code == "internal_error"
     assert "a:endless is nested more than 4 actions deep" in failure.message
 
 
@@ -201,7 +201,7 @@ def test_mistakes_of_authors(actions: ActionWorld, how: str, code: str, said: st
 
 
 def test_mistakes_of_callers(actions: ActionWorld) -> None:
-    assert failed(actions, "a:put", number=1).message == "a:put is a mutation, not a action"
+    assert failed(actions, "a:put", number=1).message == "a:put is a mutation, not an action"
     assert failed(actions, "a:both").code == "invalid_arguments"
     of_nothing = failed(actions, "a:takes", item="0" * 32)
     assert of_nothing.code == "invalid_arguments"

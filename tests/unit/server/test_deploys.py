@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from headwater.packing import bundle_hash
 from headwater_protocol.errors import RequestError
-from headwater_protocol.manifest import Manifest, ProviderManifest
+from headwater_protocol.manifest import FunctionManifest, Manifest, ProviderManifest
 from headwater_server.functions.deploys import Deploys
 from headwater_server.observe.metrics import Metrics
 
@@ -56,6 +56,27 @@ class Pool:
 
 
 @dataclass
+class ActionWorkers:
+    """Notes which bundles it is to have workers for."""
+
+    failing: bool = False
+    prepared: list[str] = field(default_factory=list)
+    active: str | None = None
+
+    async def prepare(self, name: str, bundle: bytes) -> None:
+        if self.failing:
+            raise RequestError("the bundle does not load", code="invalid_bundle")
+        self.prepared.append(name)
+
+    def activate(self, name: str) -> None:
+        self.active = name if name in self.prepared else None
+
+    def discard(self, name: str) -> None:
+        """What was not prepared is not there."""
+        self.prepared = [one for one in self.prepared if one != name]
+
+
+@dataclass
 class Engine:
     """Keeps bundles; publishes a switch only if the active bundle becomes another one."""
 
@@ -88,12 +109,43 @@ class World:
             self.engine.active = bundle_hash(active)
             self.engine.bundles[bundle_hash(active)] = active
         self.pool = Pool()
+        self.actions = ActionWorkers()
         self.calls: Any = SimpleNamespace(manifest=None)
         self.providers: list[Any] = []
         make: Callable[..., Deploys] = Deploys
         self.deploys = make(
-            self.engine, self.pool, self.calls, self.switchboard, Metrics(), self.providers.append
+            self.engine,
+            self.pool,
+            self.actions,
+            self.calls,
+            self.switchboard,
+            Metrics(),
+            self.providers.append,
         )
+
+
+def with_action() -> Manifest:
+    return Manifest(functions=(FunctionManifest("m:act", "action", False, {}, {}),))
+
+
+async def test_only_a_bundle_with_actions_has_workers_for_them() -> None:
+    world = World(None)
+    world.pool.manifests = {TWO: with_action()}
+    await world.deploys.deploy(ONE)
+    assert (world.actions.prepared, world.actions.active) == ([], None)
+    await world.deploys.deploy(TWO)
+    assert world.actions.active == bundle_hash(TWO)
+
+
+async def test_a_bundle_whose_action_workers_do_not_come_up_is_not_deployed() -> None:
+    world = World(None)
+    world.pool.manifests = {TWO: with_action()}
+    await world.deploys.deploy(ONE)
+    world.actions.failing = True
+    with pytest.raises(RequestError):
+        await world.deploys.deploy(TWO)
+    assert world.pool.active_bundle == bundle_hash(ONE)
+    assert not world.pool.prepared
 
 
 async def test_a_deploy_serves_and_the_same_again_changes_nothing() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headwater_server.functions.limits import PoolOptions
 from headwater_server.functions.mutations import MutationCall
 from headwater_server.functions.pool import WorkerPool
-from headwater_server.functions.roster import Worker
+from headwater_server.functions.roster import Roster, Worker
 from headwater_server.worker.messages import QueryDone, RoundOpened, RunMutation, Usage
 
 if TYPE_CHECKING:
@@ -47,13 +47,9 @@ class Receiver:
 
 def world(folder: Path) -> tuple[WorkerPool, Worker, Receiver]:
     """A pool with one worker."""
-    pool = WorkerPool(
-        PoolOptions(workers=1),
-        data=folder,
-        start_processes=None,  # type: ignore[arg-type]
-        mono_s=time.monotonic,
-        next_us=lambda: 1,
-    )
+    options = PoolOptions(workers=1)
+    roster = Roster(options, folder, None, time.monotonic)  # type: ignore[arg-type]
+    pool = WorkerPool(options, roster, mono_s=time.monotonic, next_us=lambda: 1)
     receiver = Receiver()
     pool._mutations = receiver  # type: ignore[assignment]
     worker = Worker(1, None, Link(), None, 0.0, ready=True, announced=True)  # type: ignore[arg-type]

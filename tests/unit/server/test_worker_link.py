@@ -7,21 +7,21 @@ import socket
 import msgspec
 import pytest
 from headwater_server.worker.link import FRAME_BYTES_MAX, FrameError, FrameSplitter, FrameWriter, WorkerEnd
-from headwater_server.worker.messages import CloseRound, DaemonMessage, Described, OpenRound, RunQuery
+from headwater_server.worker.messages import CloseRound, Described, OpenRound, RunQuery, TransactionOrder
 
 
-def splitter() -> FrameSplitter[DaemonMessage]:
-    return FrameSplitter(msgspec.msgpack.Decoder(DaemonMessage))
+def splitter() -> FrameSplitter[TransactionOrder]:
+    return FrameSplitter(msgspec.msgpack.Decoder(TransactionOrder))
 
 
-def frames(*messages: DaemonMessage) -> bytes:
+def frames(*messages: TransactionOrder) -> bytes:
     writer = FrameWriter()
     for message in messages:
         writer.add(message)
     return bytes(writer.take())
 
 
-MESSAGES: list[DaemonMessage] = [
+MESSAGES: list[TransactionOrder] = [
     OpenRound(1),
     RunQuery(1, 1, 5, "a:b", b"\x80"),
     RunQuery(2, 1, 5, "a:b", b"x" * 70_000, b"me", b"journal", True),

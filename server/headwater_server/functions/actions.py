@@ -1,0 +1,190 @@
+"""Actions from their request to their end: counted, reported, and what they ask for run as calls of its own.
+
+On the event loop, without awaits. Nothing of an action is a transaction: each query and mutation that it asks
+for is one, in the workers of the bundle that is active then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from headwater_protocol.errors import TransientError
+
+from headwater_server.functions.action_pool import Action, ActionPool
+from headwater_server.functions.mutations import Decision, MutationCall
+from headwater_server.worker.messages import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater_protocol.messages import ErrorBody
+
+    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.mutations import Mutations, Publication
+    from headwater_server.functions.pool import WorkerPool
+    from headwater_server.observe.metrics import Metrics
+    from headwater_server.worker.messages import QueryDone, RunNested
+
+
+class ActionCaller(Protocol):
+    """Who called an action. No method may wait."""
+
+    def action_piece(self, content: bytes) -> None:
+        """It sends a piece, encoded."""
+
+    def action_over(self, content: bytes | None, error: ErrorBody | None) -> None:
+        """It has ended, with an encoded result or with an error."""
+
+
+class ActionHandle:
+    """An action that was begun, for who called it."""
+
+    def __init__(self, actions: Actions, caller: ActionCaller, started_s: float) -> None:
+        self._actions = actions
+        self._caller = caller
+        self._started_s = started_s
+        self._action: Action | None = None  # set once, before anything is told
+
+    def begin(self, action: Action) -> None:
+        """Run it."""
+        self._action = action
+        self._actions.pool.submit(action)
+
+    def leave(self) -> None:
+        """Nobody waits for it any more: it ends if that is what its author wants. No pieces follow, but its end does."""
+        assert self._action is not None
+        self._actions.pool.leave(self._action)
+
+    def credit(self, size: int) -> None:
+        """The caller has taken pieces of that size."""
+        assert self._action is not None
+        self._actions.pool.credit(self._action, size)
+
+    def piece(self, action: Action, content: bytes) -> None:
+        """It sends a piece."""
+        self._caller.action_piece(content)
+
+    def over(self, action: Action, content: bytes | None, failure: Failure | None) -> None:
+        """It has ended."""
+        error = self._actions.ended(action, failure, self._started_s)
+        self._caller.action_over(None if error is not None else content, error)
+
+
+class Actions:
+    """All actions in flight.
+
+    Args:
+        pool: Where they run.
+        transactions: Where their queries run.
+        mutations: Where their mutations run.
+        publication: Knows what is published.
+        reporter: Tells what a caller may know of a failure.
+        metrics: The daemon's.
+        mono_s: Monotonic clock.
+    """
+
+    def __init__(
+        self,
+        pool: ActionPool,
+        transactions: WorkerPool,
+        mutations: Mutations,
+        publication: Publication,
+        reporter: ErrorReporter,
+        metrics: Metrics,
+        mono_s: Callable[[], float],
+    ) -> None:
+        self.pool = pool
+        self._transactions = transactions
+        self._mutations = mutations
+        self._publication = publication
+        self._reporter = reporter
+        self._metrics = metrics
+        self._mono_s = mono_s
+        self._unfinished = 0
+        metrics.actions.running.set_function(lambda: pool.running)
+        metrics.actions.waiting.set_function(lambda: pool.waiting)
+
+    def begin(
+        self,
+        name: str,
+        arguments: bytes,
+        caller: ActionCaller,
+        *,
+        identity: bytes | None = None,
+        internal: bool = False,
+        window: int = 0,
+    ) -> ActionHandle:
+        """Begin an action; the caller may hear of its end before this returns.
+
+        Args:
+            name: Function.
+            arguments: Encoded map.
+            caller: Hears what becomes of it.
+            identity: Encoded identity of the caller.
+            internal: Whether internal functions may be called.
+            window: Bytes of pieces that may be on their way to the caller; 0: it takes one result.
+        """
+        self._unfinished += 1
+        handle = ActionHandle(self, caller, self._mono_s())
+        action = Action(name, arguments, identity, internal, window, handle)
+        if self._transactions.active_bundle is None:
+            handle.over(action, None, Failure("no_bundle", TransientError(code="no_bundle").message))
+        else:
+            handle.begin(action)
+        return handle
+
+    @property
+    def unfinished(self) -> int:
+        """How many were accepted and are not over."""
+        return self._unfinished
+
+    def ended(self, action: Action, failure: Failure | None, started_s: float) -> ErrorBody | None:
+        """Count an action that has ended, and return what its caller may know of its failure."""
+        self._unfinished -= 1
+        self._metrics.calls.labels("action", failure.code if failure else "success").inc()
+        self._metrics.actions.seconds.observe(self._mono_s() - started_s)
+        return None if failure is None else self._reporter.body("action", action.name, failure)
+
+    # ------------------------------------------------------------------ from the pool
+
+    def worker_died(self) -> None:
+        """A worker has ended without being told to."""
+        self._metrics.worker_deaths.inc()
+
+    def asked(self, action: Action, message: RunNested) -> None:
+        """Run a query or mutation for an action, with its identity; internal functions are open to it."""
+        if message.kind == "query":
+            self._query(action, message)
+        else:
+            self._mutation(action, message)
+
+    def _query(self, action: Action, message: RunNested) -> None:
+        def tell(done: QueryDone) -> None:
+            failure = done.failure
+            if failure is None and done.content is None:
+                failure = Failure("internal_error", "the worker sent neither result nor failure")
+            if failure is not None:
+                body = self._reporter.body("query", message.name, failure)
+                failure = Failure(body.code, body.message, body.data)
+            self.pool.nested_done(action, message.number, done.content, failure)
+
+        def done(result: QueryDone) -> None:
+            outcome = result.failure.code if result.failure else "success"
+            self._metrics.calls.labels("query", outcome).inc()
+            self._publication.when_published(result.ts, lambda: tell(result))
+
+        self._transactions.run_query(
+            message.name, message.arguments, done, identity=action.identity, internal=True
+        )
+
+    def _mutation(self, action: Action, message: RunNested) -> None:
+        def decided(call: MutationCall, decision: Decision) -> None:
+            error = decision.error
+            failure = None if error is None else Failure(error.code, error.message, error.data)
+            self.pool.nested_done(action, message.number, decision.value, failure)
+
+        call = MutationCall(message.name, message.arguments, action.identity, internal=True, decided=decided)
+        try:
+            self._mutations.run(call)
+        except TransientError as error:
+            self.pool.nested_done(action, message.number, None, Failure(error.code, error.message))
