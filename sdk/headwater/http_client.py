@@ -65,6 +65,25 @@ class PastDeploy:
     kept: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TokenCheck:
+    """What a server says of a token.
+
+    Attributes:
+        accepted: Whether it takes it.
+        reason: Why it does not.
+        may_pass_later: Nothing is wrong with it; the provider's keys could not be had.
+        token_identifier: Who it is from.
+        expires_ms: Until when it is taken, ms since 1970.
+    """
+
+    accepted: bool
+    reason: str = ""
+    may_pass_later: bool = False
+    token_identifier: str = ""
+    expires_ms: float = 0.0
+
+
 class HttpClient:
     """A server's HTTP interface. Use it as `async with HttpClient(url, key=key) as http`.
 
@@ -177,6 +196,17 @@ class HttpClient:
         if not isinstance(key, str):
             raise self._not_ours("/api/admin/rotate-key")
         return key
+
+    async def check_token(self, token: str) -> TokenCheck:
+        """Ask the server whether it takes a token, and if not why."""
+        path = "/api/admin/check-token"
+        answer = await self._request(
+            "POST", path, body=token.encode(errors="replace"), content_type="text/plain"
+        )
+        try:
+            return TokenCheck(**{name: value for name, value in answer.items() if name != "status"})
+        except TypeError:
+            raise self._not_ours(path) from None
 
     async def ready(self) -> bool:
         """Return whether the server is there, has recovered and takes calls."""

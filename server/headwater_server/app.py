@@ -181,7 +181,13 @@ class Daemon:
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
         )
         self.admin_api = AdminApi(
-            self.deploys, self.keys, self.key.rotate, lambda: engine.published_ts, self.metrics, self._bodies
+            self.deploys,
+            self.keys,
+            self.key.rotate,
+            self.verifier.explain,
+            lambda: engine.published_ts,
+            self.metrics,
+            self._bodies,
         )
 
     # ------------------------------------------------------------------ life

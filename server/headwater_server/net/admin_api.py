@@ -1,4 +1,4 @@
-"""What the deployment's key opens: deploys, what is deployed, and the key itself. Also version, health and metrics, which are open."""
+"""What the deployment's key opens: deploys, what is deployed, why a token is refused, and the key itself. Also version, health and metrics, which are open."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from headwater.packing import BUNDLE_BYTES_MAX, invalid_bundle
 from headwater_protocol.errors import RequestError, TransientError
 from headwater_protocol.manifest import Manifest
 
+from headwater_server.identity.refusal import RefusedTokenError
 from headwater_server.net.http_api import Bodies, json_response
 from headwater_server.net.keys import AdminKeys, bearer_key
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from headwater_storage.engine import PastDeploy
 
     from headwater_server.functions.deploys import Deployed
+    from headwater_server.identity.claims import VerifiedToken
     from headwater_server.observe.metrics import Metrics
 
 
@@ -55,6 +57,7 @@ class AdminApi:
         deploys: For deploys, rollbacks, what was deployed, and the manifest.
         keys: Who may.
         rotate_key: Makes a new key, makes it the valid one durably, and returns it.
+        explain_token: Returns who a token is from, or raises RefusedTokenError.
         published_ts: For `/health`.
         metrics: For `/metrics`.
         bodies: Reads bundles.
@@ -69,6 +72,7 @@ class AdminApi:
         deploys: Deploys,
         keys: AdminKeys,
         rotate_key: Callable[[], Awaitable[str]],
+        explain_token: Callable[[str], Awaitable[VerifiedToken]],
         published_ts: Callable[[], int],
         metrics: Metrics,
         bodies: Bodies,
@@ -76,6 +80,7 @@ class AdminApi:
         self._deploys = deploys
         self._keys = keys
         self._rotate_key = rotate_key
+        self._explain_token = explain_token
         self._published_ts = published_ts
         self._metrics = metrics
         self._bodies = bodies
@@ -90,6 +95,7 @@ class AdminApi:
         app.router.add_post("/api/admin/rollback", self._go_back)
         app.router.add_get("/api/admin/manifest", self._get_manifest)
         app.router.add_post("/api/admin/rotate-key", self._rotate)
+        app.router.add_post("/api/admin/check-token", self._check_token)
         app.router.add_get("/version", self._get_version)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
@@ -139,6 +145,22 @@ class AdminApi:
         self._keys.require(bearer_key(request))
         with self._begun():
             return json_response({"status": "success", "key": await self._rotate_key()})
+
+    async def _check_token(self, request: web.Request) -> web.Response:
+        """Tell a developer what clients are never told."""
+        self._keys.require(bearer_key(request))
+        token = (await self._bodies.read(request)).decode(errors="replace").strip()
+        try:
+            verified = await self._explain_token(token)
+        except RefusedTokenError as refusal:
+            told = {"accepted": False, "reason": refusal.reason, "may_pass_later": refusal.may_pass_later}
+        else:
+            told = {
+                "accepted": True,
+                "token_identifier": verified.token_identifier,
+                "expires_ms": verified.expires_at_s * 1000,
+            }
+        return json_response({"status": "success", **told})
 
     @contextmanager
     def _begun(self) -> Iterator[None]:
