@@ -584,6 +584,36 @@ class Settings:
             " controls may then lead the daemon to machines that only it can reach.",
         ),
     ] = False
+    token_checks_limit: Annotated[
+        int,
+        About(
+            "Tokens that are verified at a time; others wait",
+            why="Raise it if many clients come at once while a provider's keys take long to fetch.",
+            unit="tokens",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 256
+    token_check_limit_s: Annotated[
+        float,
+        About(
+            "Longest time of one verification",
+            why="A client whose token cannot be verified in time is told to come back: raise it for a provider that answers slowly.",
+            unit="s",
+            ge=0.1,
+            le=60,
+        ),
+    ] = 15.0
+    session_tokens_limit_per_minute: Annotated[
+        int,
+        About(
+            "Tokens of one connection that are verified in a minute; further ones wait, and what the client sent behind",
+            why="A client brings one when it connects and one before each ends. Lower it against floods.",
+            unit="tokens",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 30
 
     action_workers: Annotated[
         int,

@@ -15,9 +15,10 @@ from msgspec import Meta, Struct, field
 
 from headwater.actions import ActionCtx, ActionFunction, StreamFunction
 from headwater.authoring import action, mutation, query
-from headwater.context import Auth, Identity, MutationCtx, MutationFunction, QueryCtx, QueryFunction
+from headwater.context import MutationCtx, MutationFunction, QueryCtx, QueryFunction
 from headwater.database import Database, DatabaseReader
 from headwater.fields import Id
+from headwater.identity import Auth, Identity
 from headwater.indexes import Index
 from headwater.providers import jwt_provider, oidc_provider
 from headwater.queries import Query

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeV
 
 from headwater_protocol.errors import InternalError, RequestError
 
-from headwater.context import Auth, MutationFunction, QueryFunction, R, RegisteredFunction
+from headwater.context import MutationFunction, QueryFunction, R, RegisteredFunction
+from headwater.identity import Auth
 from headwater.refusals import invalid_bundle, nearest
 from headwater.results import encode_result
 from headwater.values import check_any, decode_any, encode

@@ -15,10 +15,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
 from headwater.database import Database, DatabaseReader
+from headwater.identity import Auth
 from headwater.refusals import invalid_bundle
 from headwater.schema import Table
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.manifest import FunctionKind
 
-    from headwater.calls import Call, Caller
+    from headwater.calls import Call
 
 P = ParamSpec("P")
 
@@ -56,46 +56,6 @@ R = TypeVar(
 )
 """What may cross the wire. A coroutine, a generator or a set is none of these, so `async def`
 under `@query` is a type error."""
-
-
-class Identity(Struct, frozen=True, rename="camel"):
-    """Who makes a call.
-
-    Attributes:
-        token_identifier: Names this user of this issuer; stable.
-        subject: The issuer's own name of the user.
-        issuer: Who vouches for it.
-        name: For people, if the issuer tells it.
-        email: Likewise.
-    """
-
-    token_identifier: str
-    subject: str
-    issuer: str = ""
-    name: str | None = None
-    email: str | None = None
-
-
-_decode_identity = msgspec.msgpack.Decoder(Identity).decode
-
-
-class Auth:
-    """Who makes the call."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Caller) -> None:
-        self._call = call
-
-    def identity(self) -> Identity | None:
-        """Return the caller's identity, None if there is none.
-
-        A query that asks for it is run for each identity by itself; one that does not is
-        shared by everybody.
-        """
-        self._call.identity_read = True
-        encoded = self._call.identity
-        return None if encoded is None else _decode_identity(encoded)
 
 
 class QueryCtx:

@@ -33,6 +33,7 @@ from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptio
 from headwater_server.functions.roster import Roster
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
 from headwater_server.identity.key_cache import CacheOptions
+from headwater_server.identity.sign_ins import SignInLimits, SignIns
 from headwater_server.identity.verifier import Clocks, Verifier, VerifierOptions
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
@@ -50,9 +51,10 @@ from headwater_server.switchboard import Switchboard
 from headwater_server.worker.request_row import RequestMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from headwater_config.settings import Settings
+    from headwater_protocol.manifest import ProviderManifest
     from headwater_storage.environment import Environment
     from headwater_storage.proposal import Proposal
 
@@ -101,6 +103,10 @@ class Daemon:
             clean_readers=engine.store.reader_check,
             after_publish=lambda: self.hub.frames.clear(),
         )
+        self.verifier = self._make_verifier()
+        self.sign_ins = SignIns(
+            self.verifier, _sign_in_limits(settings), self.metrics.identity, self._mono_s, self._wall_s
+        )
         core = _reactive_core(self.switchboard, engine, self._mono_s, settings)
         self.mutations = Mutations(
             self.pool,
@@ -128,6 +134,7 @@ class Daemon:
             _connection_limits(settings),
             self._mono_s,
             self._history_ends,
+            self.sign_ins,
         )
         self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
         self.calls = Calls(self.pool, self.actions, self.mutations, self.switchboard, reporter, self.metrics)
@@ -157,9 +164,8 @@ class Daemon:
             self._mono_s,
         )
 
-    def _make_administration(self) -> None:
-        """Make what the deployment's key opens, and what a deploy decides besides functions: whose tokens count."""
-        settings, engine, environment = self.settings, self.engine, self._environment
+    def _make_verifier(self) -> Verifier:
+        settings = self.settings
         fetcher = Fetcher(
             FetchOptions(
                 limit_s=settings.provider_fetch_limit_s,
@@ -167,10 +173,20 @@ class Daemon:
                 private_allowed=settings.provider_private_addresses,
             )
         )
-        clocks = Clocks(wall_s=lambda: environment.clock.wall_us() / 1e6, mono_s=self._mono_s)
-        self.verifier = Verifier(_verifier_options(settings), clocks, fetcher.get, self.metrics)
+        clocks = Clocks(wall_s=self._wall_s, mono_s=self._mono_s)
+        return Verifier(_verifier_options(settings), clocks, fetcher.get, self.metrics)
+
+    def _make_administration(self) -> None:
+        """Make what the deployment's key opens."""
+        settings, engine, environment = self.settings, self.engine, self._environment
         self.deploys = Deploys(
-            engine, self.pool, self.action_pool, self.calls, self.switchboard, self.metrics, self.verifier.use
+            engine,
+            self.pool,
+            self.action_pool,
+            self.calls,
+            self.switchboard,
+            self.metrics,
+            self._use_providers,
         )
         self.rewriter = DocumentRewriter(
             engine, self.pool.ask, self.deploys.turn, _rewrite_options(settings), self._mono_s, self.metrics
@@ -280,7 +296,11 @@ class Daemon:
             client_max_size=settings.frame_limit_bytes, middlewares=[cors_middleware, error_middleware]
         )
         websockets = WebSocketShell(self.hub)
-        for routes in (websockets, HttpApi(self.calls, self.keys, self._bodies), self.admin_api):
+        for routes in (
+            websockets,
+            HttpApi(self.calls, self.keys, self.sign_ins, self._bodies),
+            self.admin_api,
+        ):
             routes.add_to(app)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
         await self._runner.setup()
@@ -304,6 +324,14 @@ class Daemon:
             self.tcp_port = tcp.sockets[0].getsockname()[1]
 
     # ------------------------------------------------------------------ small rules of the whole
+
+    def _wall_s(self) -> float:
+        return self._environment.clock.wall_us() / 1e6
+
+    def _use_providers(self, providers: Sequence[ProviderManifest]) -> None:
+        """Take the tokens of these from now on; who has one of another loses their identity."""
+        self.verifier.use(providers)
+        self.sign_ins.providers_changed()
 
     def _record_failure(self, request: Request, failure: Failure) -> Proposal | Answer:
         """Return what records that a call was ended by force: its request row alone; or its answer if it has one."""
@@ -446,6 +474,14 @@ def _rewrite_options(settings: Settings) -> RewriteOptions:
         delay_s=settings.document_rewrite_delay_s,
         documents_max=settings.document_rewrite_limit,
         share=settings.document_rewrite_share_percent / 100,
+    )
+
+
+def _sign_in_limits(settings: Settings) -> SignInLimits:
+    return SignInLimits(
+        checks_max=settings.token_checks_limit,
+        check_s=settings.token_check_limit_s,
+        per_minute=settings.session_tokens_limit_per_minute,
     )
 
 

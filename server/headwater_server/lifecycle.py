@@ -21,6 +21,7 @@ _DRAIN_POLL_S = 0.02
 _FAREWELL_S = 1.0  # for clients to take what is on its way to them, and to close
 _BLOCKED_LOOK_S = 0.02
 _RETRY_LOOK_S = 0.25
+_IDENTITY_LOOK_S = 0.1
 _TICKS_PER_HEARTBEAT = 8
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -124,6 +125,7 @@ def timers(daemon: Daemon) -> list[asyncio.Task[None]]:
     return [
         asyncio.create_task(_every(_BLOCKED_LOOK_S, daemon.hub.look_at_blocked)),
         asyncio.create_task(_every(daemon.heartbeat_s / _TICKS_PER_HEARTBEAT, daemon.hub.tick)),
+        asyncio.create_task(_every(_IDENTITY_LOOK_S, daemon.sign_ins.look)),
         asyncio.create_task(_every(_RETRY_LOOK_S, daemon.switchboard.core.tick)),
         asyncio.create_task(daemon.trimmer.run(), name="request trimmer"),
         asyncio.create_task(daemon.rewriter.run(), name="document rewriter"),

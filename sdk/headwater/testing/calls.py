@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from headwater_storage.memory_engine import MemoryEngine
 
     from headwater.calls import CompiledFunction
-    from headwater.context import Identity, MutationCtx, RegisteredFunction
+    from headwater.context import MutationCtx, RegisteredFunction
+    from headwater.identity import Identity
     from headwater.testing.worker import Worker
 
 P = ParamSpec("P")

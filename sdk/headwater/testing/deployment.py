@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater_server.functions.limits import WorkerLimits
 from headwater_storage.memory_engine import MemoryEngine
 
-from headwater.context import Identity
+from headwater.identity import Identity
 from headwater.testing.calls import Caller, Stage
 from headwater.testing.worker import Worker, load
 
@@ -70,9 +70,13 @@ class Deployment(Caller):
         self._clock.now = now
         super().__init__(Stage(engine, Worker(bundle, engine, limits, random_bytes), random_bytes), None)
 
-    def as_user(self, subject: str, *, name: str | None = None, email: str | None = None) -> Caller:
-        """Return a caller who is signed in as a user of some issuer."""
-        return self.with_identity(Identity(f"{_ISSUER}|{subject}", subject, _ISSUER, name, email))
+    def as_user(
+        self, subject: str, *, name: str | None = None, email: str | None = None, **claims: Any
+    ) -> Caller:
+        """Return a caller who is signed in as a user of some issuer, with these claims in the token."""
+        known = {"name": name, "email": email} | claims
+        told = {claim: value for claim, value in known.items() if value is not None}
+        return self.with_identity(Identity(f"{_ISSUER}|{subject}", subject, _ISSUER, name, email, told))
 
     def with_identity(self, identity: Identity) -> Caller:
         """Return a caller with this identity, which `ctx.auth.identity()` gives to functions."""

@@ -98,18 +98,28 @@ class Calls:
             )
         return known[name]
 
-    async def query(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+    async def query(
+        self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
+    ) -> bytes:
         """Return the encoded result of a query at a published snapshot."""
         with self._begun():
-            return await self._query(name, arguments, internal=internal)
+            return await self._query(name, arguments, identity, internal=internal)
 
-    async def mutation(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+    async def mutation(
+        self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
+    ) -> bytes:
         """Return the encoded result of a mutation that is committed."""
         with self._begun():
-            return await self._mutation(name, arguments, internal=internal)
+            return await self._mutation(name, arguments, identity, internal=internal)
 
     async def action(
-        self, name: str, arguments: bytes, gone: Callable[[], bool], *, internal: bool = False
+        self,
+        name: str,
+        arguments: bytes,
+        gone: Callable[[], bool],
+        *,
+        identity: bytes | None = None,
+        internal: bool = False,
     ) -> bytes:
         """Return the encoded result of an action.
 
@@ -117,11 +127,12 @@ class Calls:
             name: Function.
             arguments: Encoded map.
             gone: Tells whether the caller has gone away; asked now and then.
+            identity: Encoded identity of the caller, None if there is none.
             internal: Whether internal functions may be called.
         """
         with self._begun():
             caller = WaitingCaller()
-            action = self._actions.begin(name, arguments, caller, internal=internal)
+            action = self._actions.begin(name, arguments, caller, identity=identity, internal=internal)
             while not await caller.is_over(_GONE_LOOK_S):
                 if gone():
                     action.leave()
@@ -140,8 +151,8 @@ class Calls:
             self.running -= 1
             self._metrics.calls_running.set(self.running)
 
-    async def _query(self, name: str, arguments: bytes, *, internal: bool) -> bytes:
-        done = await self._pool.query(name, arguments, internal=internal)
+    async def _query(self, name: str, arguments: bytes, identity: bytes | None, *, internal: bool) -> bytes:
+        done = await self._pool.query(name, arguments, identity=identity, internal=internal)
         self._metrics.calls.labels("query", done.failure.code if done.failure else "success").inc()
         published = asyncio.Event()
         self._publication.when_published(done.ts, published.set)
@@ -150,14 +161,16 @@ class Calls:
             raise self._error(name, done.failure)
         return done.content
 
-    async def _mutation(self, name: str, arguments: bytes, *, internal: bool) -> bytes:
+    async def _mutation(
+        self, name: str, arguments: bytes, identity: bytes | None, *, internal: bool
+    ) -> bytes:
         decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
 
         def receive(call: MutationCall, decision: Decision) -> None:
             if not decided.done():
                 decided.set_result(decision)
 
-        self._mutations.run(MutationCall(name, arguments, None, internal, receive))
+        self._mutations.run(MutationCall(name, arguments, identity, internal, receive))
         decision = await decided
         if decision.error is not None:
             raise error_for(decision.error.code, decision.error.message, decision.error.data)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.functions.lane import LaneChain
+    from headwater_server.identity.claims import VerifiedToken
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.sessions import Session
     from headwater_server.worker.request_row import Answer
@@ -238,17 +239,24 @@ class Mutations:
             self._queues.pop(queue.session, None)
 
     def request(
-        self, queue: SessionQueue, asked: MutationRequested, identity: bytes | None, *, internal: bool
+        self, queue: SessionQueue, asked: MutationRequested, verified: VerifiedToken | None, *, internal: bool
     ) -> HeadwaterError | None:
         """Queue one mutation of a session.
 
         A resend of the call that is running joins it: the answer goes to the connection of now.
 
+        Args:
+            queue: The session's.
+            asked: What the client sent.
+            verified: Who it is, None if nobody. A resend must be of the same user, with whatever token.
+            internal: Whether internal functions may be called.
+
         Returns:
             Why the connection must end instead, None if it need not.
         """
         name, arguments, number = asked.name, asked.arguments, asked.request
-        proof = fingerprint(name, arguments, identity)
+        identity = None if verified is None else verified.identity
+        proof = fingerprint(name, arguments, "" if verified is None else verified.token_identifier)
         running = queue.running.request if queue.running is not None else None
         if running is not None and running.number == number:
             return None if running.fingerprint == proof else RequestError(code="session_in_use")
@@ -494,10 +502,10 @@ class Mutations:
             queue.receiver.receive_decision(call, decision)
 
 
-def fingerprint(name: str, arguments: bytes, identity: bytes | None) -> bytes:
-    """Return what a resend of a request must be the same in: function, arguments, identity."""
+def fingerprint(name: str, arguments: bytes, token_identifier: str) -> bytes:
+    """Return what a resend of a request must be the same in: function, arguments, user."""
     state = blake2b(digest_size=16)
-    for part in (name.encode(), arguments, identity or b""):
+    for part in (name.encode(), arguments, token_identifier.encode()):
         state.update(len(part).to_bytes(4, "big"))
         state.update(part)
     return state.digest()

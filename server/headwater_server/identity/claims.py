@@ -41,11 +41,13 @@ class VerifiedToken:
             every token of one person that claims the same: times and numbers of the token itself are left out.
         token_identifier: `issuer|subject`: one person, whichever token, over all providers.
         expires_at_s: Wall clock, seconds since 1970: from then on the token is refused.
+        provider: Whose it is.
     """
 
     identity: bytes
     token_identifier: str
     expires_at_s: float
+    provider: ProviderManifest
 
 
 def provider_of(claims: dict[str, Any], providers: Iterable[ProviderManifest]) -> ProviderManifest:
@@ -108,7 +110,7 @@ def check_claims(
             f"sub: expected text of 1 to {_SUBJECT_CHARACTERS_MAX} characters, got {shown(subject)}"
         )
     token_identifier = f"{provider.issuer}|{subject}"
-    return VerifiedToken(_identity(claims, token_identifier), token_identifier, expires_at_s)
+    return VerifiedToken(_identity(claims, token_identifier), token_identifier, expires_at_s, provider)
 
 
 def _check_times(claims: dict[str, Any], now_s: float, leeway_s: float) -> float:

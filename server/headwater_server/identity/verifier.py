@@ -100,6 +100,10 @@ class Verifier:
         """Fetch nothing any more."""
         self.use(())
 
+    def trusts(self, verified: VerifiedToken) -> bool:
+        """Tell whether a token that was accepted would still be, by those whose tokens are taken."""
+        return verified.provider in self._providers
+
     async def verify(self, token: str) -> VerifiedToken:
         """Return who a token is from.
 

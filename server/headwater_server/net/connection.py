@@ -15,6 +15,7 @@ from headwater_protocol.errors import (
     TransientError,
 )
 from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX, ServerLimits
+from headwater_protocol.messages import ErrorBody
 from headwater_protocol.server_session import (
     ActionRequested,
     AuthenticateRequested,
@@ -29,6 +30,8 @@ from headwater_protocol.server_session import (
     close_code,
 )
 
+from headwater_server.functions.mutations import Decision
+from headwater_server.identity.sign_ins import REFUSED, UNVERIFIABLE
 from headwater_server.net.inlet import InletLimits
 from headwater_server.net.session_actions import SessionActions
 from headwater_server.reactive.sessions import QueryKey
@@ -39,7 +42,9 @@ if TYPE_CHECKING:
     from headwater_protocol.messages import AddQuery
 
     from headwater_server.functions.actions import Actions
-    from headwater_server.functions.mutations import Decision, MutationCall, Mutations, SessionQueue
+    from headwater_server.functions.mutations import MutationCall, Mutations, SessionQueue
+    from headwater_server.identity.claims import VerifiedToken
+    from headwater_server.identity.sign_ins import Check, Pace, SignIns
     from headwater_server.net.sinks import SharedFrames, Sink
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("headwater.connection")
 
 _UNREAD_FACTOR = 2
+_LOST = "the token does not hold any more"
 _REMOVED_MAX = LIST_ITEMS_MAX - QUERIES_MAX  # so that a transition can name them beside all that are left
 
 
@@ -92,6 +98,7 @@ class ConnectionHost(Protocol):
     incarnation: bytes
     frames: SharedFrames
     mono_s: Callable[[], float]
+    sign_ins: SignIns
     draining: bool
 
     def refusal(self, last_ts: int) -> HeadwaterError | None:
@@ -117,6 +124,7 @@ class Connection:
         session: The core's view; None until the client's `Connect` is accepted and after the end.
         session_id: The client's name across connections, b"" before `Connect`.
         stalled_since_s: Since when the socket has taken nothing, monotonic; None while it does.
+        verified: The token by which the client is known, None if it is nobody.
     """
 
     def __init__(self, hub: ConnectionHost, sink: Sink) -> None:
@@ -131,6 +139,10 @@ class Connection:
         self._unsent_max_bytes = 0
         self._kept_bytes = 0
         self._subscribed_bytes = 0
+        self._pace: Pace | None = None
+        self._check: Check | None = None
+        self._identity_lost = False
+        self.verified: VerifiedToken | None = None
         self.session: Session | None = None
         self.session_id = b""
         self.stalled_since_s: float | None = None
@@ -144,15 +156,18 @@ class Connection:
 
     def receive(self, frame: bytes) -> None:
         """Handle one frame; a client that breaks the protocol is told and cut off."""
-        if self._ended:
-            return
+        if not self._ended:
+            self._guarded(lambda: self._handle(self._wire.receive(frame, stopping=self._hub.draining)))
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Do something that may find the protocol broken, or one of our faults: it costs the one connection that met it."""
         try:
-            self._handle(self._wire.receive(frame, stopping=self._hub.draining))
+            step()
         except LocalProtocolError as fault:
             self._fail(fault)
         except ProtocolError as error:
             self.end(error)
-        except Exception as fault:  # one of ours costs the one connection that met it
+        except Exception as fault:
             self._fail(fault)
 
     def refuse(self, message: str) -> None:
@@ -180,7 +195,7 @@ class Connection:
                 case MutationRequested():
                     self._mutate(event)
                 case ActionRequested():
-                    self._actions.begin(event, None)
+                    self._act(event)
                 case Connected(connect):
                     self._connect(connect.session, connect.last_ts)
                 case AuthenticateRequested(_, token):
@@ -230,26 +245,83 @@ class Connection:
     def _mutate(self, asked: MutationRequested) -> None:
         if self._queue is None:
             return
-        refusal = self._hub.mutations.request(self._queue, asked, None, internal=False)
+        if not self._identity_lost:
+            refusal = self._hub.mutations.request(self._queue, asked, self.verified, internal=False)
+        elif asked.sent_ts is None:
+            refusal = None
+            error = ErrorBody("unauthenticated", _LOST)
+            self._answer(asked.request, Decision(self._hub.core.published_ts, None, error))
+        else:  # it may have taken effect: no answer would be right
+            refusal = TransientError(_LOST)
         if refusal is not None:
             self.end(refusal)
 
+    def _act(self, asked: ActionRequested) -> None:
+        if self._identity_lost:
+            error = ErrorBody("unauthenticated", _LOST)
+            self._send((self._wire.action_answer(asked.request, None, error),))
+        else:
+            self._actions.begin(asked, None if self.verified is None else self.verified.identity)
+
+    # ------------------------------------------------------------------ who it is
+
     def _authenticate(self, token: str | None) -> None:
         if token is None:
-            waiting = self._wire.authenticated()
-            if self.session is not None:
-                self._hub.core.identify(self.session, None)
+            self._accept(None)
+            return
+        sign_ins = self._hub.sign_ins
+        if self._pace is None:
+            self._pace = sign_ins.pace()
+        self._check = sign_ins.begin(token, self._pace, self._judge)
+
+    def _judge(self, verified: VerifiedToken | None, may_pass_later: bool) -> None:
+        """Take the verdict on the client's token; what it has sent meanwhile is handled then."""
+        self._check = None
+        if self._ended or self._hub.draining:
+            return
+        if verified is not None:
+            self._guarded(lambda: self._accept(verified))
+        elif may_pass_later:
+            # To refuse it would sign the user out, though nothing was found wrong with it.
+            self.end(TransientError(UNVERIFIABLE))
         else:
-            frame, waiting = self._wire.authentication_refused("this deployment has no sign-in configured")
-            self._send((frame,))
+            self._guarded(self._refuse_token)
+
+    def _accept(self, verified: VerifiedToken | None) -> None:
+        waiting = self._wire.authenticated()
+        self._identity_lost = False
+        self._become(verified)
+        if verified is not None:
+            self._hub.sign_ins.watch(self, verified)
         self._handle(waiting)
+
+    def _refuse_token(self) -> None:
+        frame, waiting = self._wire.authentication_refused(REFUSED)
+        self._send((frame,))
+        self._handle(waiting)
+
+    def lose_identity(self) -> None:
+        """The client's token does not hold any more: it is nobody until it brings another one."""
+        if self._ended:
+            return
+        self._identity_lost = True
+        self._guarded(lambda: self._send((self._wire.identity_lost(_LOST),)))
+        self._become(None)
+
+    def _become(self, verified: VerifiedToken | None) -> None:
+        self.verified = verified
+        if self.session is not None:
+            self._hub.core.identify(self.session, None if verified is None else verified.identity)
 
     # ------------------------------------------------------------------ to the client
 
     def receive_decision(self, call: MutationCall, decision: Decision) -> None:
         """A call was decided without a commit of its own at this moment."""
+        self._answer(call.number, decision)
+
+    def _answer(self, number: int, decision: Decision) -> None:
         if self.session is not None:
-            self._hub.core.answer(self.session, (call.number, decision), decision.ts)
+            self._hub.core.answer(self.session, (number, decision), decision.ts)
 
     def deliver(self, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
         """Send answers, then the transition; called by the core, in whose step nothing may be raised."""
@@ -364,6 +436,9 @@ class Connection:
         self._actions.leave()
         session, self.session = self.session, None
         queue, self._queue = self._queue, None
+        self.verified = None
+        if self._check is not None:
+            self._check.cancel()
         if session is not None:
             self._hub.core.disconnect(session)
         if queue is not None:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 import orjson
@@ -21,10 +21,12 @@ from headwater_protocol.errors import HeadwaterError, InternalError, RequestErro
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
+from headwater_server.net.keys import bearer_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headwater_server.identity.sign_ins import SignIns
     from headwater_server.net.keys import AdminKeys
 
 logger = logging.getLogger("headwater.http")
@@ -41,14 +43,24 @@ _decode_json = msgspec.json.Decoder().decode  # unlike orjson it keeps integers 
 class Calls(Protocol):
     """What runs functions for callers without a session."""
 
-    async def query(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+    async def query(
+        self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
+    ) -> bytes:
         """Return the encoded result of a query at the newest published ts."""
 
-    async def mutation(self, name: str, arguments: bytes, *, internal: bool = False) -> bytes:
+    async def mutation(
+        self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
+    ) -> bytes:
         """Return the encoded result of a committed mutation."""
 
     async def action(
-        self, name: str, arguments: bytes, gone: Callable[[], bool], *, internal: bool = False
+        self,
+        name: str,
+        arguments: bytes,
+        gone: Callable[[], bool],
+        *,
+        identity: bytes | None = None,
+        internal: bool = False,
     ) -> bytes:
         """Return the encoded result of an action; `gone` tells whether its caller has gone away."""
 
@@ -56,12 +68,25 @@ class Calls(Protocol):
         """Return the kind of a function of the active bundle; raises `unknown_function`."""
 
 
+class _Caller(NamedTuple):
+    """Who makes a request.
+
+    Attributes:
+        identity: Encoded identity of their token, None without one.
+        internal: Whether they have the deployment's key.
+    """
+
+    identity: bytes | None
+    internal: bool
+
+
 class HttpApi:
     """The routes; `add_to` puts them into an aiohttp application."""
 
-    def __init__(self, calls: Calls, keys: AdminKeys, bodies: Bodies) -> None:
+    def __init__(self, calls: Calls, keys: AdminKeys, sign_ins: SignIns, bodies: Bodies) -> None:
         self._calls = calls
         self._keys = keys
+        self._sign_ins = sign_ins
         self._bodies = bodies
 
     def add_to(self, app: web.Application) -> None:
@@ -75,27 +100,22 @@ class HttpApi:
 
     async def _query(self, request: web.Request) -> web.Response:
         call = await self._call(request)
-        internal = self._keys.offered_and_right(request)
-        return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
+        return await self._query_for(await self._caller(request), call)
 
     async def _get_query(self, request: web.Request) -> web.Response:
         arguments = _parsed(request.query.get("args", "{}").encode(errors="replace"), "`args`")
         fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
         call = _parse({name: value for name, value in fields.items() if value is not None}, request)
-        return await _answer(call, self._calls.query(call.name, call.arguments))
+        caller = await self._caller(request)
+        return await self._query_for(caller._replace(internal=False), call)
 
     async def _mutation(self, request: web.Request) -> web.Response:
         call = await self._call(request)
-        internal = self._keys.offered_and_right(request)
-        return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
+        return await self._mutation_for(await self._caller(request), call)
 
     async def _action(self, request: web.Request) -> web.Response:
         call = await self._call(request)
-        return await self._act(request, call, internal=self._keys.offered_and_right(request))
-
-    async def _act(self, request: web.Request, call: _Call, *, internal: bool) -> web.Response:
-        gone = partial(_is_gone, request)
-        return await _answer(call, self._calls.action(call.name, call.arguments, gone, internal=internal))
+        return await self._action_for(await self._caller(request), call, request)
 
     async def _function(self, request: web.Request) -> web.Response:
         """A function of any kind; the key opens internal ones."""
@@ -111,13 +131,42 @@ class HttpApi:
         return await self._of_any_kind(request, _parse({**fields, "path": f"{module}:{function}"}, request))
 
     async def _of_any_kind(self, request: web.Request, call: _Call) -> web.Response:
-        internal = self._keys.offered_and_right(request)
-        kind = self._calls.kind(call.name, internal=internal)
+        caller = await self._caller(request)
+        kind = self._calls.kind(call.name, internal=caller.internal)
         if kind == "action":
-            return await self._act(request, call, internal=internal)
+            return await self._action_for(caller, call, request)
         if kind == "query":
-            return await _answer(call, self._calls.query(call.name, call.arguments, internal=internal))
-        return await _answer(call, self._calls.mutation(call.name, call.arguments, internal=internal))
+            return await self._query_for(caller, call)
+        return await self._mutation_for(caller, call)
+
+    async def _query_for(self, caller: _Caller, call: _Call) -> web.Response:
+        running = self._calls.query(
+            call.name, call.arguments, identity=caller.identity, internal=caller.internal
+        )
+        return await _answer(call, running)
+
+    async def _mutation_for(self, caller: _Caller, call: _Call) -> web.Response:
+        running = self._calls.mutation(
+            call.name, call.arguments, identity=caller.identity, internal=caller.internal
+        )
+        return await _answer(call, running)
+
+    async def _action_for(self, caller: _Caller, call: _Call, request: web.Request) -> web.Response:
+        running = self._calls.action(
+            call.name,
+            call.arguments,
+            partial(_is_gone, request),
+            identity=caller.identity,
+            internal=caller.internal,
+        )
+        return await _answer(call, running)
+
+    async def _caller(self, request: web.Request) -> _Caller:
+        """Return who makes a request; a wrong key or token is refused, none is fine."""
+        token = bearer_token(request)
+        if token is None:
+            return _Caller(None, self._keys.offered_and_right(request))
+        return _Caller((await self._sign_ins.user_of(token)).identity, internal=False)
 
     async def _call(self, request: web.Request) -> _Call:
         fields = _parsed(await self._bodies.read(request), "the body")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from headwater_server.functions.actions import Actions
     from headwater_server.functions.mutations import Mutations
+    from headwater_server.identity.sign_ins import SignIns
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
 
@@ -48,6 +49,7 @@ class Hub:
         mono_s: Monotonic clock.
         history_ends: Called with a client's newest ts that is ahead of ours; says how to refuse it, if so.
             Any client can cause it, so the hub writes the log line, not too often.
+        sign_ins: Where tokens are verified.
         soon: Calls something at the end of this turn of the event loop.
         later: Calls something after so many seconds.
     """
@@ -62,6 +64,7 @@ class Hub:
         limits: ConnectionLimits,
         mono_s: Callable[[], float],
         history_ends: Callable[[int], HeadwaterError | None],
+        sign_ins: SignIns,
         soon: Callable[[Callable[[], None]], object] = _at_end_of_turn,
         later: Callable[[float, Callable[[], None]], object] = _after,
     ) -> None:
@@ -72,6 +75,7 @@ class Hub:
         self.metrics = metrics
         self.limits = limits
         self.mono_s = mono_s
+        self.sign_ins = sign_ins
         self.frames = SharedFrames(soon, Deflater(limits.deflate_from_bytes))
         self.inlet = Inlet(limits.inlet, lambda: mutations.is_full, mono_s, soon, later)
         self._history_ends = history_ends

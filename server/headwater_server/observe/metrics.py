@@ -53,6 +53,11 @@ class IdentityMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.lost = _counted(
+            registry,
+            "identities_lost",
+            "How many connections lost their identity, since their token ended or its provider was removed?",
+        )
 
 
 class LaneMetrics:

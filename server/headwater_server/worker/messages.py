@@ -42,7 +42,7 @@ class Request(_Message, frozen=True):
     Attributes:
         session: The client's name across connections.
         number: Rises within the session; a resend has the same.
-        fingerprint: Digest of function, arguments and identity; a resend must have the same.
+        fingerprint: Digest of function, arguments and user; a resend must have the same.
         forget_below: The client needs no outcomes of requests below this number.
         sent_ts: Newest ts the client had seen when it first sent it; None: nobody can have
             sent it before the client's present connection.

@@ -58,7 +58,7 @@ class RequestRow(msgspec.Struct, array_like=True, frozen=True):
     """What is stored of one decided call.
 
     Attributes:
-        fingerprint: Digest of function, arguments and identity; a resend must have the same.
+        fingerprint: Digest of function, arguments and user; a resend must have the same.
         outcome: Encoded result; None when it failed.
         code: Error code; "" on success.
         message: Error message.

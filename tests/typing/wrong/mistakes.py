@@ -17,6 +17,16 @@ def id_of_another_table(ctx: QueryCtx, user: Id[User]) -> list[Message]:
 
 
 @query
+def identity_that_may_be_none(ctx: QueryCtx) -> str:
+    return ctx.auth.identity().subject  # error
+
+
+@query
+def unknown_claim(ctx: QueryCtx) -> str | None:
+    return ctx.auth.require().shoe_size  # error
+
+
+@query
 def unknown_index(ctx: QueryCtx) -> list[Message]:
     return ctx.db.query(Message.by_chanel).collect()  # error
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from headwater.bundle import Bundle, CallFailure
-from headwater.context import Identity
+from headwater.identity import Identity
 from headwater_protocol.errors import RequestError
 from support.action_world import ActionWorld
 from support.bundles import imported, right_world, small_world, write_package

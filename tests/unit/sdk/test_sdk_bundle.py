@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from headwater import Identity
 from headwater.bundle import Bundle
 from headwater_protocol.errors import RequestError
 from support.bundles import World, decode, encode, imported, small_world, write_package
@@ -151,7 +153,8 @@ def test_functions_stand_in_modules(tmp_path: Path) -> None:
 
 
 CALLS = (
-    TABLE
+    "from headwater import HeadwaterError\n"
+    + TABLE
     + """
 @query
 def one(ctx: QueryCtx) -> int:
@@ -191,6 +194,31 @@ def chance(ctx: QueryCtx) -> list[float]:
 @query
 def who(ctx: QueryCtx) -> Any:
     return ctx.auth.identity()
+
+@query
+def mine(ctx: QueryCtx) -> str:
+    return ctx.auth.require().token_identifier
+
+@query
+def mine_within(ctx: QueryCtx) -> str:
+    return ctx.run_query(mine)
+
+@query
+def mine_caught(ctx: QueryCtx) -> str:
+    try:
+        ctx.run_query(mine)
+    except HeadwaterError:
+        pass
+    return "nothing of it"
+
+class Mine(QueryCtx):
+    def __init__(self, ctx: QueryCtx) -> None:
+        super().__init__(ctx)
+        self.mine = ctx.auth.require().subject
+
+@query.using(Mine)
+def mine_wrapped(ctx: Mine) -> int:
+    return 1
 
 class Named(QueryCtx):
     def __init__(self, ctx: QueryCtx) -> None:
@@ -379,6 +407,55 @@ def test_the_identity_is_handed_over_and_its_reading_noted(world: World) -> None
     assert world.last.identity_read
     world.query("f:one")
     assert not world.last.identity_read
+
+
+def identity_of(**claims: Any) -> Identity:
+    return msgspec.msgpack.decode(
+        encode({"tokenIdentifier": "i|s", "subject": "s", "claims": claims}), type=Identity
+    )
+
+
+def test_standard_claims_have_properties_and_others_are_in_the_claims() -> None:
+    identity = identity_of(
+        given_name="Ada",
+        family_name="L",
+        birthdate="1815-12-10",
+        email_verified=True,
+        updated_at=5,
+        address={"country": "UK"},
+        profile="https://p.example",
+        roles=["admin"],
+    )
+    assert (identity.given_name, identity.family_name, identity.birthday) == ("Ada", "L", "1815-12-10")
+    assert (identity.email_verified, identity.phone_number_verified) == (True, False)
+    assert (identity.updated_at_s, identity.address) == (5.0, {"country": "UK"})
+    assert (identity.profile_url, identity.picture_url) == ("https://p.example", None)
+    assert identity.claims["roles"] == ["admin"]
+
+
+def test_a_claim_of_another_type_is_none() -> None:
+    odd = identity_of(given_name=1, email_verified="true", updated_at=True, address="here", locale=["en"])
+    assert (odd.given_name, odd.email_verified, odd.updated_at_s) == (None, False, None)
+    assert (odd.address, odd.language) == (None, None)
+
+
+def test_a_call_that_requires_an_identity_is_refused_without_and_has_read_it(world: World) -> None:
+    assert world.refused(world.query, "f:mine").code == "unauthenticated"
+    assert world.last.identity_read
+    identity = encode({"tokenIdentifier": "i|s", "subject": "s"})
+    outcome = world.bundle.call_query("f:mine", encode({}), world.backend, identity=identity)
+    assert outcome.identity_read
+    assert outcome.result is not None
+    assert decode(outcome.result.content) == "i|s"
+
+
+@pytest.mark.parametrize("name", ["f:mine_within", "f:mine_wrapped", "f:mine_caught"])
+def test_reading_the_identity_anywhere_below_a_call_is_noted(world: World, name: str) -> None:
+    identity = encode({"tokenIdentifier": "i|s", "subject": "s"})
+    outcome = world.bundle.call_query(name, encode({}), world.backend, identity=identity)
+    assert outcome.identity_read
+    nobody = world.bundle.call_query(name, encode({}), world.backend)
+    assert nobody.identity_read, "that there is none is something to read"
 
 
 def test_a_failed_call_says_what_it_read(world: World) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from headwater_protocol.codec import decode_server_message, encode_message
-from headwater_protocol.errors import HeadwaterError, LocalProtocolError, TransientError
+from headwater_protocol.errors import LocalProtocolError
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
@@ -17,154 +16,21 @@ from headwater_protocol.messages import (
     ClientMessage,
     Connect,
     ErrorBody,
-    FatalError,
     ModifyQuerySet,
     Mutation,
     MutationAnswer,
     Ping,
     Pong,
     Transition,
-    Welcome,
 )
 from headwater_server.functions.mutations import Decision
-from headwater_server.net.connection import Connection, ConnectionLimits
-from headwater_server.net.hub import Hub
-from headwater_server.observe.metrics import Metrics
 from headwater_server.reactive.moves import Moved
-from support.reactive_steps import Steps
+from support.hub_place import BUFFER, MemorySink, Place, say, subscribe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-BUFFER = 1_000
-
-
-class MemorySink:
-    """A client that reads when it is told to. Loses nothing."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-        self.unsent = 0
-        self.closed: int | None = None
-        self.aborted = False
-        self.fault: Exception | None = None
-
-    def send(self, messages: Sequence[bytes]) -> None:
-        if self.fault is not None:
-            raise self.fault
-        for message in messages:
-            self.messages.append(decode_server_message(message))
-            self.unsent += len(message)
-
-    def unsent_bytes(self) -> int:
-        return self.unsent
-
-    def close(self, code: int, reason: str) -> None:
-        self.closed = code
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    @property
-    def fatal(self) -> ErrorBody | None:
-        """Why the connection was ended."""
-        last = self.messages[-1] if self.messages else None
-        return last.error if isinstance(last, FatalError) else None
-
-
-class NoMutations:
-    """Takes every mutation and decides none."""
-
-    paused = False
-    is_full = False
-
-    def attach(self, session: bytes, receiver: object) -> object:
-        return object()
-
-    def detach(self, queue: object, receiver: object) -> None:
-        pass
-
-    def request(self, *_: object, **__: object) -> HeadwaterError | None:
-        return None
-
-    def pause(self, queue: object) -> None:
-        self.paused = True
-
-    def resume(self, queue: object) -> None:
-        self.paused = False
-
-
-class NoActions:
-    """Takes every action and ends it when it is told to."""
-
-    def __init__(self) -> None:
-        self.begun: list[tuple[str, int, Any]] = []
-        self.left: list[str] = []
-        self.credits: list[int] = []
-        self.refuses = False
-
-    def begin(self, name: str, arguments: bytes, caller: Any, *, identity: Any, window: int = 0) -> Any:
-        self.begun.append((name, window, caller))
-        if self.refuses:
-            caller.action_over(None, ErrorBody("overloaded", "there are too many"))
-        return ActionDouble(self, name)
-
-
-class ActionDouble:
-    def __init__(self, actions: NoActions, name: str) -> None:
-        self._actions = actions
-        self._name = name
-
-    def leave(self) -> None:
-        self._actions.left.append(self._name)
-
-    def credit(self, size: int) -> None:
-        self._actions.credits.append(size)
-
-
-class Place:
-    """A hub over a core that a test goes through step by step."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.now_s = 0.0
-        self.turn: list[Callable[[], None]] = []
-        self.steps = Steps()
-        self.steps.deliver = lambda session, answers, moved: session.handle.deliver(answers, moved)  # type: ignore[method-assign]
-        self.mutations = NoMutations()
-        self.actions = NoActions()
-        self.hub = Hub(
-            self.steps.core,
-            self.mutations,  # type: ignore[arg-type]
-            self.actions,  # type: ignore[arg-type]
-            b"i" * 16,
-            Metrics(),
-            ConnectionLimits(send_buffer_bytes=BUFFER, **limits),
-            lambda: self.now_s,
-            lambda last_ts: TransientError(f"{last_ts} is ahead"),
-            self.turn.append,
-        )
-
-    def client(self, number: int = 0) -> tuple[Connection, MemorySink]:
-        """Return a connection that has been welcomed."""
-        sink = MemorySink()
-        connection = self.hub.accept(sink)
-        assert connection is not None
-        say(connection, Connect((1,), bytes([number]) * 16, 0, None, "test"))
-        assert isinstance(sink.messages[0], Welcome)
-        sink.unsent = 0
-        return connection, sink
-
-
-def say(connection: Connection, *messages: ClientMessage) -> None:
-    for message in messages:
-        connection.receive(encode_message(message))
-
-
-def subscribe(
-    number: int, name: str, arguments: bytes = b"\x80", journal: bytes | None = None
-) -> ModifyQuerySet:
-    return ModifyQuerySet(number - 1, number, (AddQuery(number, name, arguments, journal),), ())
-
+    from headwater_server.net.connection import Connection
 
 # ---------------------------------------------------------------------------------------- what is not read
 

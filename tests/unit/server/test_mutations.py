@@ -376,12 +376,12 @@ def test_other_refusals_are_the_answer(error: HeadwaterError) -> None:
 
 def test_a_fingerprint_tells_function_arguments_and_identity_apart() -> None:
     prints = {
-        fingerprint("a", b"b", None),
-        fingerprint("ab", b"", None),
-        fingerprint("a", b"", b"b"),
-        fingerprint("a", b"b", b""),
+        fingerprint("a", b"b", ""),
+        fingerprint("ab", b"", ""),
+        fingerprint("a", b"", "b"),
+        fingerprint("a", b"b", "b"),
     }
-    assert len(prints) == 3  # no identity and an empty one are the same
+    assert len(prints) == 4
 
 
 def test_a_resend_that_joins_the_running_call_must_be_the_same_call() -> None:
