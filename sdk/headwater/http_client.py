@@ -47,6 +47,23 @@ class Deployed:
 
 
 @dataclass(frozen=True, slots=True)
+class DeployStep:
+    """One thing that takes time in a deploy that goes on.
+
+    Attributes:
+        what: `documents` are checked, or an `index` is built.
+        name: Of the table; `table.index` of an index.
+        share: How much of it is done, from 0 to 1.
+        documents: How many documents were checked for it.
+    """
+
+    what: str
+    name: str
+    share: float
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
 class PastDeploy:
     """A deploy that was made.
 
@@ -163,6 +180,14 @@ class HttpClient:
         path = "/api/admin/deploys"
         try:
             return [PastDeploy(**item) for item in (await self._request("GET", path))["deploys"]]
+        except (KeyError, TypeError):
+            raise self._not_ours(path) from None
+
+    async def deploy_steps(self) -> list[DeployStep]:
+        """Return how far the deploy is that goes on; nothing while none does, or it does nothing that takes time."""
+        path = "/api/admin/progress"
+        try:
+            return [DeployStep(**item) for item in (await self._request("GET", path))["steps"]]
         except (KeyError, TypeError):
             raise self._not_ours(path) from None
 

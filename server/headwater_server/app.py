@@ -187,6 +187,7 @@ class Daemon:
             self.switchboard,
             self.metrics,
             self._use_providers,
+            self._mono_s,
         )
         self.rewriter = DocumentRewriter(
             engine, self.pool.ask, self.deploys.turn, _rewrite_options(settings), self._mono_s, self.metrics

@@ -42,6 +42,7 @@ SYSTEM_SHAPE = 0
 ACTIVE_SUFFIX = b"active"
 ACTIVE_BUNDLE_KEY = document_key(DEPLOYMENT, ACTIVE_SUFFIX)
 NUMBERS_SUFFIX = b"numbers"
+CHECK_SUFFIX = b"check"
 DEPLOYS_PREFIX = b"deploys/"
 """Suffixes of the rows of past deploys begin so, a number of eight bytes follows."""
 TABLES_RANGE = table_range(TABLES)
@@ -259,6 +260,22 @@ class RewriteProgress(msgspec.Struct, frozen=True):
     next: bytes = b""
     done: bool = False
     left: int = 0
+
+
+class CheckProgress(msgspec.Struct, frozen=True):
+    """The row of a check of documents that a deploy asked for and that may have been cut off.
+
+    Attributes:
+        bundle: Hash of the bundle that they were to fit.
+        checker: Version of what looked.
+        since_record: Number of the log's last record when it began: what later ones wrote may not have been seen.
+        positions: Number of each table, and the document key up to which it has been looked at.
+    """
+
+    bundle: str
+    checker: str
+    since_record: int
+    positions: dict[int, bytes]
 
 
 def rewrite_row_suffix(table_number: int) -> bytes:

@@ -103,14 +103,25 @@ class DocumentsNotCheckedError(Exception):
     """Documents were written that have to be looked at before the switch."""
 
 
+class DeployGivenUpError(RequestError):
+    """Another deploy takes the place of this one, and what it has built."""
+
+
 class DocumentChecks(Protocol):
-    """Looks whether the documents that are there fit what is to become active."""
+    """Looks whether the documents that are there fit what is to become active, and follows the deploy."""
 
     async def catch_up(self) -> None:
         """Look at everything that was not looked at as it is now."""
 
     def require(self, transaction: Transaction) -> None:
         """Have the switch fail unless that is so when it commits."""
+
+    def built(self, index: IndexDefinition, key: bytes | None) -> None:
+        """Hear that an index has the entries of all documents up to a key, None: of all.
+
+        Raises:
+            DeployGivenUpError: The deploy shall end.
+        """
 
 
 class Deployment:
@@ -158,6 +169,8 @@ class Deployment:
         async with self._turn:
             try:
                 return await self._deploy(tables, _Switch(bundle, archive, deployer, self._kept), checks)
+            except DeployGivenUpError:
+                raise
             except RequestError:
                 await self._database.transact(_abandon)
                 raise
@@ -165,7 +178,7 @@ class Deployment:
     async def sweep(self) -> None:
         """Delete the entries of indexes that are no longer used, in small steps."""
         for index in await self._indexes("dropping"):
-            while not await self._step(index):
+            while not (await self._step(index)).done:
                 pass
 
     async def _deploy(
@@ -176,8 +189,7 @@ class Deployment:
         for _ in range(_SWITCH_ATTEMPTS):
             await self._database.transact(lambda transaction: _begin_building(transaction, tables))
             for index in await self._indexes("building"):
-                while not await self._step(index):
-                    pass
+                await self._build(index, checks)
                 if index.unique:
                     check = UniqueCheck(index)
                     while not await self._database.read_blocking(check.advance):
@@ -194,10 +206,18 @@ class Deployment:
         message = "the tables change faster than their indexes can be built and their documents checked"
         raise TransientError(message, code="conflict")
 
-    async def _step(self, index: IndexDefinition) -> bool:
-        """Build or empty the next part of an index; return whether nothing is left to do."""
-        done, _ = await self._database.transact(lambda transaction: _advance(transaction, index))
-        return done
+    async def _build(self, index: IndexDefinition, checks: DocumentChecks | None) -> None:
+        done = False
+        while not done:
+            progress = await self._step(index)
+            done = progress.done
+            if checks is not None:
+                checks.built(index, None if done else progress.next)
+
+    async def _step(self, index: IndexDefinition) -> BuildProgress:
+        """Build or empty the next part of an index; return how far it is."""
+        progress, _ = await self._database.transact(lambda transaction: _advance(transaction, index))
+        return progress
 
     async def _indexes(self, state: str) -> list[IndexDefinition]:
         indexes = await self._database.read_blocking(lambda _, catalog: list(catalog.indexes.values()))
@@ -335,19 +355,19 @@ def _write_plan(transaction: Transaction, plan: CatalogPlan) -> None:
         transaction.put_row(DEPLOYMENT, NUMBERS_SUFFIX, msgspec.msgpack.encode(plan.numbers))
 
 
-def _advance(transaction: Transaction, index: IndexDefinition) -> bool:
-    """Plan the next part of building or emptying an index; return whether nothing is left to do."""
+def _advance(transaction: Transaction, index: IndexDefinition) -> BuildProgress:
+    """Plan the next part of building or emptying an index; return how far it is then."""
     current = transaction.catalog.indexes.get(index.number)
     handle = transaction.catalog.by_number[index.table]
     transaction.add_point(handle.row_key)
     if current is None or current.state != index.state:
-        return True
+        return BuildProgress(b"", True)
     building = current.state == "building"
     lo, hi = handle.documents if building else index_range(index.number)
     suffix = index_row_suffix(index.number)
     progress = read_row(transaction, INDEXES, suffix, BuildProgress) or BuildProgress(lo, False)
     if progress.done:
-        return True
+        return progress
     snapshot = transaction.snapshot
     items = snapshot.documents(progress.next, hi) if building else snapshot.entries(progress.next, hi)
     end = _chunk_end(items)
@@ -357,7 +377,7 @@ def _advance(transaction: Transaction, index: IndexDefinition) -> bool:
         transaction.backfill = Backfill(index.number, progress.next, end)
         progress = BuildProgress(end, False)
     transaction.put_row(INDEXES, suffix, msgspec.msgpack.encode(progress))
-    return progress.done
+    return progress
 
 
 def _chunk_end(items: Iterable[tuple[bytes, bytes]]) -> bytes | None:

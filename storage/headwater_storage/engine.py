@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from headwater_protocol.errors import HeadwaterError, OutcomeUnknown, TransientError
+from headwater_protocol.errors import HeadwaterError, OutcomeUnknown, StorageError, TransientError
 
 from headwater_storage.apply import record_applier
 from headwater_storage.catalog import BUNDLES, CatalogCache, active_bundle, deploy_records
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
 from headwater_storage.deployment import Deployment, KeptDeploys
-from headwater_storage.keys import table_range
+from headwater_storage.keys import NUMBER_BYTES, table_range
 from headwater_storage.limits import CallLimits
 from headwater_storage.readers import OldReader, ReaderAges
 from headwater_storage.recovery import StorageOptions, recover
@@ -28,7 +28,7 @@ from headwater_storage.transaction import Transaction
 from headwater_storage.window import CommitWindow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from headwater_storage.catalog import Catalog, DeployRecord, TableDefinition
@@ -308,6 +308,34 @@ class Engine:
         def work() -> _T:
             with self.snapshot() as snapshot:
                 return function(snapshot, CatalogCache().get(snapshot, snapshot.state.catalog_ts))
+
+        return await self._environment.run_blocking(work)
+
+    async def written_since(
+        self, record_number: int, tables: Collection[bytes], keys_max: int
+    ) -> set[bytes] | None:
+        """Return the keys of documents that later records of the log wrote, in a thread.
+
+        Args:
+            record_number: Of the last record that does not count.
+            tables: What keys of the tables that are asked for begin with.
+            keys_max: So many at most.
+
+        Returns:
+            None if there are more, or the log does not reach back so far.
+        """
+
+        def work() -> set[bytes] | None:
+            found: set[bytes] = set()
+            try:
+                for record in self.log.read(record_number + 1):
+                    for transaction in record.transactions:
+                        found.update(key for key, _ in transaction.writes if key[:NUMBER_BYTES] in tables)
+                    if len(found) > keys_max:
+                        return None
+            except StorageError:
+                return None
+            return found
 
         return await self._environment.run_blocking(work)
 

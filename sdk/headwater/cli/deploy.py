@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from headwater_protocol.errors import HeadwaterError, RequestError
 
+from headwater.cli.deploy_progress import with_progress
 from headwater.cli.deployment import (
     Key,
     KeyFileOption,
@@ -51,11 +52,18 @@ def deploy(
     url: UrlOption = None,
     key_file: KeyFileOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only load it on the server and tell what would change.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Only load it on the server, check documents, and tell what would change."
+        ),
     ] = False,
     as_json: PrintJsonOption = False,
 ) -> None:
-    """Deploy a folder of functions. If it is refused, the server stays as it was."""
+    """Deploy a folder of functions. If it is refused, the server stays as it was.
+
+    While documents are checked and indexes built, their progress is shown: as bars on a terminal, else as lines of
+    JSON on standard error. A deploy that was cut off goes on where it was when it is repeated.
+    """
     output = output_for(as_json=as_json)
     client, _ = _client(context, url, key_file, output)
     try:
@@ -65,7 +73,8 @@ def deploy(
 
     async def work() -> None:
         async with client as http:
-            done = await http.deploy(bundle, deployer=_deployer(context), dry_run=dry_run)
+            deploying = http.deploy(bundle, deployer=_deployer(context), dry_run=dry_run)
+            done = await with_progress(output, http.deploy_steps, deploying)
         _tell(output, done, as_json=as_json, dry_run=dry_run)
 
     run_command(output, work())
@@ -83,7 +92,8 @@ def rollback(
     """Make an earlier bundle the active one again. Documents stay as they are."""
 
     async def work(http: HttpClient, output: Output) -> None:
-        done = await http.rollback(bundle, deployer=_deployer(context))
+        going_back = http.rollback(bundle, deployer=_deployer(context))
+        done = await with_progress(output, http.deploy_steps, going_back)
         _tell(output, done, as_json=as_json)
 
     _run(context, url, key_file, work, as_json=as_json)

@@ -49,6 +49,11 @@ class Output:
         self._data.file.write(text)
         self._data.file.flush()
 
+    @property
+    def talk(self) -> Console:
+        """Console over stderr, for what is drawn again and again."""
+        return self._talk
+
     def say(self, text: str, *, style: str = "") -> None:
         """Tell the person something."""
         self._talk.print(Text(printable(text, keep_lines=True)), style=style, soft_wrap=True, highlight=False)

@@ -17,7 +17,9 @@ from headwater_protocol.errors import RequestError, StorageError
 from headwater_protocol.manifest import Manifest
 from headwater_protocol.manifest_changes import Change, changes_between
 
-from headwater_server.functions.document_checks import DocumentChecks, changed_tables
+from headwater_server.functions.deploy_progress import DeployProgress
+from headwater_server.functions.document_checks import TOUCHED_MAX, DocumentChecks, changed_tables
+from headwater_server.functions.kept_checks import KeptCheck
 from headwater_server.identity.key_sets import check_keys
 from headwater_server.worker.messages import CheckDocuments, DocumentsChecked
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from headwater_protocol.manifest import ProviderManifest
+    from headwater_storage.catalog import TableDefinition
     from headwater_storage.engine import Engine, PastDeploy
 
     from headwater_server.functions.action_pool import ActionPool
@@ -68,6 +71,7 @@ class Deploys:
         switchboard: Told of what a deploy changes with its commit.
         metrics: Counted in.
         use_providers: Told whose tokens are taken, in the step in which the bundle that says so becomes active.
+        mono_s: Monotonic clock.
 
     Attributes:
         turn: Held while a deploy goes on: one at a time.
@@ -83,6 +87,7 @@ class Deploys:
         switchboard: Switchboard,
         metrics: Metrics,
         use_providers: Callable[[Sequence[ProviderManifest]], None],
+        mono_s: Callable[[], float],
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -91,6 +96,8 @@ class Deploys:
         self._switchboard = switchboard
         self._metrics = metrics
         self._use_providers = use_providers
+        self._mono_s = mono_s
+        self._progress: DeployProgress | None = None
         self.turn = asyncio.Lock()
         self.after_switch: Callable[[], None] = lambda: None
 
@@ -118,21 +125,60 @@ class Deploys:
             deployer: Who does it, as they say.
 
         Raises:
-            RequestError: `invalid_bundle`, with what was wrong; nothing has changed.
+            RequestError: `invalid_bundle`, with what was wrong; nothing has changed. Also when a later deploy takes
+                its place, while documents are checked or indexes built.
         """
         _check_size(bundle)
+        name = bundle_hash(bundle)
+        if self._progress is not None and self._progress.bundle != name:
+            await self._load(bundle)  # what cannot be deployed takes nobody's place
+            self._take_place(name)
         async with self.turn:
             return await self._counted(self._deploy(bundle, deployer))
 
+    def progress(self) -> DeployProgress | None:
+        """Return how far the deploy is that goes on, None if none does."""
+        return self._progress
+
+    def _take_place(self, bundle: str) -> None:
+        """Have the deploy give up that goes on now, unless it is at its end."""
+        if self._progress is not None:
+            self._progress.supersede(bundle)
+
     async def try_out(self, bundle: bytes) -> Deployed:
-        """Load a bundle and tell what a deploy of it would change; nothing does.
+        """Load a bundle, check documents against it, and tell what a deploy of it would change; nothing does.
 
         Raises:
-            RequestError: `invalid_bundle`.
+            RequestError: `invalid_bundle`; `invalid_document`: there are some that do not fit it.
         """
         _check_size(bundle)
         name, manifest = bundle_hash(bundle), await self._load(bundle)
-        return self._told(name, manifest, changed=name != self._engine.active_bundle())
+        told = self._told(name, manifest, changed=name != self._engine.active_bundle())
+        async with self.turn:
+            tables = changed_tables(self._engine.tables(), manifest)
+            if tables:
+                await self._check_only(name, bundle, tables)
+        return told
+
+    async def _check_only(self, name: str, bundle: bytes, tables: list[TableDefinition]) -> None:
+        await self._pool.prepare(bundle)
+        try:
+            await self._checks(name, tables).catch_up()
+        finally:
+            self._progress = None
+            self._pool.discard(name)
+
+    def _checks(self, name: str, tables: list[TableDefinition]) -> DocumentChecks:
+        """Return the checks of a deploy that begins now, with its progress."""
+        names = {table.number: table.name for table in self._engine.tables()}
+        self._progress = DeployProgress(name, names, self._engine.snapshot)
+        return DocumentChecks(
+            tables,
+            partial(self._check_documents, name),
+            self._switchboard.mutations.hold_back,
+            KeptCheck(self._engine, name, self._mono_s, TOUCHED_MAX),
+            self._progress,
+        )
 
     def past(self) -> list[PastDeploy]:
         """Return the deploys that are remembered, the newest first."""
@@ -149,6 +195,7 @@ class Deploys:
             RequestError: There is none, it is not kept any more, or the name fits more than one;
                 `invalid_bundle`, `unique_violation`: it does not fit what there is now.
         """
+        self._take_place(self._kept_bundle(name))
         async with self.turn:
             found = self._kept_bundle(name)
             archive = self._engine.bundle(found)
@@ -175,9 +222,9 @@ class Deploys:
         try:
             done = await deploying
         except BaseException:
-            self._metrics.deploys.labels("failed").inc()
+            self._metrics.deploys.ended.labels("failed").inc()
             raise
-        self._metrics.deploys.labels("changed" if done.changed else "unchanged").inc()
+        self._metrics.deploys.ended.labels("changed" if done.changed else "unchanged").inc()
         return done
 
     async def _deploy(self, bundle: bytes, deployer: str) -> Deployed:
@@ -191,9 +238,7 @@ class Deploys:
         try:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
             tables = changed_tables(self._engine.tables(), manifest)
-            hold_back = self._switchboard.mutations.hold_back
-            checks = DocumentChecks(tables, partial(self._check_documents, name), hold_back)
-            self._switchboard.document_checks = checks
+            self._switchboard.document_checks = checks = self._checks(name, tables)
             await self._engine.deploy(manifest.tables, name, bundle, deployer, checks)
             if self._pool.active_bundle != name:
                 # The database had it as its active bundle, and it could not be restored at the start:
@@ -205,6 +250,7 @@ class Deploys:
             raise
         finally:
             self._switchboard.switch_bundle = self._switchboard.document_checks = None
+            self._progress = None
         logger.info("deployed", extra={"fields": {"bundle": name, "functions": len(manifest.functions)}})
         return told
 
@@ -213,6 +259,7 @@ class Deploys:
     ) -> DocumentsChecked:
         reply = await self._pool.ask(CheckDocuments(table, following, list(keys)), name)
         assert isinstance(reply, DocumentsChecked), "what was asked for"
+        self._metrics.deploys.documents_checked.inc(reply.looked_at)
         return reply
 
     def _told(self, name: str, manifest: Manifest, *, changed: bool) -> Deployed:

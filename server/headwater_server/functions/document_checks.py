@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from headwater_storage.indexes import IndexDefinition
     from headwater_storage.transaction import Transaction
 
+    from headwater_server.functions.deploy_progress import DeployProgress
+    from headwater_server.functions.kept_checks import KeptCheck
     from headwater_server.worker.messages import DocumentsChecked
 
 _KEYS_MAX = 1_000
-_TOUCHED_MAX = 200_000
+TOUCHED_MAX = 200_000
+"""So many writes are remembered while documents are checked; after more, all are looked at again."""
+
 _ROUNDS = 4
 _PATIENT_ATTEMPTS = 3
 
@@ -61,6 +65,8 @@ class DocumentChecks:
         check: Has a worker of the new bundle check documents of a table, by its number: the part that begins at a
             key (empty: at its first), or those of some keys.
         hold_back: Holds mutations back, for so long as is bearable.
+        kept: How far an earlier check of the same bundle came.
+        progress: Hears of each part; may end the deploy.
     """
 
     def __init__(
@@ -68,10 +74,15 @@ class DocumentChecks:
         tables: Sequence[TableDefinition],
         check: Callable[[int, bytes, Sequence[bytes]], Awaitable[DocumentsChecked]],
         hold_back: Callable[[], None],
+        kept: KeptCheck,
+        progress: DeployProgress,
     ) -> None:
         self._tables = {document_key(table.number, b""): table for table in tables}
         self._check = check
         self._hold_back = hold_back
+        self._kept = kept
+        self._progress = progress
+        self._may_resume = True
         self._touched: dict[bytes, None] = {}
         self._whole_is_due = True
         self._attempts = 0
@@ -81,7 +92,7 @@ class DocumentChecks:
         for key in conflict_keys:
             if key[:4] in self._tables:
                 self._touched[key] = None
-        if len(self._touched) > _TOUCHED_MAX:
+        if len(self._touched) > TOUCHED_MAX:
             self._touched.clear()
             self._whole_is_due = True
 
@@ -93,8 +104,7 @@ class DocumentChecks:
         """
         if self._whole_is_due:
             self._whole_is_due = False
-            for table in self._tables.values():
-                await self._check_table(table)
+            await self._check_whole()
         self._attempts += 1
         if self._attempts > _PATIENT_ATTEMPTS and self._touched:
             self._hold_back()
@@ -114,10 +124,28 @@ class DocumentChecks:
         for table in self._tables.values():
             transaction.add_range(*table_range(table.number))
 
+    def built(self, index: IndexDefinition, key: bytes | None) -> None:
+        """Hear how far an index is."""
+        self._progress.built(index, key)
+
+    async def _check_whole(self) -> None:
+        if self._may_resume and self._tables:
+            self._may_resume = False  # if all is due again, then because too much was written
+            written = await self._kept.resume([table.number for table in self._tables.values()])
+            self._touched.update(dict.fromkeys(written))
+        else:
+            self._kept.begin_anew()
+        for table in self._tables.values():
+            await self._check_table(table)
+
     async def _check_table(self, table: TableDefinition) -> None:
-        following: bytes | None = b""
-        while following is not None:
-            following = self._seen(table, await self._check(table.number, following, ()))
+        end = table_range(table.number)[1]
+        following: bytes | None = self._kept.position(table.number)
+        while following is not None and following < end:
+            checked = await self._check(table.number, following, ())
+            following = self._seen(table, checked)
+            await self._kept.advanced(table.number, following or end)
+            self._progress.checked(table.number, following, checked.looked_at)
 
     async def _check_touched(self) -> None:
         keys = list(self._touched)[:_KEYS_MAX]

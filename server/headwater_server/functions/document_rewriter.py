@@ -164,7 +164,7 @@ class DocumentRewriter:
             logger.warning("document_left_as_it_is", extra={"fields": fields})
         if reply.proposal is not None:
             await self._database.commit(reply.proposal)
-            self._metrics.documents_rewritten.inc(reply.rewritten)
+            self._metrics.deploys.documents_rewritten.inc(reply.rewritten)
         if reply.done:
             logger.info("table_rewritten", extra={"fields": {"table": table.name, "left": reply.stay}})
         return True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from headwater_storage.engine import PastDeploy
 
+    from headwater_server.functions.deploy_progress import DeployProgress
     from headwater_server.functions.deploys import Deployed
     from headwater_server.identity.claims import VerifiedToken
     from headwater_server.observe.metrics import Metrics
@@ -42,6 +43,9 @@ class Deploys(Protocol):
 
     async def go_back(self, name: str = "", deployer: str = "") -> Deployed:
         """Make an earlier bundle the active one again."""
+
+    def progress(self) -> DeployProgress | None:
+        """Return how far the deploy is that goes on."""
 
     def past(self) -> list[PastDeploy]:
         """Return the deploys that are remembered, the newest first."""
@@ -92,6 +96,7 @@ class AdminApi:
         """Add the routes."""
         app.router.add_post("/api/admin/deploy", self._deploy)
         app.router.add_get("/api/admin/deploys", self._get_past)
+        app.router.add_get("/api/admin/progress", self._get_progress)
         app.router.add_post("/api/admin/rollback", self._go_back)
         app.router.add_get("/api/admin/manifest", self._get_manifest)
         app.router.add_post("/api/admin/rotate-key", self._rotate)
@@ -121,6 +126,13 @@ class AdminApi:
         self._keys.require(bearer_key(request))
         with self._begun():
             return _told(await self._deploys.go_back(request.query.get("bundle", ""), _deployer(request)))
+
+    async def _get_progress(self, request: web.Request) -> web.Response:
+        self._keys.require(bearer_key(request))
+        progress = self._deploys.progress()
+        steps = [asdict(step) for step in progress.steps] if progress else []
+        bundle = progress.bundle if progress else None
+        return json_response({"status": "success", "bundle": bundle, "steps": steps})
 
     async def _get_past(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request))

@@ -107,6 +107,23 @@ class ActionMetrics:
         )
 
 
+class DeployMetrics:
+    """Deploys, and what becomes of documents for them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ended = Counter(
+            "headwater_deploys", "How many deploys, by outcome?", ("outcome",), registry=registry
+        )
+        self.documents_checked = Counter(
+            "headwater_documents_checked", "How many documents have deploys checked?", registry=registry
+        )
+        self.documents_rewritten = Counter(
+            "headwater_documents_rewritten",
+            "How many documents were brought to the current shape of their table?",
+            registry=registry,
+        )
+
+
 def _counted(registry: CollectorRegistry, name: str, question: str) -> Counter:
     return Counter(f"headwater_{name}", question, registry=registry)
 
@@ -172,17 +189,12 @@ class Metrics:
             "Of how many requests was the outcome remembered at the end of the last trimming pass?",
             registry=registry,
         )
-        self.request_rows_dropped = _counted(
-            registry,
-            "request_rows_dropped",
+        self.request_rows_dropped = Counter(
+            "headwater_request_rows_dropped",
             "Of how many requests was the outcome dropped after its retention?",
+            registry=registry,
         )
-        self.documents_rewritten = _counted(
-            registry, "documents_rewritten", "How many documents were rewritten?"
-        )
-        self.deploys = Counter(
-            "headwater_deploys", "How many deploys, by outcome?", ("outcome",), registry=registry
-        )
+        self.deploys = DeployMetrics(registry)
 
     def text(self) -> bytes:
         """Return the exposition in Prometheus' text format."""
