@@ -7,6 +7,8 @@ microsecond and makes the stored form canonical, ints in float fields as floats.
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +39,6 @@ class DocumentCodec:
         name: Name of the table.
         fields: Names of its fields, without the system's.
         decode_list: Decodes a whole encoded list of documents.
-        reads_alike: Whether the same bytes are the same document each time they are read: so it is unless code
-            of the bundle takes part in reading them.
     """
 
     def __init__(self, table: TableMeta, tables: Tables) -> None:
@@ -50,7 +50,7 @@ class DocumentCodec:
         self.decode_list = decoder(list[table]).decode  # type: ignore[valid-type]
         self._check_before = check_of(kind, BEFORE_ENCODING, tables)
         self._check_after = check_of(kind, STORED_DOCUMENT, tables)
-        self.reads_alike = _reads_alike(kind)
+        self._reads_alike = _reads_alike(kind)
 
     def decode(self, document: bytes) -> Any:
         """Return the object of stored bytes.
@@ -67,7 +67,7 @@ class DocumentCodec:
             ) from None
 
     def reread(self, document: bytes, table_of: TableOf) -> bytes:
-        """Return a stored document as it would be stored today.
+        """Return a stored document as calls read it, encoded anew.
 
         Args:
             document: As it was stored, maybe under an earlier shape of the table.
@@ -83,6 +83,32 @@ class DocumentCodec:
             return encode(decoded)
         except Exception as error:  # a type of the bundle's own may raise anything
             raise MisfitError(str(error) or type(error).__name__) from None
+
+    def rewritten(self, document: bytes, table_of: TableOf) -> tuple[bytes, bool]:
+        """Return a stored document as it would be stored today, and whether calls read the same from both.
+
+        Args:
+            document: As in `reread`.
+            table_of: As in `reread`.
+
+        Raises:
+            MisfitError: It is none of this table, or lost something; says why.
+        """
+        read = self.reread(document, table_of)
+        # A default need not be what its field holds: `0` for a float, a word for a choice. What is stored is.
+        written = read if read == document else self.reread(read, table_of)
+        if loses(document, written):
+            raise MisfitError("it has fields that are no longer declared, or integers that no float holds")
+        if written != read and self.reread(written, table_of) != written:
+            raise MisfitError("it changes each time it is read")
+        if written == document:
+            return written, self._reads_alike
+        alike = (
+            self._reads_alike
+            and written == read
+            and _same_kinds(self._decode(document), self._decode(written))
+        )
+        return written, alike
 
     def encode(self, document: Any, document_id: str, creation_time_ms: float, table_of: TableOf) -> bytes:
         """Return the bytes to store for a document.
@@ -145,7 +171,7 @@ class DocumentCodec:
 
 
 def loses(before: bytes, after: bytes) -> bool:
-    """Tell whether a document that was encoded anew lacks a field that it had."""
+    """Tell whether a document that was encoded anew lacks what it had: a field, or digits of an integer."""
     return before != after and _loses(_decode_plain(before), _decode_plain(after))
 
 
@@ -156,7 +182,23 @@ def _loses(before: Any, after: Any) -> bool:
         )
     if isinstance(before, list):
         return not isinstance(after, list) or len(before) != len(after) or any(map(_loses, before, after))
-    return False
+    return type(before) is int and type(after) is float and bool(before != after)
+
+
+def _same_kinds(one: Any, other: Any) -> bool:
+    """Tell whether two values that are encoded the same are the same for the code of a bundle."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, datetime):
+        return bool(one.tzinfo == other.tzinfo)
+    if isinstance(one, dict):
+        return all(_same_kinds(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple):
+        return all(map(_same_kinds, one, other))
+    names = (
+        [item.name for item in fields(one)] if is_dataclass(one) else getattr(one, "__struct_fields__", ())
+    )
+    return all(_same_kinds(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def _reads_alike(kind: kinds.Type) -> bool:

@@ -171,6 +171,32 @@ async def test_rewriting_goes_on_after_a_kill_and_wakes_nobody(tmp_path: Path) -
         await asyncio.to_thread(daemon.end)
 
 
+QUERY_SCORES = """
+@query
+def scores(ctx: QueryCtx) -> list[str]:
+    return [repr(note.score) for note in ctx.db.query(Note.by_score, score=0).collect()]
+"""
+SCORED = ("number: int\nscore: float = 0\nby_score = Index('score')", "number=number")
+
+
+async def test_what_calls_read_otherwise_once_it_is_rewritten_is_shown_anew(tmp_path: Path) -> None:
+    """The default is an integer, what the field holds is not."""
+    daemon = await asyncio.to_thread(started, tmp_path, "--document-rewrite-delay-s", "2")
+    try:
+        await asyncio.to_thread(daemon.must_deploy, bundle(tmp_path, 1, ("number: int", "number=number")))
+        daemon.call("mutation", "f:add", first=0, many=20)
+        await asyncio.to_thread(daemon.must_deploy, bundle(tmp_path, 2, SCORED, QUERY_SCORES))
+        async with connect(daemon.url) as client:
+            updates = client.subscribe("f:scores")
+            assert await anext(updates) == ["0"] * 20
+            assert await asyncio.wait_for(anext(updates), 30) == ["0.0"] * 20
+        assert daemon.terminate() == 0
+        assert shapes(daemon) == {2: 20}
+        assert daemon.doctor() == []
+    finally:
+        await asyncio.to_thread(daemon.end)
+
+
 def test_an_index_over_what_is_stored_in_another_form_waits_for_the_rewriting(tmp_path: Path) -> None:
     daemon = started(tmp_path, "--document-rewrite-delay-s", "2")
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from headwater.documents import loses
 from headwater.values import MisfitError
 from headwater_protocol.errors import HeadwaterError
 from headwater_protocol.ids import SUFFIX_LENGTH
@@ -22,7 +21,6 @@ from headwater_server.worker.messages import DocumentsRewritten
 
 if TYPE_CHECKING:
     from headwater.bundle import Bundle
-    from headwater.checks import TableOf
     from headwater.documents import DocumentCodec
     from headwater_storage.catalog import TableHandle
     from headwater_storage.proposal import Proposal
@@ -46,12 +44,14 @@ class _Part(NamedTuple):
         rewritten: How many documents it writes.
         stay: How many stay as they are.
         told: First ids of those, and why.
+        alike: Whether calls read the same as before from what it writes.
     """
 
     next: bytes | None
     rewritten: int
     stay: int
     told: list[tuple[str, str]]
+    alike: bool
 
 
 def rewrite_documents(
@@ -75,7 +75,7 @@ def rewrite_documents(
     progress = RewriteProgress(handle.shape, part.next or hi, part.next is None, stay)
     transaction.put_row(DEPLOYMENT, suffix, msgspec.msgpack.encode(progress))
     proposal = transaction.proposal()
-    if documents.reads_alike and _keeps_entries(proposal):
+    if part.alike and _keeps_entries(proposal):
         proposal = replace(proposal, quiet=True)
     return DocumentsRewritten(asked.question, proposal, part.rewritten, part.told, progress.done, stay)
 
@@ -92,9 +92,10 @@ def _rewrite(
     table_of = table_names(transaction.catalog)
     size = rewritten = stay = 0
     told: list[tuple[str, str]] = []
+    alike = True
     for passed, (key, value) in enumerate(transaction.snapshot.documents(begin, handle.documents[1])):
         if passed >= _PASSED_MAX or rewritten + stay >= documents_max or size >= _BYTES_MAX:
-            return _Part(key, rewritten, stay, told)
+            return _Part(key, rewritten, stay, told, alike)
         if value[4:STORED_HEADER_BYTES] == handle.shape_bytes:
             continue
         size += len(value)
@@ -102,29 +103,17 @@ def _rewrite(
         try:
             shape, document = unpack_stored(value, key)
             if shape != handle.shape:  # else an old value of the current one
-                transaction.put(document_id, _rewritten(documents, document, table_of))
+                written, reads_alike = documents.rewritten(document, table_of)
+                transaction.put(document_id, written)
                 rewritten += 1
+                alike = alike and reads_alike
         except (MisfitError, HeadwaterError) as error:
             if rewritten and isinstance(error, HeadwaterError) and error.code in _TOO_MUCH:
-                return _Part(key, rewritten, stay, told)  # a part is no larger than a call may be
+                return _Part(key, rewritten, stay, told, alike)  # a part is no larger than a call may be
             stay += 1
             if tell and len(told) < _TOLD_MAX:
                 told.append((document_id, str(error)))
-    return _Part(None, rewritten, stay, told)
-
-
-def _rewritten(documents: DocumentCodec, document: bytes, table_of: TableOf) -> bytes:
-    """Return a document as it would be stored today.
-
-    Raises:
-        MisfitError: It has to stay as it is.
-    """
-    written = documents.reread(document, table_of)
-    if loses(document, written):
-        raise MisfitError("it has fields that are no longer declared")
-    if documents.reread(written, table_of) != written:
-        raise MisfitError("it changes each time it is read")
-    return written
+    return _Part(None, rewritten, stay, told, alike)
 
 
 def _keeps_entries(proposal: Proposal) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater.documents import loses
+from headwater.values import MisfitError
 from support.bundles import World, decode, encode, small_world
 
 if TYPE_CHECKING:
@@ -326,10 +328,87 @@ def test_an_index_says_what_is_read_where_a_field_is_missing(tmp_path: Path) -> 
         }
 
 
+DEFAULTS = """
+class Point(Struct, frozen=True):
+    x: float = 0
+
+class Ink(Enum):
+    RED = "red"
+
+class Late(Table):
+    number: int
+    DEFAULT
+"""
+
+
+@pytest.mark.parametrize(
+    ("default", "written", "alike"),
+    [
+        ("more: float = 0.0", 0.0, True),
+        ("more: list[Point] = []", [], True),
+        ("more: Ink = Ink.RED", "red", True),
+        (
+            "more: datetime = datetime(2024, 1, 1, tzinfo=timezone.utc)",
+            datetime(2024, 1, 1, tzinfo=UTC),
+            True,
+        ),
+        ("more: float = 0", 0.0, False),
+        ("more: Point = Point()", {"x": 0.0}, False),
+        ("more: Decimal = 0", "0", False),
+        ("more: Ink = 'red'", "red", False),
+        ("more: tuple[int, ...] = []", [], False),
+        (
+            "more: datetime = datetime(2024, 1, 1, 5, tzinfo=timezone(timedelta(hours=5)))",
+            datetime(2024, 1, 1, tzinfo=UTC),
+            False,
+        ),
+        ("more: float = field(default_factory=lambda: 1.5)", 1.5, False),
+    ],
+)
+def test_a_document_that_lacks_a_field_is_rewritten_with_what_the_field_holds(
+    tmp_path: Path, default: str, written: Any, alike: bool
+) -> None:
+    """Calls read the same as before only if the default is of the field's own type, and made once."""
+    with small_world(tmp_path, {"f": DEFAULTS.replace("DEFAULT", default)}) as world:
+        documents = world.bundle.documents_of("late")
+        before = encode({"_id": "a", "_creationTime": 1.0, "number": 1})
+        after, same = documents.rewritten(before, lambda _: None)
+        assert decode(after)["more"] == written
+        assert type(decode(after)["more"]) is type(written)
+        assert same == alike
+        assert documents.rewritten(after, lambda _: None)[0] == after
+
+
 def test_documents_are_read_alike_unless_code_of_the_bundle_takes_part(tmp_path: Path) -> None:
     with small_world(tmp_path, {"f": REREAD}) as world:
-        alike = {name: world.bundle.documents_of(name).reads_alike for name in ("fixed", "made", "held")}
+        alike = {
+            name: world.bundle.documents_of(name).rewritten(encode(document), lambda _: None)[1]
+            for name, document in {
+                "fixed": {"_id": "a", "_creationTime": 1.0},
+                "made": {"_id": "a", "_creationTime": 1.0, "name": "b", "where": None},
+                "held": {"_id": "a", "_creationTime": 1.0},
+            }.items()
+        }
         assert alike == {"fixed": True, "made": False, "held": False}
+
+
+@pytest.mark.parametrize(
+    ("default", "reason"),
+    [
+        ("more: Annotated[int, Meta(ge=1)] = 0", "Expected `int` >= 1"),
+        ("more: int = True", "Expected `int`, got `bool`"),
+        ("pass", "no longer declared"),
+    ],
+)
+def test_what_cannot_be_rewritten_stays(tmp_path: Path, default: str, reason: str) -> None:
+    source = DEFAULTS.replace("number: int", "" if default == "pass" else "number: float").replace(
+        "DEFAULT", default
+    )
+    document = encode({"_id": "a", "_creationTime": 1.0, "number": 1})
+    with small_world(tmp_path, {"f": source}) as world:
+        documents = world.bundle.documents_of("late")
+        with pytest.raises(MisfitError, match=reason):
+            documents.rewritten(document, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +421,8 @@ def test_documents_are_read_alike_unless_code_of_the_bundle_takes_part(tmp_path:
         ({"a": [{"b": 1}]}, {"a": [{}]}, True),
         ({"a": [1, 2]}, {"a": [1]}, True),
         ({"a": {}}, {"a": 1}, True),
+        ({"a": 1}, {"a": 1.0}, False),
+        ({"a": [2**53 + 1]}, {"a": [2.0**53]}, True),
     ],
 )
 def test_what_a_document_loses_by_being_encoded_anew(before: Any, after: Any, lost: bool) -> None:
