@@ -145,7 +145,23 @@ def kept_bundles() -> None:
     roster.Roster.end = lambda self, generation: None
 
 
+def old_bundle() -> None:
+    """Calls go to the workers of the bundle before for a while after a switch, and these do not look which is active."""
+    serve.Server._is_current = lambda self, snapshot: True
+    pool = importlib.import_module("headwater_server.functions.pool").WorkerPool
+    activate = pool.activate
+
+    def activate_late(self: Any, name: str) -> None:
+        if self.active_bundle is None:
+            activate(self, name)
+        else:
+            self._loop.call_later(_LATE_S, activate, self, name)
+
+    pool.activate = activate_late
+
+
 RULES = {
+    "old_bundle": old_bundle,
     "remembered": remembered,
     "kept_bundles": kept_bundles,
     "gate": gate,
