@@ -1,7 +1,7 @@
 """Every screen, at every transition, against a model of its own made from the log.
 
-Clients note what they are shown while others write, sockets are cut, a worker is killed and another bundle is
-deployed. Then the daemon is stopped and its log is replayed into plain dicts, in which the queries are written
+Clients note what they are shown while others write, sockets are cut, workers are killed, users change, their tokens
+end or are refused, and another bundle is deployed, which does not know one of the two providers any more. Then the daemon is stopped and its log is replayed into plain dicts, in which the queries are written
 again: what was shown at a ts must be what they give at that ts.
 """
 
@@ -18,7 +18,8 @@ import pytest
 from headwater_protocol.errors import HeadwaterError
 from support.daemon import running
 from support.screen_client import Failure, ScreenClient, Values
-from support.screen_model import PageModel, World, read_commits
+from support.screen_model import OF_USERS, PageModel, World, read_commits
+from support.users import GUESTS, STAFF, user_token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,8 @@ KILLS = 2
 FIRST_SUBSCRIPTIONS = 6  # a new watcher has so many at once, and then more
 # What a worker was running when it was killed may show this error until it is tried again.
 ENDED_BY_FORCE = {"worker_died"}
-REFUSALS = {"application_error", "unique_violation", "worker_died"}
+REFUSALS = {"application_error", "unique_violation", "worker_died", "unauthenticated", "outcome_unknown"}
+USERS = [f"{issuer}|{number}" for issuer in (STAFF, GUESTS) for number in range(7)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Game:
     def write(self) -> tuple[str, dict[str, Any]]:
         """Choose a mutation."""
         chance, players = self.chance, self.players
-        kinds = ["join"] * 4 + ["score"] * 8 + ["train"] * 3 + ["move", "refuse", "twin"]
+        kinds = ["join"] * 4 + ["score"] * 8 + ["train"] * 3 + ["move", "sign", "sign", "refuse", "twin"]
         if len(players) > 2:
             kinds += ["trade"] * 2 + ["leave"] * (3 if len(players) < PLAYERS_MAX else 12)
         kind = chance.choice(kinds)
@@ -100,6 +102,8 @@ class Game:
                 return kind, {"player": chance.choice(players), "score": score}
             case "train":
                 return kind, {"player": chance.choice(players), "level": chance.choice(LEVELS)}
+            case "sign":
+                return kind, {"team": team}
             case "move":
                 return kind, {"team": team, "city": f"city {score}"}
             case "refuse":
@@ -110,6 +114,15 @@ class Game:
                 first, second = chance.sample(players, 2)
                 return kind, {"first": first, "second": second}
         return "leave", {"player": players.pop(chance.randrange(len(players)))}
+
+    def user(self) -> str | None:
+        """Choose a user, or nobody."""
+        return self.chance.choice([None, *USERS])
+
+    def token(self, user: str) -> str:
+        """Return a token; of two, one ends soon."""
+        issuer, _, subject = user.partition("|")
+        return user_token(subject, issuer=issuer, lasts_s=self.chance.choice([0.3, 1.0, 3600.0, 3600.0]))
 
     def query(self) -> tuple[str, dict[str, Any]]:
         """Choose a query."""
@@ -131,6 +144,10 @@ class Game:
                 ("newest", {"count": 5}),
                 ("full", {"team": team, "least": chance.choice([5, 12])}),
                 ("strongest", {"level": chance.choice(LEVELS), "count": 4}),
+                ("mine", {"count": 6}),
+                ("mine", {"count": 6}),
+                ("guarded", {"team": team}),
+                ("guarded", {"team": team}),
                 ("page", {"team": team, "size": chance.choice([2, 6])}),
             ]
         )
@@ -141,7 +158,9 @@ async def write(client: ScreenClient, game: Game) -> None:
     for _ in range(game.scale.writes):
         kind, arguments = game.write()
         try:
+            user = client.user
             done = await client.mutation(f"game:{kind}", **arguments)
+            assert kind != "sign" or done == user, "run as somebody else's"
             if kind == "join":
                 game.players.append(done)
         except HeadwaterError as error:
@@ -149,6 +168,8 @@ async def write(client: ScreenClient, game: Game) -> None:
                 raise
             game.refused[error.code] = game.refused.get(error.code, 0) + 1
         game.done += 1
+        if game.chance.random() < 0.03:
+            client.sign_in(game.user())
         if game.chance.random() < 0.01:
             client.cut()
 
@@ -166,8 +187,13 @@ async def watch(client: ScreenClient, game: Game) -> None:
             if len(subscribed) % FIRST_SUBSCRIPTIONS == 0:
                 break
         await asyncio.sleep(game.chance.uniform(0.02, 0.2) * slower)
-        if game.chance.random() < 0.08:
+        what = game.chance.random()
+        if what < 0.08:
             client.cut()
+        elif what < 0.16:
+            client.sign_in(game.user())
+        elif what < 0.2:
+            client.refresh()
 
 
 async def disturb(daemon: RunningDaemon, game: Game) -> str:
@@ -190,7 +216,7 @@ async def play(daemon: RunningDaemon, game: Game) -> tuple[list[ScreenClient], s
     """Run all clients; return them and the second bundle's name."""
     urls, values = [daemon.tcp_url, daemon.url], Values()
     clients = [
-        ScreenClient(urls[number % 2], game.chance.randbytes(16), values)
+        ScreenClient(urls[number % 2], game.chance.randbytes(16), values, game.token)
         for number in range(game.scale.clients)
     ]
     writers, watchers = clients[: game.scale.writers], clients[game.scale.writers :]
@@ -213,6 +239,7 @@ async def play(daemon: RunningDaemon, game: Game) -> tuple[list[ScreenClient], s
             task.cancel()
         # An answer is followed by a transition that covers it: then every screen is at the last write, or later.
         for client in clients:
+            client.sign_in(None)
             await client.mutation("game:move", team=game.teams[0], city="the end")
             client.check_covered()
         for task in running_clients:
@@ -228,6 +255,7 @@ class Comparison:
         self.pages: dict[tuple[int, int], PageModel] = {}
         self.compared: dict[str, int] = {}
         self.different: dict[str, set[int]] = {}
+        self.users: dict[str, set[str | None]] = {}
         self.forced: set[str] = set()
 
     def against(self, commits: list[Commit], second_bundle: str) -> None:
@@ -261,8 +289,9 @@ class Comparison:
                 expected = page.result(world, **subscribed.arguments)
                 value = {name: value[name] for name in expected}
             else:
-                expected = world.result(subscribed.name, subscribed.arguments)
-            told = f"client {number}, {subscribed} at {shown.ts} (commit {world.ts})"
+                expected = world.result(subscribed.name, subscribed.arguments, shown.user)
+                self.users.setdefault(subscribed.name, set()).add(shown.user)
+            told = f"client {number} as {shown.user}, {subscribed} at {shown.ts} (commit {world.ts})"
             assert value == expected, f"{told}:\nshown    {value}\nexpected {expected}"
 
 
@@ -291,7 +320,8 @@ def screen_trial(folder: Path, seed: int, scale: Scale) -> dict[str, int]:
     print(f"HEADWATER_SEED={seed}")
     folder.mkdir(exist_ok=True)
     game = Game(random.Random(seed), scale)
-    with running(folder, "--workers", str(scale.workers), deploy="screens_one") as daemon:
+    options = ("--workers", str(scale.workers), "--session-tokens-limit-per-minute", "10000")
+    with running(folder, *options, "--token-leeway-s", "0", deploy="screens_one") as daemon:
         clients, second = asyncio.run(play(daemon, game))
         assert daemon.terminate() == 0
         commits = read_commits(daemon.data)
@@ -312,6 +342,11 @@ def screen_trial(folder: Path, seed: int, scale: Scale) -> dict[str, int]:
     assert counts["connections"] > len(clients) + 5
     assert game.refused["application_error"]
     assert game.refused["unique_violation"]
+    assert counts["identities"] > 20
+    assert counts["lost"]
+    assert counts["refused"]
+    for name in OF_USERS:
+        assert len(comparison.users[name]) > 4
     assert len(comparison.forced) <= KILLS
     assert comparison.compared.keys() == {f"screens:{name}" for name in ALL_QUERIES}
     assert sum(len(values) for values in comparison.different.values()) > 1_000
@@ -321,6 +356,8 @@ def screen_trial(folder: Path, seed: int, scale: Scale) -> dict[str, int]:
         "transitions": sum(len(client.shown) for client in clients),
         "commits": len(commits),
         "connections": counts["connections"],
+        "identities": counts["identities"],
+        "identities_lost": counts["lost"],
         "worker_kills": KILLS,
         "deploys": 2,
     }
@@ -341,5 +378,7 @@ ALL_QUERIES = [
     "newest",
     "full",
     "strongest",
+    "mine",
+    "guarded",
     "page",
 ]

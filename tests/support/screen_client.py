@@ -15,15 +15,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
-from headwater_protocol.client_events import Fatal, Moved, MutationResolved, QueryFailed, ValueChanged
+from headwater_protocol.client_events import (
+    AuthenticationFailed,
+    Fatal,
+    IdentityLost,
+    Moved,
+    MutationResolved,
+    QueryFailed,
+    ValueChanged,
+)
 from headwater_protocol.client_session import ClientSession
 from headwater_protocol.codec import decode_client_message, decode_server_message
 from headwater_protocol.frames import FrameDecoder, frame
-from headwater_protocol.messages import ModifyQuerySet, Mutation, MutationAnswer, Transition, Version
+from headwater_protocol.messages import (
+    Authenticate,
+    AuthError,
+    ModifyQuerySet,
+    Mutation,
+    MutationAnswer,
+    Transition,
+    Version,
+)
 from headwater_protocol.values import pack_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from headwater_protocol.client_events import ClientEvent
     from headwater_protocol.errors import HeadwaterError
@@ -31,6 +47,7 @@ if TYPE_CHECKING:
 FRAME_LIMIT_BYTES = 1 << 24
 NO_VERSION = Version(0, 0, 0)
 RETRY_S = 0.02
+_REFUSALS_MAX = 2  # tokens of one user in a row
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,13 @@ class Shown:
     Attributes:
         ts: End of the transition.
         whole: Whether every query of the session is in `values`; else only those that the transition changed.
+        user: Whose they are: the token identifier, None for nobody.
         values: Value or `Failure` by the number of the query.
     """
 
     ts: int
     whole: bool
+    user: str | None
     values: dict[int, Any]
 
 
@@ -98,11 +117,28 @@ class ScreenClient:
         queries: Every query that was ever subscribed to, by number.
         shown: What was shown, in order.
         answers: ts of each mutation that was answered with a success.
+        user: Who it is meant to be from now on.
         counts: How often which kind of message and change came, for a test to see that it was tried.
     """
 
-    def __init__(self, url: str, session: bytes, values: Values) -> None:
+    def __init__(
+        self, url: str, session: bytes, values: Values, token_of: Callable[[str], str] | None = None
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            url: Where to connect.
+            session: 16 bytes.
+            values: Shared by clients.
+            token_of: Makes a token of a user, given by the token identifier.
+        """
         self._url = url
+        self._token_of = token_of
+        self._users: dict[str, str] = {}  # by the tokens that were made
+        self._asked_as: dict[int, str | None] = {}  # on this connection, by number
+        self._shown_as: str | None = None
+        self._refused_in_row = 0
+        self.user: str | None = None
         self._kept = values.kept
         self._session = ClientSession(session, "screens")
         self._wire: Wire | None = None
@@ -145,6 +181,26 @@ class ScreenClient:
         self._wake.set()
         return await self._waiting[number]
 
+    def sign_in(self, user: str | None) -> None:
+        """Be another user, or nobody."""
+        self.user = user
+        self._session.authenticate(None if user is None else self._token())
+        self._take(self._session.take_events())
+        self._wake.set()
+
+    def refresh(self) -> None:
+        """Bring another token of the same user."""
+        if self.user is not None:
+            self._session.authenticate(self._token(), refresh=True)
+            self._wake.set()
+
+    def _token(self) -> str:
+        assert self._token_of is not None, "it has no tokens"
+        assert self.user is not None
+        token = self._token_of(self.user)
+        self._users[token] = self.user
+        return token
+
     def cut(self) -> None:
         """Cut the connection without a word."""
         if self._wire is not None:
@@ -163,11 +219,13 @@ class ScreenClient:
             finally:
                 await self._wire.close()
                 self._wire = None
-                self._session.disconnected()
+                self._take(self._session.disconnected())
                 self.counts["connections"] += 1
 
     async def _converse(self, wire: Wire) -> None:
         self._version, self._owed_ts = NO_VERSION, 0
+        self._shown_as = None
+        self._asked_as.clear()
         self._expected.clear()
         self._sent.clear()
         self._carried_before |= self._carried
@@ -194,6 +252,8 @@ class ScreenClient:
                         self._sent[modify.new] = modify
                     case Mutation(request):
                         self._carried.add(request)
+                    case Authenticate(base, token):
+                        self._asked_as[base] = None if token is None else self._users[token]
                 await wire.send(data)
 
     # ------------------------------------------------------------------ what the server says
@@ -207,12 +267,27 @@ class ScreenClient:
             case MutationAnswer():
                 self._check_answer(message)
                 self._take(self._session.receive(data))
+            case AuthError(base):
+                self._note_auth_error(base)
+                self._take(self._session.receive(data))
             case _:
                 self._take(self._session.receive(data))
+
+    def _note_auth_error(self, base: int) -> None:
+        self._asked_as[base] = None  # so that a transition which tells its number shows what nobody sees
+        if base + 1 == self._version.identity:
+            self._shown_as = None
+            self.counts["lost"] += 1
+        else:
+            self.counts["refused"] += 1
 
     def _check_transition(self, message: Transition) -> None:
         assert message.start == self._version, "a transition does not begin where the last one ended"
         assert message.end.ts >= self._newest_ts, "ts went back"
+        if message.end.identity > self._version.identity:
+            self._shown_as = self._asked_as[message.end.identity - 1]
+            self._refused_in_row = 0
+            self.counts["identities"] += 1
         self._version = message.end
         self._newest_ts = message.end.ts
 
@@ -233,7 +308,8 @@ class ScreenClient:
         missing = self._expected - self._values.keys()
         assert not missing, f"a transition covers queries {missing} and says nothing of them"
         numbers = self._expected if whole else {change.query for change in message.changes} & self._expected
-        self.shown.append(Shown(message.end.ts, whole, {number: self._values[number] for number in numbers}))
+        values = {number: self._values[number] for number in numbers}
+        self.shown.append(Shown(message.end.ts, whole, self._shown_as, values))
 
     def _take(self, events: Sequence[ClientEvent]) -> None:
         for event in events:
@@ -244,8 +320,18 @@ class ScreenClient:
                     self._values[number] = Failure(error.code, error.data)
                 case MutationResolved(request, value, error):
                     resolve(self._waiting.pop(request), value, error)
+                case AuthenticationFailed() | IdentityLost():
+                    self._bring_another_token()
                 case Fatal(error):
                     raise AssertionError(f"the server ended the connection: {error.code}: {error.message}")
+
+    def _bring_another_token(self) -> None:
+        """The token was refused, or has ended; a user whose tokens are never taken is signed out."""
+        self._refused_in_row += 1
+        if self.user is not None and self._refused_in_row <= _REFUSALS_MAX:
+            self.refresh()
+        elif self.user is not None:
+            self.sign_in(None)
 
     def check_covered(self) -> None:
         """Fail if an answer was not followed by a transition that covers it."""

@@ -104,11 +104,13 @@ class World:
     def teams(self) -> list[Document]:
         return sorted(self.table("teams"), key=lambda team: place(team, ("name",)))
 
-    def result(self, name: str, arguments: dict[str, Any]) -> Any:
-        """Return what a query gives at this moment: a value or a `Failure`."""
-        key = f"{name} {arguments}"
+    def result(self, name: str, arguments: dict[str, Any], user: str | None) -> Any:
+        """Return what a query gives a user at this moment: a value or a `Failure`."""
+        of_user = name in OF_USERS
+        key = f"{name} {arguments} {user if of_user else None}"
         if key not in self._results:
-            self._results[key] = QUERIES[name](self, **arguments)
+            as_ = {"user": user} if of_user else {}
+            self._results[key] = QUERIES[name](self, **arguments, **as_)
         return self._results[key]
 
 
@@ -198,6 +200,29 @@ def _strongest(world: World, level: float | None, count: int) -> Any:
     return [player for player in reversed(world.players("score")) if player["level"] == level][:count]
 
 
+def _mine(world: World, count: int, user: str | None) -> Any:
+    least = 10 * _number(user) if user else 0
+    players = [player["name"] for player in world.players("score") if player["score"] >= least]
+    return {"user": user, "players": players[:count]}
+
+
+def _guarded(world: World, team: str, user: str | None) -> Any:
+    city = next((found["city"] for found in world.teams() if found["_id"] == team), "0")
+    players = [player for player in reversed(world.players("score")) if player["team"] == team]
+    if city[-1] not in "13579":
+        return [player["name"] for player in players[:3]]
+    if user is None:
+        return Failure("unauthenticated")
+    return [player["name"] for player in players if player["score"] % 5 == _number(user) % 5]
+
+
+def _number(user: str) -> int:
+    return int(user.partition("|")[2])
+
+
+OF_USERS = {"screens:mine", "screens:guarded"}
+"""Queries that look at who asks, always or sometimes."""
+
 QUERIES: dict[str, Callable[..., Any]] = {
     "screens:top": _top,
     "screens:between": _between,
@@ -213,6 +238,8 @@ QUERIES: dict[str, Callable[..., Any]] = {
     "screens:newest": _newest,
     "screens:full": _full,
     "screens:strongest": _strongest,
+    "screens:mine": _mine,
+    "screens:guarded": _guarded,
 }
 """Each query of the bundles, written again over plain dicts."""
 

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+from headwater_server import switchboard
 from headwater_server.worker import serve
 from headwater_storage import committer, file_log, recovery
 from headwater_storage import timeline as time_lines
@@ -59,6 +60,26 @@ def stale() -> None:
         return Old(held[0], fresh(self, now_ns).state)
 
     serve.Server._fresh_snapshot = fresh_snapshot
+
+
+def identities() -> None:
+    """Results that read the identity are shared with everybody, as others are."""
+    result = switchboard.QueryResult
+    switchboard.QueryResult = lambda **fields: result(**fields | {"identity_read": False})  # type: ignore[assignment, misc]
+
+
+def identity_once() -> None:
+    """Who may share a query's results is decided by its first run, whatever later ones read."""
+    result = switchboard.QueryResult
+    read_by: dict[str, bool] = {}
+    done = switchboard.Switchboard.round_query_done
+
+    def round_query_done(self: Any, worker: int, number: int, call: int, name: str, message: Any) -> None:
+        first = read_by.setdefault(name, message.identity_read)
+        switchboard.QueryResult = lambda **fields: result(**fields | {"identity_read": first})  # type: ignore[assignment, misc]
+        done(self, worker, number, call, name, message)
+
+    switchboard.Switchboard.round_query_done = round_query_done  # type: ignore[method-assign]
 
 
 def log_first() -> None:
@@ -162,6 +183,8 @@ def old_bundle() -> None:
 
 RULES = {
     "old_bundle": old_bundle,
+    "identities": identities,
+    "identity_once": identity_once,
     "remembered": remembered,
     "kept_bundles": kept_bundles,
     "gate": gate,

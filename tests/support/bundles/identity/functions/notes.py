@@ -1,6 +1,6 @@
 from typing import Any
 
-from headwater import ApplicationError, MutationCtx, Page, PageOptions, QueryCtx, mutation, query
+from headwater import ApplicationError, MutationCtx, Page, PageOptions, QueryCtx, Struct, mutation, query
 
 from .schema import Note, Topic
 
@@ -41,8 +41,13 @@ def refused(ctx: OwnCtx) -> None:
     raise ApplicationError({"owner": ctx.owner})
 
 
+class Shown(Struct):
+    private: bool
+    notes: list[Note]
+
+
 @query
-def topic(ctx: QueryCtx, name: str) -> list[Note]:
+def topic(ctx: QueryCtx, name: str) -> Shown:
     """Show what is in a topic: everything while it is open, only one's own once it is private.
 
     Whether this reads the identity depends on data.
@@ -50,9 +55,10 @@ def topic(ctx: QueryCtx, name: str) -> list[Note]:
     notes = ctx.db.query(Note.by_topic, topic=name).collect()
     found = ctx.db.query(Topic.by_name, name=name).unique()
     if found is None or not found.private:
-        return notes
+        return Shown(private=False, notes=notes)
     identity = ctx.auth.identity()
-    return [note for note in notes if identity and note.owner == identity.token_identifier]
+    own = [note for note in notes if identity and note.owner == identity.token_identifier]
+    return Shown(private=True, notes=own)
 
 
 @query

@@ -54,6 +54,14 @@ def move(ctx: MutationCtx, team: Id[Team], city: str) -> None:
 
 
 @mutation
+def sign(ctx: MutationCtx, team: Id[Team]) -> str:
+    """Write as a user, and tell who that was."""
+    identity = ctx.auth.require()
+    ctx.db.patch(team, city=f"signed by {identity.subject}")
+    return identity.token_identifier
+
+
+@mutation
 def refuse(ctx: MutationCtx, team: Id[Team], why: str) -> None:
     """Write, then fail: nothing of it may ever be seen."""
     ctx.db.patch(team, city=f"refused: {why}")

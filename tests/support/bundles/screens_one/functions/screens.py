@@ -10,6 +10,11 @@ class Line(Struct):
     players: int
 
 
+class Own(Struct):
+    user: str | None
+    players: list[str]
+
+
 @query
 def top(ctx: QueryCtx, team: Id[Team], count: int) -> list[Player]:
     return ctx.db.query(Player.by_team_score, team=team).order("desc").take(count)
@@ -86,6 +91,29 @@ def full(ctx: QueryCtx, team: Id[Team], least: int) -> list[str]:
     if len(players) < least:
         raise ApplicationError({"missing": least - len(players)})
     return [player.name for player in players]
+
+
+@query
+def mine(ctx: QueryCtx, count: int) -> Own:
+    """What a user's own number chooses."""
+    identity = ctx.auth.identity()
+    least = 10 * int(identity.subject) if identity else 0
+    players = ctx.db.query(Player.by_score).range(Player.score).gte(least).take(count)
+    return Own(user=identity.token_identifier if identity else None, players=[one.name for one in players])
+
+
+@query
+def guarded(ctx: QueryCtx, team: Id[Team]) -> list[str]:
+    """The best for everybody; but while the city's last digit is odd, users see only what is theirs.
+
+    Whether this reads the identity depends on data.
+    """
+    found = ctx.db.get(team)
+    players = ctx.db.query(Player.by_team_score, team=team).order("desc")
+    if found is None or found.city[-1] not in "13579":
+        return [player.name for player in players.take(3)]
+    number = int(ctx.auth.require().subject)
+    return [player.name for player in players if player.score % 5 == number % 5]
 
 
 @query
