@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from headwater_protocol.errors import HeadwaterError
+from headwater_protocol.errors import HeadwaterError, TransientError
 from headwater_storage.catalog import (
     ACTIVE_SUFFIX,
     DEPLOYMENT,
@@ -47,7 +47,8 @@ class RewriteOptions:
         documents_max: Documents that one part rewrites.
         share: Part of the time that goes into it; the rest it rests.
         retry_s: First pause after a part that failed; doubles.
-        failures_max: So many failures in a row, and it waits for the next deploy or start.
+        failures_max: After so many failures in a row pauses grow no more; if the last one was no matter of the
+            moment, it waits for the next deploy or start.
     """
 
     delay_s: float = 60.0
@@ -59,6 +60,16 @@ class RewriteOptions:
 
 class Database(Protocol):
     """What the rewriter needs of the engine."""
+
+    @property
+    def published_ts(self) -> CommitTs:
+        """Newest ts that the outside may see."""
+
+    def hold(self, ts: CommitTs) -> None:
+        """Have what began at a ts checked against all that is committed since."""
+
+    def release(self, ts: CommitTs) -> None:
+        """Hold a ts no longer."""
 
     def begin(self, *, writable: bool = True) -> AbstractContextManager[Transaction]:
         """Open a transaction."""
@@ -121,9 +132,9 @@ class DocumentRewriter:
             if remaining_s > 0:
                 await asyncio.sleep(remaining_s)  # again then: there may have been a deploy meanwhile
                 continue
-            started_s = self._mono_s()
             try:
                 async with self._turn:
+                    started_s = self._mono_s()
                     if not await self._part():
                         return
                 failures = 0
@@ -131,11 +142,14 @@ class DocumentRewriter:
                 await asyncio.sleep((self._mono_s() - started_s) * (1 - share) / share)
             except HeadwaterError as error:
                 failures += 1
-                if failures >= self._options.failures_max:
-                    fields = {"code": error.code, "reason": error.message}
+                most = self._options.failures_max
+                fields = {"code": error.code, "reason": error.message}
+                if failures >= most and not isinstance(error, TransientError):
                     logger.error("document_rewrite_given_up", extra={"fields": fields})
                     return
-                await asyncio.sleep(self._options.retry_s * 2**failures)
+                if failures == most:
+                    logger.warning("document_rewrite_put_off", extra={"fields": fields})
+                await asyncio.sleep(self._options.retry_s * 2 ** min(failures, most))
 
     def _remaining_s(self) -> float | None:
         """Return how long it has to wait before it may begin, None if no bundle is active."""
@@ -154,9 +168,17 @@ class DocumentRewriter:
         table = self._next_table()
         if table is None:
             return False
-        options = self._options
+        begun_ts = self._database.published_ts  # the worker sees this or more
+        self._database.hold(begun_ts)
+        try:
+            await self._rewrite(table)
+        finally:
+            self._database.release(begun_ts)
+        return True
+
+    async def _rewrite(self, table: TableDefinition) -> None:
         reply = await self._ask(
-            RewriteDocuments(table.number, options.documents_max, self._database.next_us())
+            RewriteDocuments(table.number, self._options.documents_max, self._database.next_us())
         )
         assert isinstance(reply, DocumentsRewritten), "what was asked for"
         for document_id, reason in reply.left:
@@ -167,7 +189,6 @@ class DocumentRewriter:
             self._metrics.deploys.documents_rewritten.inc(reply.rewritten)
         if reply.done:
             logger.info("table_rewritten", extra={"fields": {"table": table.name, "left": reply.stay}})
-        return True
 
     def _next_table(self) -> TableDefinition | None:
         with self._database.begin(writable=False) as transaction:
