@@ -1,3 +1,4 @@
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -69,6 +70,7 @@ def test_nobody_claims_without_signing_in(deployment: Deployment) -> None:
 
 
 def test_a_session_is_a_uuid(deployment: Deployment) -> None:
+    guess: Any = "guess"
     with pytest.raises(HeadwaterError) as caught:
-        deployment.run_query(basket.list_, session="guess")  # type: ignore[arg-type]
+        deployment.run_query(basket.list_, session=guess)
     assert caught.value.code == "invalid_arguments"

@@ -130,6 +130,12 @@ def _refuse_foreign(kind: kinds.Type, where: str, seen: set[Any]) -> None:
         case kinds.DictType(key_type=key):
             if not is_text(key):
                 raise invalid_bundle(f"{where}: the keys of a dict are text")
+        case kinds.UnionType(types=members):
+            ids = [member for member in members if id_reference(member) is not None]
+            if ids and any(is_text(member) for member in members if member not in ids):
+                raise invalid_bundle(
+                    f"{where}: nothing tells an Id from other text beside it; take `str` and ask ctx.db.normalize_id"
+                )
         case kinds.StructType(array_like=True, cls=cls):
             raise invalid_bundle(
                 f"{where}: `{cls.__name__}` has array_like=True; a value has its field names"
@@ -138,9 +144,7 @@ def _refuse_foreign(kind: kinds.Type, where: str, seen: set[Any]) -> None:
             if cls in seen:
                 return
             seen.add(cls)
-        case (
-            kinds.Metadata() | kinds.ListType() | kinds.VarTupleType() | kinds.TupleType() | kinds.UnionType()
-        ):
+        case kinds.Metadata() | kinds.ListType() | kinds.VarTupleType() | kinds.TupleType():
             pass
         case _:
             if not isinstance(kind, _LEAVES):

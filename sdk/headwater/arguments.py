@@ -18,7 +18,7 @@ from msgspec import inspect as kinds
 from msgspec.structs import astuple
 
 from headwater.annotations import check_ids, type_of, unwrapped
-from headwater.checks import ARGUMENTS, TableOf, check_of
+from headwater.checks import ARGUMENTS, TableOf, check_of, refuse_misfit_default
 from headwater.json_schema import schema_of
 from headwater.refusals import invalid_bundle, nearest
 from headwater.values import MisfitError, check_any, check_depth, check_integers, decode_any, decoder, encode
@@ -48,6 +48,10 @@ class ArgumentsCodec:
         self._struct = self._make_struct(parameters, annotations)
         kind = type_of(self._struct, name)
         check_ids(kind, tables, name)
+        for parameter in parameters:
+            if parameter.default is not parameter.empty:
+                where = f"{name}: argument `{parameter.name}`"
+                refuse_misfit_default(parameter.default, annotations[parameter.name], where, tables)
         self._kind = kind
         self._decode = decoder(self._struct).decode
         self._check = check_of(kind, ARGUMENTS, tables)

@@ -12,11 +12,13 @@ import pkgutil
 import traceback
 import typing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from headwater_protocol.errors import ApplicationError, HeadwaterError, InternalError, RequestError
 from headwater_protocol.manifest import FunctionManifest, IndexManifest, Manifest, TableManifest
+from msgspec import NODEFAULT, structs
 
 from headwater.actions import (
     ActionCall,
@@ -29,6 +31,7 @@ from headwater.actions import (
 from headwater.annotations import Tables, check_ids, type_of
 from headwater.arguments import ArgumentsCodec
 from headwater.calls import Call, CompiledFunction, CompiledTable
+from headwater.checks import refuse_misfit_default
 from headwater.context import MutationCtx, QueryCtx, RegisteredFunction, public_name
 from headwater.documents import DocumentCodec
 from headwater.index_plans import plan_index
@@ -36,7 +39,8 @@ from headwater.json_schema import shape_of
 from headwater.providers import providers_of
 from headwater.refusals import encodable, invalid_bundle, nearest
 from headwater.results import EncodedResult, ResultCodec
-from headwater.schema import TableMeta
+from headwater.schema import SYSTEM_FIELDS, TableMeta
+from headwater.source_places import place_of_error, place_of_function, place_of_table, refused_at
 from headwater.values import MisfitError, check_any, encode
 
 if TYPE_CHECKING:
@@ -347,7 +351,7 @@ def _trace(error: BaseException) -> str:
 
 def _first_foreign(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(
-        (_FOLDER, "<frozen importlib")
+        (_FOLDER, "<frozen importlib", importlib.__file__)
     ):
         frames = frames.tb_next
     return frames
@@ -367,7 +371,8 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except RequestError as error:
-        raise invalid_bundle(f"{name}: {error.message}") from error
+        place = place_of_error(error.__traceback__)
+        raise invalid_bundle(f"{name}: {error.message}\n{place}".rstrip()) from error
     except (Exception, SystemExit) as error:
         problem = _bounded(_said(error))
         raise invalid_bundle(f"{name} cannot be imported: {problem}\n{_trace(error)}".rstrip()) from error
@@ -393,16 +398,27 @@ def _register(
     other = functions.setdefault(name, item)
     if other is not item:
         raise invalid_bundle(
-            f"two functions are called {name!r}: {other.__name__} and {item.__name__}; rename one"
+            f"two functions are called {name!r}: {other.__name__} and {item.__name__}; rename one\n"
+            f"{place_of_function(item.declared)}"
         )
     item.rename(name)
 
 
 def _compile_table(cls: TableMeta, tables: Tables) -> CompiledTable:
-    kind = type_of(cls, cls.__name__)
-    check_ids(kind, tables, cls.__name__)
-    plans = {name: plan_index(index, cls) for name, index in cls.__indexes__.items()}
-    return CompiledTable(DocumentCodec(cls, tables), plans)
+    with refused_at(partial(place_of_table, cls)):
+        kind = type_of(cls, cls.__name__)
+        check_ids(kind, tables, cls.__name__)
+        _refuse_misfit_defaults(cls, tables)
+        plans = {name: plan_index(index, cls) for name, index in cls.__indexes__.items()}
+        return CompiledTable(DocumentCodec(cls, tables), plans)
+
+
+def _refuse_misfit_defaults(cls: TableMeta, tables: Tables) -> None:
+    for item in structs.fields(cls):  # type: ignore[arg-type]  # a Struct at run time
+        made = item.default_factory
+        default = item.default if made is NODEFAULT else cast("Any", made)()
+        if default is not NODEFAULT and item.name not in SYSTEM_FIELDS:
+            refuse_misfit_default(default, item.type, f"{cls.__name__}.{item.name}", tables)
 
 
 def _index_manifests(table: CompiledTable) -> tuple[IndexManifest, ...]:
@@ -415,6 +431,11 @@ def _index_manifests(table: CompiledTable) -> tuple[IndexManifest, ...]:
 
 
 def _compile_function(name: str, item: RegisteredFunction, tables: Tables) -> CompiledFunction:
+    with refused_at(lambda _: place_of_function(item.declared)):
+        return _compile_fitting(name, item, tables)
+
+
+def _compile_fitting(name: str, item: RegisteredFunction, tables: Tables) -> CompiledFunction:
     declared = item.declared
     parameters = list(inspect.signature(declared).parameters.values())
     if not parameters:

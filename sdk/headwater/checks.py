@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as kinds
 
-from headwater.annotations import id_reference, may_be_unset, table_class, unwrapped
-from headwater.values import MisfitError, check_any
+from headwater.annotations import id_reference, may_be_unset, table_class, type_of, unwrapped
+from headwater.refusals import invalid_bundle
+from headwater.values import MisfitError, check_any, decoder, encode
 
 if TYPE_CHECKING:
     from headwater.annotations import Tables
@@ -57,6 +58,21 @@ RESULT = Places(times=True, stored=True)
 def check_of(kind: kinds.Type, places: Places, tables: Tables) -> Check | None:
     """Return the check of a type, None if it has nothing to check."""
     return _Maker(places, tables).make(kind)
+
+
+def refuse_misfit_default(default: Any, annotation: Any, where: str, tables: Tables) -> None:
+    """Refuse a default that does not fit what it is the default of: it is used as it is, without a check.
+
+    Raises:
+        RequestError: `invalid_bundle`.
+    """
+    check = check_of(type_of(annotation, where), ARGUMENTS, tables)
+    try:
+        decoded = decoder(annotation).decode(encode(default))
+        if check is not None:
+            check(decoded, lambda _: None)
+    except (MisfitError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise invalid_bundle(f"{where}: its default does not fit: {error}") from None
 
 
 class _Maker:

@@ -1,97 +1,58 @@
-"""The authoring API as type checkers see it: right bundles pass, wrong lines are found where they stand.
+"""The authoring API as type checkers see it: right programs pass, wrong lines are found where they stand.
 
-A line of `wrong/` that must be refused ends in `# error`; `# error: mypy` if one checker alone finds it.
+Behind each line of `wrong/` that is refused stands a mark, see `tools/mistake_reference.py`; what it says of the checkers
+is the table of docs/reference/mistakes.md.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from support.type_checkers import CHECKERS, Found, mypy, pyright
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tools.mistake_reference import NEWEST, OLDEST, Mark, marks
 
 HERE = Path(__file__).parent
-TARGET = "3.13"  # checkers make `__replace__` from here on, which the checks of field names rest on
-OLDEST = "3.11"
-MARK = re.compile(r"# error(?:: (\w+))?$")
-FOUND_BY_MYPY = re.compile(r"^(?P<file>[^:]+):(?P<line>\d+): error: ", re.MULTILINE)
-
-Found = dict[str, set[int]]
+EXAMPLES = HERE.parents[1] / "examples"
+SMALL = ("chat", "likes", "pages", "self_destruct", "sessions", "typed_arguments")
 
 
-def expected(checker: str, folder: str = "wrong") -> Found:
-    lines: Found = defaultdict(set)
-    for path in HERE.glob(f"{folder}/*.py"):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            mark = MARK.search(line)
-            if mark and mark.group(1) in (None, checker):
-                lines[path.name].add(number)
-    return lines
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with right programs, wrong ones, and those whose mistakes nobody sees."""
+    folder = tmp_path_factory.mktemp("types") / "programs"
+    for name in ("right", "wrong", "unseen"):
+        shutil.copytree(HERE / name, folder / name)
+    for name in SMALL:
+        shutil.copytree(EXAMPLES / name, folder / "examples" / name)
+    (folder / "examples" / "__init__.py").touch()
+    return folder
 
 
-def mypy(cache: Path, target: str, *folders: str, where: Path = HERE) -> Found:
-    options = [
-        "--strict",
-        "--python-version",
-        target,
-        "--config-file",
-        "",
-        "--no-error-summary",
-        "--no-pretty",
-    ]
-    run = checked([sys.executable, "-m", "mypy", *options, "--cache-dir", str(cache), *folders], where)
-    return grouped((match["file"], int(match["line"])) for match in FOUND_BY_MYPY.finditer(run))
+@pytest.mark.parametrize("target", [OLDEST, NEWEST])
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_a_checker_finds_the_wrong_lines_and_no_other(checker: str, target: str, programs: Path) -> None:
+    found = CHECKERS[checker](programs, target, "right", "wrong", "unseen", "examples")
+    wanted = marks(programs, (programs / "wrong").glob("*.py"))
+    expected = {
+        (file, line): mark.word
+        for file, lines in wanted.items()
+        for line, mark in lines.items()
+        if mark.found_by(checker, target)
+    }
+    told = {(file, line): text for file, lines in found.items() for line, text in lines.items()}
+    assert told.keys() == expected.keys()
+    assert {place: told[place] for place, word in expected.items() if word not in told[place]} == {}
 
 
-def pyright(where: Path = HERE) -> Found:
-    run = checked(
-        [sys.executable, "-m", "pyright", "--outputjson", "-p", ".", "--pythonpath", sys.executable], where
-    )
-    found = json.loads(run[run.index("{") :])["generalDiagnostics"]
-    return grouped(
-        (item["file"], item["range"]["start"]["line"] + 1) for item in found if item["severity"] == "error"
-    )
-
-
-def checked(command: list[str], where: Path) -> str:
-    run = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=110, check=False)
-    assert run.returncode in (0, 1), run.stdout + run.stderr
-    return run.stdout
-
-
-def grouped(places: Iterator[tuple[str, int]]) -> Found:
-    found: Found = defaultdict(set)
-    for file, line in places:
-        path = Path(file)
-        own = path.parent.name in ("wrong", "uses", "")
-        name = path.name if own else f"{path.parent.name}/{path.name}"
-        found[name].add(line)
-    return found
-
-
-def test_mypy_finds_the_wrong_lines_and_no_other(tmp_path: Path) -> None:
-    assert mypy(tmp_path, TARGET, "right", "wrong") == expected("mypy")
-
-
-def test_right_code_is_right_for_the_oldest_python_too(tmp_path: Path) -> None:
-    assert mypy(tmp_path, OLDEST, "right") == {}
-
-
-def test_pyright_finds_the_wrong_lines_and_no_other() -> None:
-    assert pyright() == expected("pyright")
-
-
-def test_the_marks_are_read() -> None:
-    assert sum(map(len, expected("mypy").values())) > 20
+def test_there_are_many_mistakes() -> None:
+    found = marks(HERE, HERE.glob("wrong/*.py"))
+    assert sum(map(len, found.values())) > 60
+    assert Mark.of("x = 1  # error by ty, mypy from 3.13 about x").checkers == {"ty", "mypy"}  # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------------------------------- generated stubs
@@ -111,14 +72,26 @@ def uses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, bundle in bundles.items():
         words = [sys.executable, "-m", "headwater.cli", "codegen", str(bundle), "--python"]
         subprocess.run([*words, "--out", f"{name}_api.py"], cwd=folder, check=True, timeout=110)
-    (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard", "pythonVersion": "3.11"}')
     return folder
 
 
-@pytest.mark.parametrize("target", [OLDEST, TARGET])
-def test_mypy_finds_the_wrong_uses_of_stubs_and_no_other(uses: Path, tmp_path: Path, target: str) -> None:
-    assert mypy(tmp_path, target, ".", where=uses) == expected("mypy", "uses")
+def wrong_lines(found: Found) -> dict[str, set[int]]:
+    return {file: set(lines) for file, lines in found.items()}
+
+
+def expected_uses(uses: Path, checker: str) -> dict[str, set[int]]:
+    found = marks(uses, uses.glob("*_use.py"))
+    return {
+        file: lines
+        for file, marked in found.items()
+        if (lines := {line for line, mark in marked.items() if checker in mark.checkers})
+    }
+
+
+@pytest.mark.parametrize("target", [OLDEST, NEWEST])
+def test_mypy_finds_the_wrong_uses_of_stubs_and_no_other(uses: Path, target: str) -> None:
+    assert wrong_lines(mypy(uses, target, ".")) == expected_uses(uses, "mypy")
 
 
 def test_pyright_finds_the_wrong_uses_of_stubs_and_no_other(uses: Path) -> None:
-    assert pyright(uses) == expected("pyright", "uses")
+    assert wrong_lines(pyright(uses, OLDEST, ".", standard=(".",))) == expected_uses(uses, "pyright")

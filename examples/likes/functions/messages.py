@@ -19,7 +19,7 @@ def list_(ctx: QueryCtx, viewer: Id[User] | None = None) -> list[Row]:
     """The newest messages, newest first; `liked` says whether the viewer likes it."""
     messages = ctx.db.scan(Message).order("desc").take(SHOWN)
     authors = ctx.db.get_many(message.author for message in messages)
-    rows = []
+    rows: list[Row] = []
     for message, author in zip(messages, authors, strict=True):
         likes = ctx.db.query(Like.by_message, message=message.id).collect()
         rows.append(

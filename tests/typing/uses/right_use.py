@@ -38,7 +38,7 @@ async def wrong(client: headwater.Client, channel: api.ChannelsId) -> None:
     me = await client.query(api.users.me)
     me["role"]  # error
     if me is not None:
-        me["role"] == "guest"  # error: mypy
+        me["role"] == "guest"  # error by mypy
         await client.query(api.messages.list, channel=me["favourite"])  # error
     await client.query(api.messages.pages, channel=channel, options={"cursor": None})  # error
     await client.query(api.messages.expire, older_than=1.0)  # error

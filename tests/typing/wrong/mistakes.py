@@ -8,12 +8,12 @@ from right.schema import Channel, Message, Text, User
 
 @query
 def unknown_field_in_query(ctx: QueryCtx, channel: Id[Channel]) -> list[Message]:
-    return ctx.db.query(Message.by_channel, chanel=channel).collect()  # error
+    return ctx.db.query(Message.by_channel, chanel=channel).collect()  # error from 3.13 about chanel
 
 
 @query
 def id_of_another_table(ctx: QueryCtx, user: Id[User]) -> list[Message]:
-    return ctx.db.query(Message.by_channel, channel=user).collect()  # error
+    return ctx.db.query(Message.by_channel, channel=user).collect()  # error from 3.13 about Channel
 
 
 @query
@@ -28,84 +28,84 @@ def unknown_claim(ctx: QueryCtx) -> str | None:
 
 @query
 def unknown_index(ctx: QueryCtx) -> list[Message]:
-    return ctx.db.query(Message.by_chanel).collect()  # error
+    return ctx.db.query(Message.by_chanel).collect()  # error about by_chanel
 
 
 @query
 def documents_of_another_table(ctx: QueryCtx, channel: Id[Channel]) -> list[User]:
-    return ctx.db.query(Message.by_channel, channel=channel).take(5)  # error
+    return ctx.db.query(Message.by_channel, channel=channel).take(5)  # error about Message
 
 
 @query
 def write_in_query(ctx: QueryCtx, channel: Id[Channel]) -> None:
-    ctx.db.insert(Channel(name="x"))  # error
+    ctx.db.insert(Channel(name="x"))  # error about insert
 
 
 @mutation
 def patch_with_wrong_value(ctx: MutationCtx, message: Id[Message]) -> None:
-    ctx.db.patch(message, score="high")  # error
-    ctx.db.patch(message, scor=1.0)  # error
+    ctx.db.patch(message, score="high")  # error from 3.13 about float
+    ctx.db.patch(message, scor=1.0)  # error from 3.13 about scor
 
 
 @mutation
 def insert_without_a_field(ctx: MutationCtx, channel: Id[Channel]) -> Id[Message]:
-    return ctx.db.insert(Message(channel=channel, body=Text(text="x")))  # error
+    return ctx.db.insert(Message(channel=channel, body=Text(text="x")))  # error about author
 
 
 @mutation
 def wrong_arguments_of_a_nested_call(ctx: MutationCtx, channel: Id[Channel]) -> None:
-    ctx.run_mutation(messages.expire, older="x")  # error
-    ctx.run_mutation(messages.expire, older_than="x")  # error
-    ctx.run_mutation(messages.list_, channel=channel)  # error
+    ctx.run_mutation(messages.expire, older="x")  # error about older
+    ctx.run_mutation(messages.expire, older_than="x")  # error about float
+    ctx.run_mutation(messages.list_, channel=channel)  # error about run_mutation
 
 
-@query  # error
+@query  # error about Message
 async def async_query(ctx: QueryCtx, channel: Id[Channel]) -> list[Message]:
     return []
 
 
 @query
 def forgotten_none(ctx: QueryCtx, message: Id[Message]) -> str:
-    return ctx.db.get(message).author  # error
+    return ctx.db.get(message).author  # error about author
 
 
 @mutation
 def assignment_to_a_document(ctx: MutationCtx, message: Id[Message]) -> None:
     found = ctx.db.get(message)
     if found:
-        found.score = 1.0  # error
+        found.score = 1.0  # error about score
 
 
 @query
 def bound_of_another_type(ctx: QueryCtx, channel: Id[Channel]) -> int:
     found = ctx.db.query(Message.by_channel_score, channel=channel)
-    return len(found.range(Message.score).gte("5").collect())  # error
+    return len(found.range(Message.score).gte("5").collect())  # error about gte
 
 
-@query  # error
+@query  # error about set
 def result_that_is_no_value(ctx: QueryCtx) -> set[str]:
     return set()
 
 
-@query  # error
+@query  # error about MutationCtx
 def mutation_ctx_in_a_query(ctx: MutationCtx) -> None:
     return None
 
 
 @mutation
 def replace_with_another_table(ctx: MutationCtx, message: Id[Message]) -> None:
-    ctx.db.replace(message, Channel(name="x"))  # error
+    ctx.db.replace(message, Channel(name="x"))  # error about replace
 
 
 @mutation
 def system_field(ctx: MutationCtx, message: Message) -> None:
-    Message(id=message.id, channel=message.channel, author=message.author, body=message.body)  # error
-    replace(message, score="x")  # error
+    Message(id=message.id, channel=message.channel, author=message.author, body=message.body)  # error about id
+    replace(message, score="x")  # error from 3.13 about float
 
 
 @mutation
 def text_is_no_id(ctx: MutationCtx, text: str) -> Channel | None:
-    return ctx.db.get(text)  # error
+    return ctx.db.get(text)  # error about get
 
 
 @query
@@ -115,7 +115,7 @@ def direct_call(ctx: QueryCtx) -> User:
 
 @query
 def field_in_filter(ctx: QueryCtx) -> Any:
-    return ctx.db.scan(Message).filter(lambda message: message.bod == "x").first()  # error
+    return ctx.db.scan(Message).filter(lambda message: message.bod == "x").first()  # error about bod
 
 
 @action  # error
@@ -125,12 +125,12 @@ def plain_action(ctx: ActionCtx) -> int:
 
 @action
 async def database_in_an_action(ctx: ActionCtx, message: Id[Message]) -> None:
-    ctx.db.get(message)  # error
+    ctx.db.get(message)  # error about db
 
 
 @action
 async def forgotten_await(ctx: ActionCtx, channel: Id[Channel]) -> int:
-    return len(ctx.run_query(messages.list_, channel=channel))  # error
+    return len(ctx.run_query(messages.list_, channel=channel))  # error about len
 
 
 @action
@@ -138,10 +138,10 @@ async def wrong_arguments_in_an_action(ctx: ActionCtx, user: Id[User]) -> None:
     await ctx.run_query(messages.list_, channel=user)  # error
     await ctx.run_mutation(messages.expire, older_than="x")  # error
     await ctx.run_action(answers.newest, chanel=user)  # error
-    await ctx.run_query(messages.expire, older_than=1.0)  # error
+    await ctx.run_query(messages.expire, older_than=1.0)  # error about run_query
 
 
 @query
 def action_in_a_query(ctx: QueryCtx, channel: Id[Channel]) -> int:
-    ctx.run_query(answers.count, channel)  # error
+    ctx.run_query(answers.count, channel)  # error about run_query
     return 1
