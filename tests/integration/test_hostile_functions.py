@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.daemon import RunningDaemon
+from support.daemon import RunningDaemon, wait_until
+
+from benchmarks.processes import tree_pss_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 LIMIT_S = 0.5
 WORKERS = 3
+GROWTH_BYTES = 24 << 20
+"""What memory may differ by: the base of some workers is that of old ones, of others that of new ones."""
+
+SETTLING_S = 5.0
 CODES = {
     "time_limit", "worker_died", "not_allowed_here", "internal_error", "invalid_result", "result_too_large",
     "too_many_documents", "too_many_bytes", "overloaded", "conflict",
@@ -60,6 +66,8 @@ class Trial:
         )  # fmt: skip
         self.answers: dict[str, list[str]] = {}
         self.longest_s = 0.0
+        self.refills_s: list[float] = []
+        self.plays = 0
 
     def start(self) -> list[str]:
         self.daemon.start()
@@ -75,9 +83,31 @@ class Trial:
         code = answer.json.get("errorCode") or answer.json.get("code") or answer.json.get("status")
         self.answers.setdefault(deed, []).append(code)
 
+    def refilled(self) -> None:
+        """Wait until as many workers are ready as should be."""
+        began_s = time.monotonic()
+        wait_until(lambda: self.daemon.metric("headwater_workers") == WORKERS)
+        self.refills_s.append(time.monotonic() - began_s)
+
+    def own_bytes(self) -> int:
+        """Return the memory of all processes that is no file's."""
+        assert self.daemon.process is not None
+        return tree_pss_bytes(self.daemon.process.pid, ("Pss_Anon:", "Pss_Shmem:"))
+
+    def growth_bytes(self, base: int) -> int:
+        """Return by how much more memory is in use than at first, once that has come to rest."""
+        growth = self.own_bytes() - base
+        for _ in range(round(SETTLING_S / 0.2)):
+            if growth <= GROWTH_BYTES:
+                break
+            time.sleep(0.2)
+            growth = self.own_bytes() - base
+        return growth
+
     def play(self, deeds: Iterable[str]) -> tuple[list[Healthy], list[float]]:
         """Do these deeds beside a healthy load, which runs alone for as long first; return it and its base latencies."""
-        healthy = [Healthy(self.daemon, f"counter {number}") for number in range(2)]
+        self.plays += 1
+        healthy = [Healthy(self.daemon, f"counter {self.plays}.{number}") for number in range(2)]
         stop = threading.Event()
         threads = [threading.Thread(target=one.run, args=(stop,)) for one in healthy]
         for thread in threads:
@@ -87,6 +117,7 @@ class Trial:
             base = [ms for one in healthy for ms in one.latencies_ms]
             for deed in deeds:
                 self.does(deed)
+                self.refilled()
         finally:
             stop.set()
             for thread in threads:
@@ -136,7 +167,11 @@ def test_hostile_functions_at_length(long_run: LongRun, tmp_path: Path) -> None:
             chance.shuffle(deeds)
             assert trial.daemon.process is not None
             pid = trial.daemon.process.pid
+            trial.play([])  # what the healthy calls take is no growth
+            base_bytes = trial.own_bytes()
             healthy, base = trial.play(deeds)
+            growth = trial.growth_bytes(base_bytes)
+            assert growth <= GROWTH_BYTES, f"{growth} bytes more are in use than before"
             latencies = [ms for one in healthy for ms in one.latencies_ms[len(base) // 2 :]]
             check(trial, healthy, pid)
         finally:
@@ -149,4 +184,7 @@ def test_hostile_functions_at_length(long_run: LongRun, tmp_path: Path) -> None:
             max_base_p99_ms=round(percentile(base, 0.99), 1),
             max_p99_ms=round(percentile(latencies, 0.99), 1),
             max_answer_s=round(trial.longest_s, 2),
+            refilled_within_1_s=sum(seconds <= 1 for seconds in trial.refills_s),
+            max_refill_s=round(max(trial.refills_s), 2),
+            max_growth_mb=round(growth / 1e6, 1),
         )

@@ -1,0 +1,76 @@
+"""How long a daemon takes from its launch on an empty folder until it is ready for clients.
+
+Ours: from the start of the process to the first `/health` that says so, asked for every few milliseconds. The limit: the
+same of a plain aiohttp server, until it says on its standard output that it listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from headwater.http_client import HttpClient
+
+from benchmarks import slices
+from benchmarks.child import Child
+from benchmarks.daemon import free_port
+
+LOOK_S = 0.005
+TIMEOUT_S = 30.0
+
+
+async def ours() -> float:
+    """Return the ms until a daemon on an empty folder is ready."""
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
+        port = free_port()
+        words = ("serve", "--data", str(Path(folder) / "data"), "--port", str(port), "--tcp-port", "0")
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headwater_server", *words], stderr=subprocess.DEVNULL
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT_S), HttpClient(f"http://127.0.0.1:{port}") as http:
+                while not await http.ready():
+                    await asyncio.sleep(LOOK_S)
+            return (time.perf_counter() - start) * 1000
+        finally:
+            process.terminate()
+            process.wait()
+
+
+async def plain() -> float:
+    """Return the ms until the plain server is ready."""
+    start = time.perf_counter()
+    server = await Child.start("benchmarks.plain_answers", free_port(), 1)
+    taken = (time.perf_counter() - start) * 1000
+    await server.close()
+    return taken
+
+
+async def measure(slice_count: int) -> slices.Paired:
+    """Measure both in turns, after one uncounted start each: files are in the cache then."""
+    result = slices.Paired([], [], more_is_better=False)
+    for _ in range(slice_count + 1):
+        result.ours.append(await ours())
+        result.limit.append(await plain())
+    del result.ours[0], result.limit[0]
+    return result
+
+
+def main() -> int:
+    """Run the benchmark."""
+    chosen = slices.arguments(__doc__).parse_args()
+    result = asyncio.run(measure(chosen.slices))
+    report = slices.Report("cold_start", result.row("ms, launch to ready"))
+    report.further["max_ms"] = round(max(result.ours))
+    report.further["machine"] = slices.machine()
+    report.print(as_json=chosen.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
