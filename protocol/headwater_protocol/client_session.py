@@ -134,6 +134,11 @@ class ClientSession:
         return self._state is _State.OPEN
 
     @property
+    def signed_in(self) -> bool:
+        """Whether the server has accepted a token of the present sign-in, on this connection."""
+        return self._identity.signed_in and self._identity.is_ready
+
+    @property
     def in_flight(self) -> int:
         """Mutations and actions that are not resolved."""
         return len(self._requests)

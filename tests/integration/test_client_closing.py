@@ -32,6 +32,7 @@ def client_of(url: str, opening: OpenTransport = open_transport) -> Client:
     return Client(
         parse_address(url),
         random.Random(5),
+        wall_s=lambda: 0.0,
         connect_timeout_s=None,
         in_flight_max=IN_FLIGHT_MAX,
         frame_limit_bytes=1 << 20,

@@ -46,6 +46,7 @@ OWN_CLOCKS: dict[tuple[str, str], str] = {
         "sdk/headwater/client/aio.py",
         "random.SystemRandom",
     ): "`connect` puts a client together in the user's process",
+    ("sdk/headwater/client/aio.py", "time.time"): "likewise",
 }
 """`(path, name)`: why this module takes this clock, chance or environment itself."""
 

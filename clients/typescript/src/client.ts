@@ -288,7 +288,9 @@ export class HeadwaterClient {
         this.#environment.log("an optimistic update failed on new results", event.error);
         break;
       case "IdentityChanged":
-        settled.push(() => this.#authentication.accepted());
+        if (this.#session.signedIn) {
+          settled.push(() => this.#authentication.accepted()); // else it was the user before, or nobody
+        }
         break;
       case "AuthenticationFailed":
         settled.push(() => this.#authentication.refused());

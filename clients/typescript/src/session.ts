@@ -74,6 +74,11 @@ export class ClientSession {
 
   // ------------------------------------------------------------------------------------------- the caller
 
+  /** Whether the server has accepted a token of the present sign-in, on this connection. */
+  get signedIn(): boolean {
+    return this.#identity.signedIn && this.#identity.isReady;
+  }
+
   /** Mutations and actions that are not resolved. */
   get inFlight(): number {
     return this.#requests.size;

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, assert_never, overload
 
@@ -41,6 +42,7 @@ from headwater_protocol.errors import (
 from headwater_protocol.limits import SESSION_BYTES
 from headwater_protocol.values import canonical_bytes, pack_value
 
+from headwater.client.authentication import Authentication, not_accepted
 from headwater.client.connection import Connection
 from headwater.client.function_names import (
     AnyFunction,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.client_events import ClientEvent
 
+    from headwater.client.authentication import TokenSource
     from headwater.client.references import (
         ActionReference,
         MutationReference,
@@ -85,6 +88,7 @@ FRAME_LIMIT_BYTES = 64 * 1024 * 1024
 def connect(
     url: str,
     *,
+    auth: TokenSource | None = None,
     connect_timeout_s: float | None = 10.0,
     in_flight_max: int = IN_FLIGHT_MAX,
     frame_limit_bytes: int = FRAME_LIMIT_BYTES,
@@ -93,6 +97,8 @@ def connect(
 
     Args:
         url: `ws://host:port`, `wss://host` or `tcp://host:port`.
+        auth: Signs the client in as it opens; see `Client.sign_in`. What is called before the server has accepted
+            the token waits for that.
         connect_timeout_s: How long entering the block tries to reach the server before it
             raises. None: enter at once and connect in the background. Once connected, the
             client reconnects for as long as it is open.
@@ -106,6 +112,8 @@ def connect(
     return Client(
         parse_address(url),
         source,
+        auth=auth,
+        wall_s=time.time,
         connect_timeout_s=connect_timeout_s,
         in_flight_max=in_flight_max,
         frame_limit_bytes=frame_limit_bytes,
@@ -125,6 +133,8 @@ class Client:
         address: Address,
         source: random.Random,
         *,
+        auth: TokenSource | None = None,
+        wall_s: Callable[[], float],
         connect_timeout_s: float | None,
         in_flight_max: int,
         frame_limit_bytes: int,
@@ -135,6 +145,8 @@ class Client:
         self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._session = ClientSession(source.randbytes(SESSION_BYTES), CLIENT_NAME)
+        self._auth = auth
+        self._authentication = Authentication(self._ask, self._changed, wall_s)
         self._room = asyncio.Semaphore(in_flight_max)
         self._slots: dict[int, Slot | PageSlot] = {}
         self._unsettled: dict[PageChain, None] = {}  # pages of these have changed in the present step
@@ -188,6 +200,7 @@ class Client:
             requests=self._waiting.count,
             oldest_request_mono=self._waiting.oldest_mono,
             last_problem=connection.problem,
+            auth=self._authentication.state,
             actions=len(self._actions),
         )
 
@@ -364,6 +377,27 @@ class Client:
                 self._require_open()
                 return await self._request(self._actions, self._session.act(name, packed))
 
+    async def sign_in(self, source: TokenSource) -> None:
+        """Be a user from now on, and return once the server has accepted a token of theirs.
+
+        Calls that are made once a token is there are that user's; calls of the user before that were never sent
+        end as `unauthenticated`. Queries show what the new user sees.
+
+        Args:
+            source: A token, or a function, plain or async, that returns one; None for nobody. It is called with
+                whether a fresh one is needed: when the server refuses one, and ahead of the end of each.
+
+        Raises:
+            RequestError: `unauthenticated`: there is no token that the server accepts; the client is nobody then.
+        """
+        self._require_open()
+        if not await self._authentication.begin(source):
+            raise not_accepted()
+
+    def sign_out(self) -> None:
+        """Be nobody from now on."""
+        self._authentication.end()
+
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait until there is a connection.
 
@@ -458,8 +492,13 @@ class Client:
                     pass  # the connection sees to them
                 case Moved():
                     pass
-                case IdentityChanged() | AuthenticationFailed() | IdentityLost():
-                    pass
+                case IdentityChanged():
+                    if self._session.signed_in:  # else it was the user before, or nobody
+                        self._authentication.accepted()
+                case AuthenticationFailed():
+                    self._authentication.refused()
+                case IdentityLost():
+                    self._authentication.lost()
                 case _:
                     assert_never(event)
         while self._unsettled:
@@ -491,7 +530,18 @@ class Client:
 
     async def _stay_connected(self) -> None:
         """Body of the client's task."""
-        self._end(await self._connection.run())
+        if self._auth is not None:
+            self._authentication.begin(self._auth)
+            await self._authentication.first_token()
+        try:
+            self._end(await self._connection.run())
+        finally:
+            self._authentication.close()
+
+    def _ask(self, token: str | None, refresh: bool) -> None:
+        self._session.authenticate(token, refresh=refresh)
+        self._connection.wake.set()
+        self._dispatch(self._session.take_events())
 
 
 def _resolve(

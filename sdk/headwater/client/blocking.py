@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import TracebackType
 
+    from headwater.client.authentication import TokenSource
     from headwater.client.function_names import AnyFunction, FunctionName
     from headwater.client.local_results import LocalResults
     from headwater.client.pages import Pages, Status
@@ -44,10 +46,35 @@ T = TypeVar("T")
 
 
 def connect_blocking(
-    url: str, *, connect_timeout_s: float | None = 10.0, in_flight_max: int = 1000
+    url: str,
+    *,
+    auth: TokenSource | None = None,
+    connect_timeout_s: float | None = 10.0,
+    in_flight_max: int = 1000,
 ) -> BlockingClient:
-    """Return a client for `with`; the arguments are those of `headwater.connect`."""
-    return BlockingClient(connect(url, connect_timeout_s=connect_timeout_s, in_flight_max=in_flight_max))
+    """Return a client for `with`; the arguments are those of `headwater.connect`.
+
+    A plain function given as `auth` is called in a thread of its own.
+    """
+    client = connect(
+        url,
+        auth=None if auth is None else _elsewhere(auth),
+        connect_timeout_s=connect_timeout_s,
+        in_flight_max=in_flight_max,
+    )
+    return BlockingClient(client)
+
+
+def _elsewhere(source: TokenSource) -> TokenSource:
+    """Return a source that does not hold up the client's thread while it fetches."""
+    if isinstance(source, str) or inspect.iscoroutinefunction(source):
+        return source
+
+    async def fetch(force_refresh: bool) -> str | None:
+        found = await asyncio.to_thread(source, force_refresh)
+        return await found if inspect.isawaitable(found) else found
+
+    return fetch
 
 
 class BlockingClient:
@@ -90,6 +117,17 @@ class BlockingClient:
     def states(self) -> BlockingStates:
         """Follow the client's state. See `Client.states`."""
         return BlockingStates(self, self._wait(self._states()))
+
+    def sign_in(self, source: TokenSource) -> None:
+        """Be a user from now on. See `Client.sign_in`; a plain function is called in a thread of its own."""
+        self._wait(self._client.sign_in(_elsewhere(source)))
+
+    def sign_out(self) -> None:
+        """Be nobody from now on."""
+        self._wait(self._sign_out())
+
+    async def _sign_out(self) -> None:
+        self._client.sign_out()
 
     @overload
     def query(self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from headwater.client.authentication import AuthState
+
 Phase = Literal["connecting", "open", "reconnecting", "closed"]
 
 
@@ -31,6 +33,8 @@ class ClientState:
         last_problem: Why the last connection ended or could not be made; None before. It is
             kept while there is another.
         actions: Actions that are not over.
+        auth: `signed_in` once the server has accepted a token; `signing_in` until then, and while another
+            one is fetched since the last has ended; else `nobody`.
     """
 
     phase: Phase
@@ -43,6 +47,7 @@ class ClientState:
     oldest_request_mono: float | None
     last_problem: str | None
     actions: int = 0
+    auth: AuthState = "nobody"
 
     @property
     def connected(self) -> bool:

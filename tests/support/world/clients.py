@@ -56,6 +56,7 @@ class ScriptedClient(Client):
         super().__init__(
             _ADDRESS,
             Random(random.getrandbits(64)),
+            wall_s=lambda: 0.0,
             connect_timeout_s=None,
             in_flight_max=10,
             frame_limit_bytes=1 << 20,
