@@ -61,6 +61,15 @@ class Settings:
             " `admin-key` in the data folder, readable by its owner only.",
         ),
     ] = None
+    access_keys_limit: Annotated[
+        int,
+        About(
+            "Keys that there may be beside the admin key, for people and machines; see `headwater key create`",
+            why="Each request with a key is compared with all of them.",
+            ge=0,
+            le=10_000,
+        ),
+    ] = 100
     production: Annotated[
         bool,
         About(

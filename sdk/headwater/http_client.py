@@ -83,6 +83,23 @@ class PastDeploy:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedKey:
+    """A key as it is listed; the key itself is shown to nobody again.
+
+    Attributes:
+        name: Whose it is.
+        role: What it is for: `admin`, `deploy` or `read`.
+        created_ms: When it was made, ms since 1970.
+        used_ms: When it was last used, to the minute; None: never.
+    """
+
+    name: str
+    role: str
+    created_ms: float
+    used_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCheck:
     """What a server says of a token.
 
@@ -221,6 +238,31 @@ class HttpClient:
         if not isinstance(key, str):
             raise self._not_ours("/api/admin/rotate-key")
         return key
+
+    async def create_key(self, name: str, role: str) -> str:
+        """Have the server make a key; it is returned this once.
+
+        Args:
+            name: Whose it will be.
+            role: `admin`, `deploy` or `read`.
+        """
+        path = "/api/admin/keys"
+        key = (await self._request("POST", path, json_body={"name": name, "role": role})).get("key")
+        if not isinstance(key, str):
+            raise self._not_ours(path)
+        return key
+
+    async def keys(self) -> list[ListedKey]:
+        """Return the keys beside the deployment's own."""
+        path = "/api/admin/keys"
+        try:
+            return [ListedKey(**item) for item in (await self._request("GET", path))["keys"]]
+        except (KeyError, TypeError):
+            raise self._not_ours(path) from None
+
+    async def revoke_key(self, name: str) -> None:
+        """Have the server make a key void at once."""
+        await self._request("POST", "/api/admin/keys/revoke", json_body={"name": name})
 
     async def check_token(self, token: str) -> TokenCheck:
         """Ask the server whether it takes a token, and if not why."""

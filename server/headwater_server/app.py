@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from headwater_protocol.errors import HeadwaterError, TransientError
+from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 from headwater_protocol.limits import ServerLimits
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY
 from headwater_storage.checkpoint import CheckpointOptions
@@ -19,6 +20,7 @@ from headwater_storage.file_log import FileLogOptions
 from headwater_storage.limits import CallLimits
 from headwater_storage.recovery import StorageOptions
 
+from headwater_server.functions.access_keys import AccessKeys
 from headwater_server.functions.action_pool import ActionPool
 from headwater_server.functions.actions import Actions
 from headwater_server.functions.calls import Calls
@@ -41,6 +43,7 @@ from headwater_server.net.door import HttpDoor
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
 from headwater_server.net.inlet import InletLimits
+from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
@@ -197,6 +200,8 @@ class Daemon:
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
         )
+        limit = settings.access_keys_limit
+        self.access_keys = AccessKeys(engine, self.keys, engine.next_us, environment.random.bytes, limit)
         self.admin_api = AdminApi(
             self.deploys,
             self.keys,
@@ -215,6 +220,7 @@ class Daemon:
         self.pool.start(self.switchboard, self.mutations)
         self.action_pool.start(self.actions)
         await self.key.load()
+        self.access_keys.load()
         try:
             await self.deploys.restore()
         except HeadwaterError as error:
@@ -226,7 +232,16 @@ class Daemon:
             )
 
     async def listen(self) -> None:
-        """Let clients in: whoever can connect is served."""
+        """Let clients in: whoever can connect is served.
+
+        Raises:
+            RequestError: Strangers could connect, and guess the key.
+        """
+        if self.key.weakness is not None and not _is_loopback(self.settings.host):
+            raise RequestError(
+                f"the key in {self.key.file} is not safe on {self.settings.host}, where others can try keys:"
+                f" {self.key.weakness}. Use a random one of 32 characters or more, or listen on 127.0.0.1"
+            )
         await self._open_sockets()
         logger.info(
             "ready",
@@ -301,6 +316,7 @@ class Daemon:
             websockets,
             HttpApi(self.calls, self.keys, self.sign_ins, self._bodies),
             self.admin_api,
+            KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
         ):
             routes.add_to(app)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
@@ -454,6 +470,13 @@ def _mutation_limits(settings: Settings) -> MutationLimits:
         attempts_max=settings.call_attempts_limit,
         gate_s=settings.mutation_gate_limit_ms / 1000,
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _verifier_options(settings: Settings) -> VerifierOptions:

@@ -1,9 +1,7 @@
-"""`headwater deploy`, `deploys`, `rollback` and `key rotate`: what changes a deployment from outside."""
+"""`headwater deploy`, `deploys` and `rollback`: what changes a deployment from outside."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,8 +41,6 @@ PrintJsonOption = Annotated[bool, typer.Option("--json", help="Print what was do
 
 _MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
-key_commands = typer.Typer(help="The deployment's key.", no_args_is_help=True, rich_markup_mode=None)
-
 
 def deploy(
     context: typer.Context,
@@ -65,7 +61,7 @@ def deploy(
     JSON on standard error. A deploy that was cut off goes on where it was when it is repeated.
     """
     output = output_for(as_json=as_json)
-    client, _ = _client(context, url, key_file, output)
+    client, _ = client_for(context, url, key_file, output)
     try:
         bundle = pack(folder)
     except HeadwaterError as error:
@@ -96,7 +92,7 @@ def rollback(
         done = await with_progress(output, http.deploy_steps, going_back)
         _tell(output, done, as_json=as_json)
 
-    _run(context, url, key_file, work, as_json=as_json)
+    run_with_server(context, url, key_file, work, as_json=as_json)
 
 
 def deploys(
@@ -122,24 +118,7 @@ def deploys(
             ]
         )
 
-    _run(context, url, key_file, work, as_json=as_json)
-
-
-@key_commands.command()
-def rotate(
-    context: typer.Context,
-    url: UrlOption = None,
-    key_file: KeyFileOption = None,
-    as_json: PrintJsonOption = False,
-) -> None:
-    """Make a new key; the old one ends at once.
-
-    The new key is written over the key file that was used. If the key came from HEADWATER_KEY
-    there is no such file, and it is printed.
-    """
-    output = output_for(as_json=as_json)
-    client, key = _client(context, url, key_file, output)
-    run_command(output, _rotate(output, client, key, as_json=as_json))
+    run_with_server(context, url, key_file, work, as_json=as_json)
 
 
 def describe(done: Deployed) -> str:
@@ -160,23 +139,10 @@ def describe_trial(done: Deployed) -> str:
     return f"bundle {done.bundle[:12]} loads; a deploy would change {told}"
 
 
-def write_key(file: Path, key: str) -> None:
-    """Replace the key file, readable by its owner only, at no moment half written."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as stream:
-            stream.write(key + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _client(
+def client_for(
     context: typer.Context, url: str | None, key_file: Path | None, output: Output
 ) -> tuple[HttpClient, Key]:
+    """Return a client of the server that a command speaks to, and the key that it uses."""
     try:
         surroundings = surroundings_of(context)
         key = require_key(surroundings, key_file)
@@ -187,7 +153,7 @@ def _client(
         raise usage(error) from None
 
 
-def _run(
+def run_with_server(
     context: typer.Context,
     url: str | None,
     key_file: Path | None,
@@ -197,7 +163,7 @@ def _run(
 ) -> None:
     """Do something with the server, to its end."""
     output = output_for(as_json=as_json)
-    client, _ = _client(context, url, key_file, output)
+    client, _ = client_for(context, url, key_file, output)
 
     async def connected() -> None:
         async with client as http:
@@ -221,22 +187,3 @@ def _tell(output: Output, done: Deployed, *, as_json: bool, dry_run: bool = Fals
         details = f" ({', '.join(change.details)})" if change.details else ""
         output.say(f"{mark} {change.what} {change.name}{details}", style=style)
     output.say(describe_trial(done) if dry_run else describe(done), style="green")
-
-
-async def _rotate(output: Output, client: HttpClient, key: Key, *, as_json: bool) -> None:
-    async with client as http:
-        new = await http.rotate_key()
-    if key.file is None:
-        output.value({"key": new} if as_json else new)
-        output.say("this is the new key; set HEADWATER_KEY to it", style="green")
-        return
-    try:
-        write_key(key.file, new)
-    except OSError as error:
-        output.value({"key": new} if as_json else new)
-        raise RequestError(
-            f"the key was changed but {key.file} cannot be written ({error.strerror}); it is printed above"
-        ) from None
-    if as_json:
-        output.value({"key_file": str(key.file)})
-    output.say(f"the new key is in {key.file}", style="green")

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import auth, calls, codegen, daemon, deploy, dev, spec
+from headwater.cli import auth, calls, codegen, daemon, deploy, dev, keys, spec
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -58,7 +58,7 @@ app.command()(calls.run)
 app.command()(calls.watch)
 app.command()(codegen.codegen)
 app.command()(spec.spec)
-app.add_typer(deploy.key_commands, name="key")
+app.add_typer(keys.key_commands, name="key")
 app.add_typer(auth.auth_commands, name="auth")
 app.command(context_settings=daemon.PASS_ON)(daemon.doctor)
 app.command(context_settings=daemon.PASS_ON)(daemon.config)

@@ -21,6 +21,7 @@ from headwater_server.net.keys import (
     new_key,
     read_key_file,
     sync_key_file,
+    why_weak,
     write_key_file,
 )
 
@@ -81,7 +82,10 @@ class DeploymentKey:
 
     Attributes:
         file: Where the key can be read.
+        weakness: Why the key must not be used where strangers can try keys, None if it may.
     """
+
+    weakness: str | None = None
 
     def __init__(
         self,
@@ -111,7 +115,8 @@ class DeploymentKey:
         try:
             self._finish_rotation(stored)
             if self._is_given:
-                valid = hash_key(read_key_file(self.file))
+                key = read_key_file(self.file)
+                valid, self.weakness = hash_key(key), why_weak(key)
             elif stored is None:
                 valid = self._first_key()
             else:
@@ -145,6 +150,7 @@ class DeploymentKey:
                 raise RequestError(f"no new key: its file cannot be written: {error}") from None
             await self._stored.write(hash_key(key))
             self._keys.replace(hash_key(key))
+            self.weakness = None
             try:
                 await loop.run_in_executor(None, move_key_file, self._new_file, self.file)
             except OSError as error:

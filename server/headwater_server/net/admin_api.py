@@ -15,7 +15,7 @@ from headwater_protocol.manifest import Manifest
 
 from headwater_server.identity.refusal import RefusedTokenError
 from headwater_server.net.http_api import Bodies, json_response
-from headwater_server.net.keys import AdminKeys, bearer_key
+from headwater_server.net.keys import AdminKeys, Right, bearer_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -106,7 +106,7 @@ class AdminApi:
         app.router.add_get("/metrics", self._get_metrics)
 
     async def _deploy(self, request: web.Request) -> web.Response:
-        self._keys.require(bearer_key(request))
+        self._keys.require(bearer_key(request), Right.DEPLOY)
         asked = request.query.get("dry_run", "false")
         if asked not in ("true", "false"):
             raise RequestError(f"`dry_run` is true or false, not {asked[:100]!r}")
@@ -117,25 +117,25 @@ class AdminApi:
             bundle = await self._bodies.read(wide)
         except web.HTTPRequestEntityTooLarge:
             raise invalid_bundle(f"the bundle is larger than the limit of {BUNDLE_BYTES_MAX} bytes") from None
-        with self._begun():
+        with self.begun():
             if dry_run:
                 return _told(await self._deploys.try_out(bundle))
             return _told(await self._deploys.deploy(bundle, _deployer(request)))
 
     async def _go_back(self, request: web.Request) -> web.Response:
-        self._keys.require(bearer_key(request))
-        with self._begun():
+        self._keys.require(bearer_key(request), Right.DEPLOY)
+        with self.begun():
             return _told(await self._deploys.go_back(request.query.get("bundle", ""), _deployer(request)))
 
     async def _get_progress(self, request: web.Request) -> web.Response:
-        self._keys.require(bearer_key(request))
+        self._keys.require(bearer_key(request), Right.DESCRIBE)
         progress = self._deploys.progress()
         steps = [asdict(step) for step in progress.steps] if progress else []
         bundle = progress.bundle if progress else None
         return json_response({"status": "success", "bundle": bundle, "steps": steps})
 
     async def _get_past(self, request: web.Request) -> web.Response:
-        self._keys.require(bearer_key(request))
+        self._keys.require(bearer_key(request), Right.DESCRIBE)
         past = [
             {
                 "number": record.number,
@@ -149,18 +149,18 @@ class AdminApi:
         return json_response({"status": "success", "deploys": past})
 
     async def _get_manifest(self, request: web.Request) -> web.Response:
-        self._keys.require(bearer_key(request))
+        self._keys.require(bearer_key(request), Right.DESCRIBE)
         manifest = self._deploys.manifest or Manifest()
         return json_response({"status": "success", "manifest": json.loads(manifest.to_json())})
 
     async def _rotate(self, request: web.Request) -> web.Response:
-        self._keys.require(bearer_key(request))
-        with self._begun():
+        self._keys.require(bearer_key(request), Right.ADMINISTER)
+        with self.begun():
             return json_response({"status": "success", "key": await self._rotate_key()})
 
     async def _check_token(self, request: web.Request) -> web.Response:
         """Tell a developer what clients are never told."""
-        self._keys.require(bearer_key(request))
+        self._keys.require(bearer_key(request), Right.DESCRIBE)
         token = (await self._bodies.read(request)).decode(errors="replace").strip()
         try:
             verified = await self._explain_token(token)
@@ -175,7 +175,8 @@ class AdminApi:
         return json_response({"status": "success", **told})
 
     @contextmanager
-    def _begun(self) -> Iterator[None]:
+    def begun(self) -> Iterator[None]:
+        """Do something that a stop waits for."""
         if self.stopping:
             raise TransientError("the server is stopping; try again in a moment")
         self.running += 1

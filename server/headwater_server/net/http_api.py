@@ -21,7 +21,7 @@ from headwater_protocol.errors import HeadwaterError, InternalError, RequestErro
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
-from headwater_server.net.keys import bearer_token
+from headwater_server.net.keys import Right, bearer_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,11 +73,13 @@ class _Caller(NamedTuple):
 
     Attributes:
         identity: Encoded identity of their token, None without one.
-        internal: Whether they have the deployment's key.
+        reads: Whether their key opens internal queries.
+        runs: Whether it opens internal functions of all kinds.
     """
 
     identity: bytes | None
-    internal: bool
+    reads: bool = False
+    runs: bool = False
 
 
 class HttpApi:
@@ -107,7 +109,7 @@ class HttpApi:
         fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
         call = _parse({name: value for name, value in fields.items() if value is not None}, request)
         caller = await self._caller(request)
-        return await self._query_for(caller._replace(internal=False), call)
+        return await self._query_for(caller._replace(reads=False, runs=False), call)
 
     async def _mutation(self, request: web.Request) -> web.Response:
         call = await self._call(request)
@@ -132,7 +134,7 @@ class HttpApi:
 
     async def _of_any_kind(self, request: web.Request, call: _Call) -> web.Response:
         caller = await self._caller(request)
-        kind = self._calls.kind(call.name, internal=caller.internal)
+        kind = self._calls.kind(call.name, internal=caller.reads)
         if kind == "action":
             return await self._action_for(caller, call, request)
         if kind == "query":
@@ -141,13 +143,13 @@ class HttpApi:
 
     async def _query_for(self, caller: _Caller, call: _Call) -> web.Response:
         running = self._calls.query(
-            call.name, call.arguments, identity=caller.identity, internal=caller.internal
+            call.name, call.arguments, identity=caller.identity, internal=caller.reads
         )
         return await _answer(call, running)
 
     async def _mutation_for(self, caller: _Caller, call: _Call) -> web.Response:
         running = self._calls.mutation(
-            call.name, call.arguments, identity=caller.identity, internal=caller.internal
+            call.name, call.arguments, identity=caller.identity, internal=caller.runs
         )
         return await _answer(call, running)
 
@@ -157,7 +159,7 @@ class HttpApi:
             call.arguments,
             partial(_is_gone, request),
             identity=caller.identity,
-            internal=caller.internal,
+            internal=caller.runs,
         )
         return await _answer(call, running)
 
@@ -165,8 +167,9 @@ class HttpApi:
         """Return who makes a request; a wrong key or token is refused, none is fine."""
         token = bearer_token(request)
         if token is None:
-            return _Caller(None, self._keys.offered_and_right(request))
-        return _Caller((await self._sign_ins.user_of(token)).identity, internal=False)
+            rights = self._keys.rights_offered(request)
+            return _Caller(None, reads=Right.READ in rights, runs=Right.RUN in rights)
+        return _Caller((await self._sign_ins.user_of(token)).identity)
 
     async def _call(self, request: web.Request) -> _Call:
         fields = _parsed(await self._bodies.read(request), "the body")

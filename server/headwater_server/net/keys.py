@@ -1,23 +1,40 @@
-"""The deployment's admin key: compared in constant time, kept as a hash, shown in one file once."""
+"""Keys to a deployment: compared in constant time, kept as hashes, shown once.
+
+The admin key may do everything; other keys, each with a name and a role, may do what their role says.
+"""
 
 from __future__ import annotations
 
 import base64
 import hmac
 import os
+from dataclasses import dataclass
+from enum import Enum
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from aiohttp import web
 
 KEY_BYTES = 32
 KEY_LENGTH_MIN = 24
+_STRONG_LENGTH_MIN = 32
+_DISTINCT_MIN = 12
+_EXAMPLE_WORDS = (
+    "example",
+    "change-me",
+    "changeme",
+    "change_me",
+    "password",
+    "secret",
+    "your-key",
+    "admin-key",
+)
 _SCHEME = "Headwater "
 
 
@@ -84,29 +101,107 @@ def bearer_token(request: web.Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
+class Right(Enum):
+    """What a key may be needed for."""
+
+    DESCRIBE = "look at what is deployed, and at why tokens are refused"
+    DEPLOY = "deploy and roll back"
+    READ = "run internal queries"
+    RUN = "run internal functions of all kinds"
+    ADMINISTER = "make and revoke keys"
+
+
+ROLES: dict[str, frozenset[Right]] = {
+    "admin": frozenset(Right),
+    "deploy": frozenset({Right.DESCRIBE, Right.DEPLOY}),
+    "read": frozenset({Right.DESCRIBE, Right.READ}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A key beside the admin key.
+
+    Attributes:
+        name: Whose it is, for people; unique.
+        role: One of `ROLES`.
+        digest: What is kept of it.
+        created_us: When it was made, µs since 1970.
+    """
+
+    name: str
+    role: str
+    digest: bytes
+    created_us: int
+
+
 class AdminKeys:
-    """Knows the hash of the key that is valid now."""
+    """Knows the hashes of the keys that are valid now.
+
+    Args:
+        valid_hash: Of the admin key; empty: there is none yet.
+
+    Attributes:
+        used: Told of each use of a key that is not the admin key.
+    """
 
     def __init__(self, valid_hash: bytes) -> None:
         self._valid_hash = valid_hash
+        self._others: tuple[AccessKey, ...] = ()
+        self.used: Callable[[AccessKey], None] = lambda _: None
 
     def replace(self, valid_hash: bytes) -> None:
-        """Make another key the valid one from now on."""
+        """Make another key the admin key from now on."""
         self._valid_hash = valid_hash
 
-    def require(self, key: str | None) -> None:
-        """Raise `unauthenticated` unless `key` is the valid one."""
+    def replace_others(self, others: Sequence[AccessKey]) -> None:
+        """Make these the valid ones beside the admin key."""
+        self._others = tuple(others)
+
+    def require(self, key: str | None, right: Right = Right.ADMINISTER) -> None:
+        """Return if a key has a right; the narrowest one unless it is said.
+
+        Raises:
+            RequestError: `unauthenticated`: it is no key of this deployment; `forbidden`: its role lacks the right.
+        """
         if key is None:
             raise RequestError(
-                "this call needs the deployment's key: Authorization: Headwater <key>", code="unauthenticated"
+                "this call needs a key of the deployment: Authorization: Headwater <key>",
+                code="unauthenticated",
             )
-        if not hmac.compare_digest(hash_key(key), self._valid_hash):
-            raise RequestError("the key is not the one of this deployment", code="unauthenticated")
+        name, role = self._known(key)
+        if right not in ROLES[role]:
+            fitting = " or ".join(each for each, rights in ROLES.items() if right in rights)
+            raise RequestError(
+                f"the key {name!r} is for the role {role}; this needs one for {fitting}", code="forbidden"
+            )
 
-    def offered_and_right(self, request: web.Request) -> bool:
-        """Tell whether the request offers the key; a wrong key is refused, none is fine."""
+    def rights_offered(self, request: web.Request) -> frozenset[Right]:
+        """Return what the key of a request may do, nothing if it offers none; a wrong key is refused."""
         key = bearer_key(request)
-        if key is None:
-            return False
-        self.require(key)
-        return True
+        return frozenset() if key is None else ROLES[self._known(key)[1]]
+
+    def _known(self, key: str) -> tuple[str, str]:
+        """Return name and role of a key. It is compared with each there is, whichever it is."""
+        offered = hash_key(key)
+        is_admin = hmac.compare_digest(offered, self._valid_hash)
+        fitting = [other for other in self._others if hmac.compare_digest(offered, other.digest)]
+        if is_admin:
+            return "admin-key", "admin"
+        if not fitting:
+            raise RequestError("the key is none of this deployment", code="unauthenticated")
+        self.used(fitting[0])
+        return fitting[0].name, fitting[0].role
+
+
+def why_weak(key: str) -> str | None:
+    """Return why a key must not be used where strangers can try keys, None if it may.
+
+    Keys that we make are random; this is about those that people bring.
+    """
+    if len(key) < _STRONG_LENGTH_MIN:
+        return f"it is shorter than {_STRONG_LENGTH_MIN} characters"
+    if len(set(key)) < _DISTINCT_MIN:
+        return f"it has fewer than {_DISTINCT_MIN} different characters"
+    word = next((word for word in _EXAMPLE_WORDS if word in key.lower()), None)
+    return None if word is None else f"it looks like one out of an example: {word!r} stands in it"

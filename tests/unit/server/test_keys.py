@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import random
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 from headwater_protocol.errors import RequestError
-from headwater_server.net.keys import AdminKeys, hash_key, new_key, read_key_file, write_key_file
+from headwater_server.net.keys import (
+    ROLES,
+    AccessKey,
+    AdminKeys,
+    Right,
+    hash_key,
+    new_key,
+    read_key_file,
+    why_weak,
+    write_key_file,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +66,45 @@ def test_only_the_valid_key_opens() -> None:
 def test_before_a_key_is_loaded_none_is_valid() -> None:
     with pytest.raises(RequestError):
         AdminKeys(b"").require("")
+
+
+def test_keys_of_others_open_what_their_role_says() -> None:
+    keys = AdminKeys(hash_key("admin" * 8))
+    used: list[str] = []
+    keys.used = lambda key: used.append(key.name)
+    keys.replace_others([AccessKey(role, role, hash_key(role * 8), 0) for role in ROLES])
+    for role, rights in ROLES.items():
+        for right in Right:
+            if right in rights:
+                keys.require(role * 8, right)
+                continue
+            with pytest.raises(
+                RequestError, match=f"the key '{role}' is for the role {role}; this needs"
+            ) as caught:
+                keys.require(role * 8, right)
+            assert caught.value.code == "forbidden"
+    assert set(used) == set(ROLES)
+    with pytest.raises(RequestError):
+        keys.require("read" * 8)  # the narrowest right, unless another is said
+    keys.replace_others([])
+    with pytest.raises(RequestError) as gone:
+        keys.require("read" * 8, Right.DESCRIBE)
+    assert gone.value.code == "unauthenticated"
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("x" * 31, "shorter"),
+        ("0123456789a" * 4, "different"),
+        ("my-Example-0123456789-abcdefghijk", "'example'"),
+        ("0123456789-abcdefghijk-PASSWORD-z", "'password'"),
+    ],
+)
+def test_keys_that_others_may_guess_are_weak(key: str, reason: str) -> None:
+    assert reason in (why_weak(key) or "")
+
+
+def test_our_own_keys_are_not_weak() -> None:
+    chance = random.Random(1)
+    assert [key for key in (new_key(chance.randbytes) for _ in range(2000)) if why_weak(key)] == []
