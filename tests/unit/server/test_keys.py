@@ -69,7 +69,7 @@ def test_before_a_key_is_loaded_none_is_valid() -> None:
 
 
 def test_keys_of_others_open_what_their_role_says() -> None:
-    keys = AdminKeys(hash_key("admin" * 8))
+    keys = AdminKeys(hash_key("own" * 10))
     used: list[str] = []
     keys.used = lambda key: used.append(key.name)
     keys.replace_others([AccessKey(role, role, hash_key(role * 8), 0) for role in ROLES])
