@@ -135,8 +135,12 @@ def describe_trial(done: Deployed) -> str:
     if not done.changed:
         return f"bundle {done.bundle[:12]} is deployed already: nothing would change"
     count = len(done.changes)
-    told = f"{count} change{'' if count == 1 else 's'}" if count else "nothing but code and documentation"
-    return f"bundle {done.bundle[:12]} loads; a deploy would change {told}"
+    told = (
+        f"make {count} change{'' if count == 1 else 's'}"
+        if count
+        else "change nothing but code and documentation"
+    )
+    return f"bundle {done.bundle[:12]} loads; a deploy would {told}"
 
 
 def client_for(
