@@ -12,7 +12,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from headwater_protocol.errors import ProtocolError
+from headwater_protocol.errors import ProtocolError, RequestError
+from headwater_protocol.values import check_value, scan_value, unpack_value
 
 FunctionKind = Literal["query", "mutation", "action"]
 ProviderKind = Literal["oidc", "jwt"]
@@ -202,6 +203,12 @@ def _index_in(value: Any, where: str) -> IndexManifest:
         decoded = {path: base64.b64decode(value, validate=True) for path, value in defaults.items()}
     except (TypeError, ValueError, binascii.Error):
         raise ProtocolError(f"{where}.defaults: expected base64, got {defaults!r:.200}") from None
+    for path, value in decoded.items():  # they come to stand in the catalog, and are read at each start
+        try:
+            scan_value(value)
+            check_value(unpack_value(value))
+        except (ProtocolError, RequestError) as wrong:
+            raise ProtocolError(f"{where}.defaults[{path!r:.200}]: {wrong.message}") from None
     return IndexManifest(_text(index, "name", where), tuple(fields), _flag(index, "unique", where), decoded)
 
 

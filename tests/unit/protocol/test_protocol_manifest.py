@@ -62,6 +62,17 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (["tables", 0, "indexes", 0, "unique"], 1, r"indexes\[0\].unique: expected true or false"),
         (["tables", 0, "indexes", 0, "defaults"], {"name": 5}, r"indexes\[0\].defaults: expected base64"),
         (["tables", 0, "indexes", 0, "defaults"], {"name": "%"}, r"indexes\[0\].defaults: expected base64"),
+        (
+            ["tables", 0, "indexes", 0, "defaults"],
+            {"name": "wQ=="},
+            r"indexes\[0\].defaults\['name'\]: value: ",
+        ),
+        (
+            ["tables", 0, "indexes", 0, "defaults"],
+            {"name": "xwEJeA=="},
+            r"defaults\['name'\]: value: .*extension",
+        ),
+        (["tables", 0, "indexes", 0, "defaults"], {"name": "gcQBYQE="}, r"\['name'\]: expected text keys"),
         (["functions", 0, "kind"], "cron", r"functions\[0\].kind: expected query, mutation or action"),
         (["functions", 0, "kind"], [], r"functions\[0\].kind: expected query, mutation or action"),
         (["functions", 0, "arguments"], "x", r"functions\[0\].arguments: expected an object"),
