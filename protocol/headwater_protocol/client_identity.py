@@ -41,6 +41,7 @@ class Identity:
         self.signed_in = False
         self._holds = _Attempt(None, 0)  # the last accepted one
         self._attempts: dict[int, _Attempt] = {}  # without a verdict, by number
+        self._is_first = True  # nobody signed in, and no connection yet: what was called waits for who that will be
         self._known_as = _NONE  # the sign-in that this connection's server has accepted
 
     @property
@@ -56,7 +57,9 @@ class Identity:
     def ask(self, token: str | None, *, refresh: bool, now: bool) -> None:
         """Ask for another identity: now if there is a connection, else with the next one."""
         if token is None or not refresh or not self.signed_in:
-            self.sign_in += 1
+            if not self._is_first:
+                self.sign_in += 1
+            self._is_first = False
             self.signed_in = token is not None
         attempt = _Attempt(token, self.sign_in)
         if now:
@@ -66,6 +69,7 @@ class Identity:
 
     def resume(self) -> None:
         """Ask the new connection for the last identity that was asked for."""
+        self._is_first = False
         self.asked = 0
         pending = list(self._attempts.values())
         self._attempts = {}

@@ -239,6 +239,8 @@ class Run:
         self.asked_as: dict[int, str | None] = {}
         self.tokens = 0
         self.needs_token = False
+        self.was_open = False
+        self.adopted: set[int] = set()  # called before the first connection, and then somebody signed in
         self.shown_to: str | None = None
         self.cuts = 0
 
@@ -278,6 +280,8 @@ class Run:
     def sign_in(self, user: str | None) -> None:
         """Be another user from now on."""
         self.user, self.needs_token = user, False
+        if not self.was_open:
+            self.adopted |= self.asked
         self.client.authenticate(user)
         self.apply(self.client.take_events())
 
@@ -309,7 +313,10 @@ class Run:
                         ts = self.model.outcomes[b"s" * 16, request][0]
                         assert ts <= self.client.last_ts, "resolved before its effect was visible"
                         assert value["request"] == request
-                        assert self.model.ran_as[request] == self.asked_as[request], "run as somebody else's"
+                        ran_as = self.model.ran_as[request]
+                        assert request in self.adopted or ran_as == self.asked_as[request], (
+                            "run as somebody else's"
+                        )
                 case ActionResolved(request):
                     assert request in self.actions
                     assert request not in self.acted, "resolved twice"
@@ -353,6 +360,7 @@ class Run:
             self.connection.out = []
             if self.to_client and self.rng.random() < 0.7:
                 frame = self.to_client.pop(0)
+                self.was_open = True
                 if isinstance(decode_server_message(frame), Transition):
                     self.shown_to = self.connection.shown_to.pop(0)
                 self.apply(self.client.receive(frame))

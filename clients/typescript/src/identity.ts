@@ -25,6 +25,7 @@ export class Identity {
   readonly #send: (message: ClientMessage) => void;
   #holds: Attempt = { token: null, signIn: 0 }; // the last accepted one
   #attempts = new Map<number, Attempt>(); // without a verdict, by number
+  #isFirst = true; // nobody signed in, and no connection yet: what was called waits for who that will be
   #knownAs = NONE; // the sign-in that this connection's server has accepted
 
   constructor(send: (message: ClientMessage) => void) {
@@ -44,7 +45,8 @@ export class Identity {
   /** Ask for another identity: now if there is a connection, else with the next one. */
   ask(token: string | null, { refresh, now }: { readonly refresh: boolean; readonly now: boolean }): void {
     if (token === null || !refresh || !this.signedIn) {
-      this.signIn++;
+      this.signIn += this.#isFirst ? 0 : 1;
+      this.#isFirst = false;
       this.signedIn = token !== null;
     }
     const attempt = { token, signIn: this.signIn };
@@ -57,6 +59,7 @@ export class Identity {
 
   /** Ask the new connection for the last identity that was asked for. */
   resume(): void {
+    this.#isFirst = false;
     this.asked = 0;
     const pending = [...this.#attempts.values()].at(-1);
     this.#attempts.clear();

@@ -72,6 +72,15 @@ def test_calls_wait_until_the_token_of_their_user_is_accepted() -> None:
     assert sent(client)[1:] == [Action(second, "a:a", ARGUMENTS)], "its user has been accepted"
 
 
+def test_what_was_called_before_the_first_connection_is_the_first_users() -> None:
+    client = ClientSession(SESSION, "test")
+    early = client.mutate("a:m", ARGUMENTS)
+    client.authenticate("ada")
+    open_it(client)
+    assert numbers(sent(client)) == []
+    assert accept(client, 1) == [early]
+
+
 def test_a_session_is_not_settled_while_calls_wait_for_a_verdict() -> None:
     client = ClientSession(SESSION, "test")
     client.authenticate("ada")

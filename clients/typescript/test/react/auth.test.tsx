@@ -26,7 +26,7 @@ beforeAll(async () => {
 afterAll(() => daemon.end());
 afterEach(cleanup);
 
-/** Takes tokens without a server: the daemon checks none yet. Tells what was called, in order. */
+/** Takes tokens without a server. Tells what was called, in order. */
 class Tokens {
   readonly calls: string[] = [];
   private onChange: (authenticated: boolean) => void = () => {};
