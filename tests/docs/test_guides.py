@@ -13,7 +13,7 @@ from support.guides import GUIDES, blocks, write_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-TESTED = ["limits", "reading-and-writing", "schema", "testing"]
+TESTED = ["determinism", "errors", "functions", "limits", "reading-and-writing", "schema", "testing"]
 
 
 @pytest.fixture(scope="module")
