@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from random import Random
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -86,14 +87,15 @@ def rewritten(daemon: RunningDaemon) -> float:
     return daemon.metric("headwater_documents_rewritten_total")
 
 
-QUERY_BY_KIND = """
+QUERY_BY_KIND_ONLY = """
 @query
 def of_kind(ctx: QueryCtx, kind: str) -> list[int]:
     return [note.number for note in ctx.db.query(Note.by_kind, kind=kind).collect()]
-
+"""
+QUERY_BY_KIND = f"""{QUERY_BY_KIND_ONLY}
 @query
 def in_city(ctx: QueryCtx, city: str) -> list[int]:
-    return [note.number for note in ctx.db.query(Note.by_city, **{"place.city": city}).collect()]
+    return [note.number for note in ctx.db.query(Note.by_city, **{{"place.city": city}}).collect()]
 
 @mutation
 def set_kind(ctx: MutationCtx, id: Id[Note], kind: str) -> None:
@@ -225,3 +227,46 @@ def test_what_a_roll_back_would_miss_stays(daemon: RunningDaemon, tmp_path: Path
     answer = daemon.post("/api/admin/rollback", b"", Authorization=f"Headwater {daemon.key}")
     assert answer.status == 200, answer.text
     assert daemon.call("query", "f:notes")[7]["when"] == "2024-01-01T00:07:00Z"
+
+
+async def test_deploys_roll_backs_and_kills_in_the_middle_of_rewriting(tmp_path: Path) -> None:
+    """Each deploy gives documents another shape before those of the one before are done."""
+    random = Random(7)
+    daemon = await asyncio.to_thread(started, tmp_path, "--document-rewrite-limit", "5")
+    try:
+        await asyncio.to_thread(daemon.must_deploy, bundle(tmp_path, 1, ("number: int", "number=number")))
+        ids = daemon.call("mutation", "f:add", first=0, many=400)
+        numbers = dict(zip(ids, range(400), strict=True))
+        async with connect(daemon.url) as client:
+            for version in range(2, 9):
+                kind = "abcdefghij"[version]
+                fields = (
+                    f"number: int\nkind: str = {kind!r}\nscore: float = 0\nby_kind = Index('kind', 'score')"
+                )
+                if version % 3 == 1:
+                    fields = f"number: int\nkind: str = {kind!r}\nby_kind = Index('kind')"
+                new = bundle(tmp_path, version, (fields, "number=number"), QUERY_BY_KIND_ONLY)
+                await asyncio.to_thread(daemon.must_deploy, new)
+                for _ in range(20):
+                    chosen = random.choice(ids)
+                    numbers[chosen] = random.randrange(10**6)
+                    await client.mutation("f:renumber", id=chosen, number=numbers[chosen])
+                if version % 3 == 0:
+                    await asyncio.to_thread(daemon.kill)
+                    await asyncio.to_thread(daemon.start)
+                if version % 4 == 0:
+                    back = await asyncio.to_thread(
+                        daemon.post, "/api/admin/rollback", b"", Authorization=f"Headwater {daemon.key}"
+                    )
+                    assert back.status == 200, back.text
+                notes = await client.query("f:notes")
+                assert {note["_id"]: note["number"] for note in notes} == numbers
+                for kind in {note["kind"] for note in notes}:
+                    found = await client.query("f:of_kind", kind=kind)
+                    assert sorted(found) == sorted(note["number"] for note in notes if note["kind"] == kind)
+                    assert found
+        assert daemon.terminate() == 0
+        assert len(shapes(daemon)) > 2, "nothing was interrupted"
+        assert daemon.doctor() == []
+    finally:
+        await asyncio.to_thread(daemon.end)
