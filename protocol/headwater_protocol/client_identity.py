@@ -41,7 +41,9 @@ class Identity:
         self.signed_in = False
         self._holds = _Attempt(None, 0)  # the last accepted one
         self._attempts: dict[int, _Attempt] = {}  # without a verdict, by number
-        self._is_first = True  # nobody signed in, and no connection yet: what was called waits for who that will be
+        self._is_first = (
+            True  # nobody signed in, and no connection yet: what was called waits for who that will be
+        )
         self._known_as = _NONE  # the sign-in that this connection's server has accepted
 
     @property
