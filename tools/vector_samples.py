@@ -27,6 +27,9 @@ CLIENT = {
     "mutation with long arguments": m.Mutation(128, "messages:send", bytes(300)),
     "mutation that was sent before": m.Mutation(129, "messages:send", ARGUMENTS, 127, TS),
     "action": m.Action(2**53 - 1, "mail:send", ARGUMENTS),
+    "action whose pieces are asked for": m.Action(130, "answers:words", ARGUMENTS, 65_536),
+    "pieces were taken": m.ActionCredit(130, 300),
+    "action that nobody waits for any more": m.CancelAction(130),
     "sign in": m.Authenticate(0, "token"),
     "sign out": m.Authenticate(1, None),
     "ping": m.Ping(2**32),
@@ -34,6 +37,8 @@ CLIENT = {
 }
 SERVER = {
     "welcome": m.Welcome(1, INCARNATION, TS, 16_777_216, 15_000),
+    "welcome from a server that streams": m.Welcome(1, INCARNATION, TS, 16_777_216, 15_000, 65_536),
+    "piece of an action": m.ActionPiece(130, b"\xa4word"),
     "transition with every kind of change": m.Transition(
         m.Version(0, 0, 0),
         m.Version(1, 0, TS),

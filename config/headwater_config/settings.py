@@ -710,6 +710,16 @@ class Settings:
             le=10_000,
         ),
     ] = 64
+    action_stream_window_bytes: Annotated[
+        int,
+        About(
+            "Pieces of one action that may be on their way to its caller; the action waits until some were taken",
+            why="Raise it for callers that are far away, lower it where very many streams are open.",
+            unit="bytes",
+            ge=1024,
+            le=16 * MIB,
+        ),
+    ] = 64 * 1024
     action_depth_limit: Annotated[
         int,
         About(

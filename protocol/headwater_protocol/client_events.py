@@ -54,6 +54,21 @@ class MutationResolved:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceArrived:
+    """A piece of an action that streams. Call `take` with its size once the caller has it.
+
+    Attributes:
+        request: Number of the action.
+        value: The piece.
+        size: Bytes that it counts as.
+    """
+
+    request: int
+    value: Any
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ActionResolved:
     """An action is over. Comes exactly once for each."""
 
@@ -114,6 +129,7 @@ ClientEvent = (
     | UpdateFailed
     | MutationResolved
     | ActionResolved
+    | PieceArrived
     | IdentityChanged
     | AuthenticationFailed
     | IdentityLost

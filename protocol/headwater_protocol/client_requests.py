@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from headwater_protocol.client_events import PieceArrived
 from headwater_protocol.codec import encode_message
 from headwater_protocol.errors import OutcomeUnknown, ProtocolError, RequestError
 from headwater_protocol.failures import error_from
-from headwater_protocol.messages import Action, ActionAnswer, Mutation, MutationAnswer
+from headwater_protocol.messages import Action, ActionAnswer, ActionPiece, Mutation, MutationAnswer
 from headwater_protocol.values import unpack_value
 
 if TYPE_CHECKING:
@@ -103,6 +104,22 @@ def end_of_stranded(request: Request) -> HeadwaterError:
     if request.sent:
         return OutcomeUnknown("its user signed out, and the connection ended before the answer came")
     return RequestError("its user signed out before it was sent: it was not run", code="unauthenticated")
+
+
+def arrived(piece: ActionPiece, request: Request | None) -> PieceArrived:
+    """Return what there is to tell of a piece.
+
+    Args:
+        piece: As it came.
+        request: What has its number, None if nothing has.
+
+    Raises:
+        ProtocolError: No action that streams waits for it, or it is no value.
+    """
+    action = request.message if request is not None and request.waits else None
+    if not isinstance(action, Action) or not action.window:
+        raise ProtocolError(f"ActionPiece: request {piece.request} does not wait for one")
+    return PieceArrived(piece.request, unpack_value(piece.content), len(piece.content))
 
 
 def outcome_of(answer: MutationAnswer | ActionAnswer) -> tuple[Any, HeadwaterError | None]:

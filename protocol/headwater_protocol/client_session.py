@@ -25,7 +25,6 @@ from headwater_protocol.client_events import (
     ActionResolved,
     AuthenticationFailed,
     ClientEvent,
-    Fatal,
     IdentityChanged,
     IdentityLost,
     Moved,
@@ -38,12 +37,14 @@ from headwater_protocol.client_identity import Identity
 from headwater_protocol.client_query_set import QuerySet
 from headwater_protocol.client_requests import (
     Request,
+    arrived,
     end_of_stranded,
     outcome_of,
     request_frame,
     stranded,
 )
 from headwater_protocol.client_screen import Query, Screen
+from headwater_protocol.client_steps import Sent, check_session, check_step, check_welcome, fatal_event
 from headwater_protocol.codec import decode_server_message, encode_message
 from headwater_protocol.errors import (
     LocalProtocolError,
@@ -51,17 +52,19 @@ from headwater_protocol.errors import (
     ProtocolError,
     TransientError,
 )
-from headwater_protocol.failures import error_from, too_large
+from headwater_protocol.failures import too_large
 from headwater_protocol.heartbeat import Beat, Heartbeat
-from headwater_protocol.limits import CONNECT_FRAME_BYTES, QUERIES_MAX, REQUESTS_IN_FLIGHT_MAX, SESSION_BYTES
+from headwater_protocol.limits import QUERIES_MAX, REQUESTS_IN_FLIGHT_MAX
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
+    ActionCredit,
+    ActionPiece,
     AuthError,
+    CancelAction,
     ChangeBody,
     ClientMessage,
     Connect,
-    ErrorBody,
     FatalError,
     Mutation,
     MutationAnswer,
@@ -81,7 +84,6 @@ if TYPE_CHECKING:
 
 _GREETING_INTERVAL_S = 5.0  # heartbeat until the server has told its own
 _FRAME_LIMIT_BYTES = 16 * 1024 * 1024  # what a server is thought to take before it has told
-_FINAL_CODES = frozenset({"unsupported_version", "protocol_error", "frame_too_large", "unauthenticated"})
 
 
 class _State(Enum):
@@ -101,7 +103,7 @@ class ClientSession:
     """
 
     def __init__(self, session: bytes, client: str) -> None:
-        _check_session(session)
+        check_session(session)
         self.session = session
         self.last_ts = 0
         self.incarnation: bytes | None = None
@@ -122,6 +124,7 @@ class ClientSession:
         self._requests: dict[int, Request] = {}  # by number, rising
         self._next_request = 1
         self._abandoned: set[int] = set()  # this connection still brings their answers
+        self._server_streams = False  # the server of this connection takes `CancelAction`
         self._identity = Identity(self._send)
         self._resumed = 0  # query-set number that brings back everything from before this connection
         self._resent_below = 1  # requests below it are older than this connection
@@ -208,14 +211,26 @@ class ClientSession:
             self._show()
         return number
 
-    def act(self, name: str, arguments: bytes) -> int:
+    def act(self, name: str, arguments: bytes, window: int = 0) -> int:
         """Run an action and return its number; `ActionResolved` follows. It is never sent twice.
+
+        Args:
+            name: Function.
+            arguments: Encoded map.
+            window: Bytes of pieces that may be on their way, for one that streams: `PieceArrived` comes for
+                each of them before the end. 0: one result is asked for.
 
         Raises:
             TransientError: `overloaded`, too many in flight.
             RequestError: `frame_too_large`.
         """
-        return self._request(Action(self._next_request, name, arguments))
+        return self._request(Action(self._next_request, name, arguments, window))
+
+    def take(self, request: int, size: int) -> None:
+        """Say that the caller has a piece of an action: as many more bytes may come."""
+        found = self._requests.get(request)
+        if found is not None and found.waits:
+            self._send(ActionCredit(request, size))
 
     def abandon(self, request: int) -> None:
         """Stop caring for a request: no event for it follows, and it is not sent again.
@@ -232,6 +247,8 @@ class ClientSession:
         del self._requests[request]
         if gone.waits:
             self._abandoned.add(request)
+            if self._server_streams and isinstance(gone.message, Action):
+                self._send(CancelAction(request))
         if gone.update is not None:
             self._show()
 
@@ -312,7 +329,7 @@ class ClientSession:
         """
         if self._state is not _State.IDLE:
             raise LocalProtocolError("a session is renewed between connections")
-        _check_session(session)
+        check_session(session)
         self.session = session
         unsure = [
             number for number, request in self._requests.items() if request.sent and not request.success
@@ -360,12 +377,14 @@ class ClientSession:
                     return self._mutation_answer(message)
                 case ActionAnswer():
                     return self._action_answer(message)
+                case ActionPiece():
+                    return self._piece(message)
                 case Welcome():
                     return self._welcome(message)
                 case AuthError(base, text):
                     return self._auth_error(base, text)
                 case FatalError(error):
-                    return [_fatal(error)]
+                    return [fatal_event(error)]
                 case Ping(nonce):
                     self._send(Pong(nonce))
                     return []
@@ -383,20 +402,13 @@ class ClientSession:
     def _welcome(self, message: Welcome) -> list[ClientEvent]:
         if self._state is not _State.GREETING:
             raise ProtocolError("Welcome: expected only once on a connection")
-        if message.version not in SUPPORTED_VERSIONS:
-            raise ProtocolError(
-                f"Welcome.version: expected one of {SUPPORTED_VERSIONS}, got {message.version}",
-                code="unsupported_version",
-            )
-        if message.frame_limit_bytes < CONNECT_FRAME_BYTES or not message.heartbeat_ms:
-            raise ProtocolError(
-                f"Welcome: expected frame_limit_bytes of {CONNECT_FRAME_BYTES} or more and a heartbeat"
-            )
+        check_welcome(message)
         self._state = _State.OPEN
         self.incarnation = message.incarnation
         self._told_ts = max(self._told_ts, message.ts)
         self._frame_limit_bytes = self._query_set.frame_limit_bytes = message.frame_limit_bytes
         self._heartbeat = Heartbeat(message.heartbeat_ms / 1000)
+        self._server_streams = message.stream_window > 0
         return [Opened(message.incarnation, message.ts), *self._resume()]
 
     def _resume(self) -> list[ClientEvent]:
@@ -461,7 +473,8 @@ class ClientSession:
         return events
 
     def _transition(self, message: Transition) -> list[ClientEvent]:
-        self._check_step(message.start, message.end)
+        sent = Sent(self._query_set.number, self._identity.asked)
+        check_step(message.start, message.end, self.version, self.last_ts, sent)
         updates: dict[int, tuple[ChangeBody, Any]] = {}
         for change in message.changes:
             number = change.query
@@ -483,16 +496,6 @@ class ClientSession:
         if verdict and self._identity.is_ready:
             events += self._send_outstanding()
         return events + self._settle()
-
-    def _check_step(self, start: Version, end: Version) -> None:
-        if start != self.version:
-            raise ProtocolError(f"Transition.start: expected {tuple(self.version)}, got {tuple(start)}")
-        if end.ts < max(start.ts, self.last_ts):
-            raise ProtocolError(f"Transition.end: expected ts {self.last_ts} or later, got {end.ts}")
-        if not start.query_set <= end.query_set <= self._query_set.number:
-            raise ProtocolError(f"Transition.end: query set {end.query_set} was never sent")
-        if not start.identity <= end.identity <= self._identity.asked:
-            raise ProtocolError(f"Transition.end: identity {end.identity} was never sent")
 
     def _settle(self) -> list[ClientEvent]:
         """Show what has arrived, all of one moment, and resolve the mutations that it covers, in one step.
@@ -554,6 +557,11 @@ class ClientSession:
         del self._requests[answer.request]
         return [ActionResolved(answer.request, value, error)]
 
+    def _piece(self, piece: ActionPiece) -> list[ClientEvent]:
+        if piece.request in self._abandoned:
+            return []
+        return [arrived(piece, self._requests.get(piece.request))]
+
     def _answered(self, answer: MutationAnswer | ActionAnswer, kind: type) -> Request | None:
         """Return the request that an answer is for, None if nobody cares for it any more."""
         if answer.request in self._abandoned:
@@ -586,12 +594,3 @@ class ClientSession:
         request.waits = True
         self._query_set.flush()
         self._frames.append(frame)
-
-
-def _check_session(session: bytes) -> None:
-    if len(session) != SESSION_BYTES:
-        raise LocalProtocolError(f"a session id has {SESSION_BYTES} bytes, not {len(session)}")
-
-
-def _fatal(body: ErrorBody) -> Fatal:
-    return Fatal(error_from(body), body.code not in _FINAL_CODES)

@@ -29,9 +29,11 @@ class ServerLimits:
         heartbeat_ms: Each side sends something at least this often.
         held_messages_max: Messages that may wait behind an `Authenticate`.
         held_bytes_max: The same in bytes of their frames.
+        stream_window_bytes: Pieces of one action that may be on their way to the client.
     """
 
     frame_limit_bytes: int = 16 * 1024 * 1024
     heartbeat_ms: int = 15_000
     held_messages_max: int = 1_024
     held_bytes_max: int = 16 * 1024 * 1024
+    stream_window_bytes: int = 64 * 1024

@@ -112,12 +112,21 @@ class Mutation:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Run an action. Never resent."""
+    """Run an action. Never resent.
+
+    Attributes:
+        request: As in `Mutation`.
+        name: Function.
+        arguments: Encoded map of arguments.
+        window: Bytes of pieces that may be on their way to the client; 0: it takes one result.
+    """
 
     TAG: ClassVar[int] = 4
+    SPARSE: ClassVar[bool] = True
     request: int
     name: str
     arguments: bytes
+    window: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,26 @@ class Pong:
     nonce: int
 
 
-ClientMessage = Connect | ModifyQuerySet | Mutation | Action | Authenticate | Ping | Pong
+@dataclass(frozen=True, slots=True)
+class ActionCredit:
+    """The client has taken so many bytes of an action's pieces: as many more may come. To servers with a `stream_window`."""
+
+    TAG: ClassVar[int] = 8
+    request: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAction:
+    """Nobody waits for an action any more; its answer still comes. To servers with a `stream_window`."""
+
+    TAG: ClassVar[int] = 9
+    request: int
+
+
+ClientMessage = (
+    Connect | ModifyQuerySet | Mutation | Action | Authenticate | Ping | Pong | ActionCredit | CancelAction
+)
 
 # ---------------------------------------------------------------------------------- server to client
 
@@ -161,14 +189,18 @@ class Welcome:
         frame_limit_bytes: Largest frame the server takes from now on.
         heartbeat_ms: Each side sends something at least this often and gives the other up
             after three times that.
+        stream_window: Largest window of an action that streams; 0: the server knows no streams, and takes
+            neither `ActionCredit` nor `CancelAction`.
     """
 
     TAG: ClassVar[int] = 33
+    SPARSE: ClassVar[bool] = True
     version: int
     incarnation: bytes
     ts: int
     frame_limit_bytes: int
     heartbeat_ms: int
+    stream_window: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,4 +313,20 @@ class FatalError:
     error: ErrorBody
 
 
-ServerMessage = Welcome | Transition | MutationAnswer | ActionAnswer | AuthError | FatalError | Ping | Pong
+@dataclass(frozen=True, slots=True)
+class ActionPiece:
+    """A piece of an action that streams, only for one that was asked for with a window; `ActionAnswer` follows the last one.
+
+    Attributes:
+        request: Number of the action.
+        content: Encoded value. Its bytes count against the window.
+    """
+
+    TAG: ClassVar[int] = 39
+    request: int
+    content: bytes
+
+
+ServerMessage = (
+    Welcome | Transition | MutationAnswer | ActionAnswer | AuthError | FatalError | Ping | Pong | ActionPiece
+)

@@ -16,7 +16,6 @@ server's own: it would have broken a rule that clients rely on.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 
@@ -40,9 +39,11 @@ from headwater_protocol.limits import (
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
-    AddQuery,
+    ActionCredit,
+    ActionPiece,
     Authenticate,
     AuthError,
+    CancelAction,
     ClientMessage,
     Connect,
     ErrorBody,
@@ -56,6 +57,19 @@ from headwater_protocol.messages import (
     Version,
     Welcome,
 )
+from headwater_protocol.server_events import (
+    ActionCancelled,
+    ActionCredited,
+    ActionRequested,
+    AuthenticateRequested,
+    Connected,
+    MutationRequested,
+    PeerSilent,
+    PongReceived,
+    QuerySetModified,
+    SendFrame,
+    ServerEvent,
+)
 from headwater_protocol.versions import negotiate
 
 if TYPE_CHECKING:
@@ -63,90 +77,6 @@ if TYPE_CHECKING:
 
 _REMOVED_BODY = encode_change_body(Removed())
 _CLOSE_CODE = 1002  # close code of an error whose line in the table names none
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The first message is good; call `welcome` (or `fatal`) before anything else."""
-
-    connect: Connect
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class QuerySetModified:
-    """Subscribe to `add`, forget `remove`; a transition is due even if both are empty."""
-
-    add: tuple[AddQuery, ...]
-    remove: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MutationRequested:
-    """Run a mutation after those before it, unless it is known how it ended.
-
-    Attributes:
-        request: Its number in the session.
-        name: Function.
-        arguments: Encoded map.
-        forget_below: Outcomes of requests below this number are not asked for any more.
-        sent_ts: Newest ts the session had seen when it was first sent; None if it was first
-            sent on this connection.
-    """
-
-    request: int
-    name: str
-    arguments: bytes
-    forget_below: int = 0
-    sent_ts: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ActionRequested:
-    """Run an action."""
-
-    request: int
-    name: str
-    arguments: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class AuthenticateRequested:
-    """Check a token (None: sign out), then call `authenticated` or `authentication_refused`."""
-
-    base: int
-    token: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SendFrame:
-    """Send this."""
-
-    frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PongReceived:
-    """The client answered a `ping`."""
-
-    nonce: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerSilent:
-    """The client has sent nothing for three heartbeats: cut the connection."""
-
-
-ServerEvent = (
-    Connected
-    | QuerySetModified
-    | MutationRequested
-    | ActionRequested
-    | AuthenticateRequested
-    | SendFrame
-    | PongReceived
-    | PeerSilent
-)
 
 
 class Position:
@@ -211,7 +141,9 @@ class ServerSession:
         self._queries: set[int] = set()
         self._last_request = -1
         self._mutations: set[int] = set()  # requests without an answer
-        self._actions: set[int] = set()
+        self._actions: dict[
+            int, int
+        ] = {}  # without an answer, with the bytes of pieces that are on their way
 
     @property
     def version(self) -> Version:
@@ -261,7 +193,7 @@ class ServerSession:
             return [SendFrame(self._out(encode_message(Pong(message.nonce))))]
         if isinstance(message, Pong):
             return [PongReceived(message.nonce)]
-        if stopping:
+        if stopping and not isinstance(message, ActionCredit | CancelAction):
             return []
         if self._verdict_pending:
             self._hold(message, len(frame))
@@ -299,10 +231,17 @@ class ServerSession:
         match message:
             case Mutation():
                 return self._mutation(message)
-            case Action(request, name, arguments):
+            case Action(request, name, arguments, window):
                 self._begin_request(request, "Action")
-                self._actions.add(request)
-                return ActionRequested(request, name, arguments)
+                self._actions[request] = 0
+                window = min(window, self._limits.stream_window_bytes)
+                return ActionRequested(request, name, arguments, window)
+            case ActionCredit(request, size):
+                self._credit(request, size)
+                return ActionCredited(request, size)
+            case CancelAction(request):
+                self._require_begun(request, "CancelAction")
+                return ActionCancelled(request)
             case ModifyQuerySet():
                 return self._modify(message)
             case Authenticate(base, token):
@@ -335,6 +274,20 @@ class ServerSession:
         if len(self._mutations) + len(self._actions) >= REQUESTS_IN_FLIGHT_MAX:
             raise ProtocolError(f"{kind}: more than {REQUESTS_IN_FLIGHT_MAX} requests without an answer")
         self._last_request = request
+
+    def _credit(self, request: int, size: int) -> None:
+        """Count what the client has taken; never more than it was sent, or nothing would bound what comes."""
+        self._require_begun(request, "ActionCredit")
+        on_their_way = self._actions.get(request)
+        if on_their_way is None:  # it is over
+            return
+        if size > on_their_way:
+            raise ProtocolError(f"ActionCredit.size: expected at most {on_their_way}, got {size}")
+        self._actions[request] = on_their_way - size
+
+    def _require_begun(self, request: int, kind: str) -> None:
+        if request > self._last_request:
+            raise ProtocolError(f"{kind}.request: {request} was never sent")
 
     def _modify(self, message: ModifyQuerySet) -> QuerySetModified:
         position = self._position
@@ -375,7 +328,12 @@ class ServerSession:
         return self._out(
             encode_message(
                 Welcome(
-                    self._protocol_version, incarnation, ts, limits.frame_limit_bytes, limits.heartbeat_ms
+                    self._protocol_version,
+                    incarnation,
+                    ts,
+                    limits.frame_limit_bytes,
+                    limits.heartbeat_ms,
+                    limits.stream_window_bytes,
                 )
             )
         )
@@ -467,8 +425,20 @@ class ServerSession:
             raise LocalProtocolError("an answer has either a value or an error")
         if request not in self._actions:
             raise LocalProtocolError(f"action {request} does not wait for an answer")
-        self._actions.remove(request)
+        del self._actions[request]
         return self._out(encode_message(ActionAnswer(request, value, error)))
+
+    def action_piece(self, request: int, content: bytes) -> bytes:
+        """Send a piece of an action that streams.
+
+        Raises:
+            LocalProtocolError: The action is not asked for, or answered.
+        """
+        self._require_open()
+        if request not in self._actions:
+            raise LocalProtocolError(f"action {request} does not wait for a piece")
+        self._actions[request] += len(content)
+        return self._out(encode_message(ActionPiece(request, content)))
 
     def awaits(self, request: int) -> bool:
         """Tell whether this connection still waits for the answer of a request."""

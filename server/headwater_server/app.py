@@ -140,7 +140,6 @@ class Daemon:
             self.sign_ins,
         )
         self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
-        self.calls = Calls(self.pool, self.actions, self.mutations, self.switchboard, reporter, self.metrics)
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
@@ -150,7 +149,7 @@ class Daemon:
         self.tcp_port = 0
 
     def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: ErrorReporter) -> None:
-        """Make what runs actions, in workers of the same zygote as those of queries and mutations."""
+        """Make what runs actions, in workers of the same zygote as the others, and what runs any call without a session."""
         self.action_pool = ActionPool(
             _action_options(self.settings, transactions),
             roster,
@@ -165,6 +164,15 @@ class Daemon:
             reporter,
             self.metrics,
             self._mono_s,
+        )
+        self.calls = Calls(
+            self.pool,
+            self.actions,
+            self.mutations,
+            self.switchboard,
+            reporter,
+            self.metrics,
+            self.settings.action_stream_window_bytes,
         )
 
     def _make_verifier(self) -> Verifier:
@@ -520,7 +528,9 @@ def _trim_options(settings: Settings) -> TrimOptions:
 def _connection_limits(settings: Settings) -> ConnectionLimits:
     return ConnectionLimits(
         wire=ServerLimits(
-            frame_limit_bytes=settings.frame_limit_bytes, heartbeat_ms=round(settings.heartbeat_s * 1000)
+            frame_limit_bytes=settings.frame_limit_bytes,
+            heartbeat_ms=round(settings.heartbeat_s * 1000),
+            stream_window_bytes=settings.action_stream_window_bytes,
         ),
         connections_max=settings.max_sessions,
         send_buffer_bytes=settings.session_send_buffer_bytes,

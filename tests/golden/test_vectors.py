@@ -179,15 +179,15 @@ def test_spec_lists_every_message_as_the_code_has_it() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("`[6, nonce]` **Ping**", "`[8, nonce]` **Ping**"),
+        ("`[6, nonce]` **Ping**", "`[10, nonce]` **Ping**"),
         ("[1, versions, session, last_ts", "[1, session, versions, last_ts"),
         ("incarnation: bin or nil, from", "incarnation: bin, from"),
         ("remove: array of uint", "remove: array of text"),
         ("forget_below†: uint", "forget_below: uint"),
         ("journal†, digest†]`", "journal, digest]`"),
         (
-            "`[4, request, name, arguments]` **Action**",
-            "`[9, x]` **Other** | no |\n| `[4, request, name, arguments]` **Action**",
+            "`[4, request, name, arguments, window]` **Action**",
+            "`[10, x]` **Other** | no |\n| `[4, request, name, arguments, window]` **Action**",
         ),
         ("`[3, error]` **Failed**", "`[3, error, more]` **Failed**"),
     ],

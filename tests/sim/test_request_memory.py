@@ -18,7 +18,8 @@ from headwater_protocol.codec import decode_client_message
 from headwater_protocol.errors import OutcomeUnknown
 from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import ErrorBody, Mutation
-from headwater_protocol.server_session import Connected, MutationRequested, ServerSession
+from headwater_protocol.server_events import Connected, MutationRequested
+from headwater_protocol.server_session import ServerSession
 from headwater_protocol.values import pack_value, unpack_value
 from headwater_server.worker import request_row
 from headwater_server.worker.messages import Failure, Request

@@ -26,7 +26,7 @@ from headwater_protocol.errors import ApplicationError, HeadwaterError, RequestE
 from headwater_protocol.failures import error_body
 from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import AddQuery, Delta, Failed, Transition, Unchanged, Value
-from headwater_protocol.server_session import (
+from headwater_protocol.server_events import (
     ActionRequested,
     AuthenticateRequested,
     Connected,
@@ -34,8 +34,8 @@ from headwater_protocol.server_session import (
     QuerySetModified,
     SendFrame,
     ServerEvent,
-    ServerSession,
 )
+from headwater_protocol.server_session import ServerSession
 from headwater_protocol.values import pack_value, unpack_value
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import tracemalloc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headwater_protocol import codec, deltas, frames, limits, server_session, values
+from headwater_protocol import codec, deltas, frames, limits, server_events, server_session, values
 from headwater_protocol.errors import ApplicationError, LocalProtocolError, ProtocolError
 from headwater_protocol.failures import error_body
 
@@ -269,7 +269,17 @@ class Visit:
             return rng.choice(self.past) if self.past else b""
         if not self.session.is_open:
             return self._fitting("Connect", versions=b"\x92\x01\x09", session=b"\xc4\x10" + rng.randbytes(16))
-        kinds = ["ModifyQuerySet", "Mutation", "Action", "Ping", "Pong", "Mutation", "Authenticate"]
+        kinds = [
+            "ModifyQuerySet",
+            "Mutation",
+            "Action",
+            "Ping",
+            "Pong",
+            "Mutation",
+            "Authenticate",
+            "ActionCredit",
+            "CancelAction",
+        ]
         match rng.choice(kinds):
             case "ModifyQuerySet":
                 return self._modification()
@@ -280,6 +290,10 @@ class Visit:
                 self.request += rng.randint(1, 3)
                 given = {"forget_below": b"\x00", "sent_ts": b"\x01"}
                 return self._fitting(name, request=codec.encode_integer(self.request), **given)
+            case "ActionCredit" | "CancelAction" as name:
+                asked = self.actions or [self.request]
+                size = b"\x00" if rng.random() < 0.9 else b"\x01"
+                return self._fitting(name, request=codec.encode_integer(rng.choice(asked)), size=size)
             case name:
                 return self._fitting(name, nonce=b"\x05")
 
@@ -315,23 +329,23 @@ class Visit:
         for event in events:
             self._handle(event)
 
-    def _handle(self, event: server_session.ServerEvent) -> None:
+    def _handle(self, event: server_events.ServerEvent) -> None:
         match event:
-            case server_session.Connected():
+            case server_events.Connected():
                 self._check(self.session.welcome(bytes(16), self.ts))
-            case server_session.QuerySetModified(add, remove):
+            case server_events.QuerySetModified(add, remove):
                 assert self.queries >= set(remove), "removed what was not subscribed"
                 assert not self.queries & {query.query for query in add}, "added twice"
                 self.queries = self.queries - set(remove) | {query.query for query in add}
                 assert len(self.queries) <= QUERIES, "more queries than the limit"
-            case server_session.MutationRequested() | server_session.ActionRequested():
-                mutation = isinstance(event, server_session.MutationRequested)
+            case server_events.MutationRequested() | server_events.ActionRequested():
+                mutation = isinstance(event, server_events.MutationRequested)
                 (self.mutations if mutation else self.actions).append(event.request)
                 assert len(self.mutations) + len(self.actions) <= IN_FLIGHT, "more requests than the limit"
-            case server_session.AuthenticateRequested():
+            case server_events.AuthenticateRequested():
                 assert not self.verdict, "two verdicts at once"
                 self.verdict = True
-            case server_session.SendFrame(frame):
+            case server_events.SendFrame(frame):
                 self._check(frame)
 
     def _work(self) -> None:
@@ -340,7 +354,9 @@ class Visit:
         if not session.is_open:
             return
         self.ts += rng.randrange(2)
-        match rng.randrange(5):
+        match rng.randrange(6):
+            case 5 if self.actions:
+                self._check(session.action_piece(rng.choice(self.actions), b"\xc0"))
             case 0 if self.mutations:
                 committed = self.ts > session.version.ts and rng.random() < 0.5
                 failure = None if committed or rng.random() < 0.5 else error_body(ApplicationError("x"))
@@ -358,7 +374,7 @@ class Visit:
                 self._check(session.transition(self.ts, [(number, body) for number in changed]))
             case 4:
                 for event in session.tick(self.sent * 4.0):
-                    if not isinstance(event, server_session.PeerSilent):
+                    if not isinstance(event, server_events.PeerSilent):
                         self._handle(event)
 
     def _decide(self) -> None:

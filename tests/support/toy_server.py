@@ -16,13 +16,14 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, assert_never
 
 from aiohttp import WSMsgType, web
-from headwater_protocol import server_session as server
+from headwater_protocol import server_events as server
 from headwater_protocol.codec import encode_change_body
 from headwater_protocol.errors import ApplicationError, HeadwaterError, ProtocolError, RequestError
 from headwater_protocol.failures import error_body
 from headwater_protocol.frames import FrameDecoder, frame
 from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import AddQuery, Delta, ErrorBody, Failed, Unchanged, Value
+from headwater_protocol.server_session import ServerSession
 from headwater_protocol.values import pack_value, unpack_value
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Outcome:
 class Connection:
     """One client's connection: its protocol state, its subscriptions, its way out."""
 
-    session: server.ServerSession
+    session: ServerSession
     write: Callable[[bytes], Awaitable[None]]
     abort: Callable[[], None]
     session_id: bytes = b""
@@ -166,7 +167,7 @@ class ToyServer:
                 with contextlib.suppress(OSError):
                     await write(data)
 
-        session = server.ServerSession(ServerLimits(heartbeat_ms=HEARTBEAT_MS))
+        session = ServerSession(ServerLimits(heartbeat_ms=HEARTBEAT_MS))
         connection = Connection(session, send, abort)
         self._connections.append(connection)
         return connection
@@ -211,8 +212,13 @@ class ToyServer:
                 await connection.write(data)
             case server.PongReceived() | server.PeerSilent():
                 pass
-            case server.ActionRequested() | server.AuthenticateRequested():
-                raise AssertionError("the toy has neither")
+            case (
+                server.ActionRequested()
+                | server.ActionCredited()
+                | server.ActionCancelled()
+                | server.AuthenticateRequested()
+            ):
+                raise AssertionError("the toy has none of these")
             case _:
                 assert_never(event)
         return True

@@ -27,8 +27,8 @@ declare const table: unique symbol;
 /** The id of a document: text, told apart by its table. */
 export type Id<Table extends string> = string & { readonly [table]: Table };
 
-/** What a function of a bundle is. */
-export type FunctionKind = "query" | "mutation" | "action";
+/** What a function of a bundle is; a `stream` is an action whose result comes in pieces. */
+export type FunctionKind = "query" | "mutation" | "action" | "stream";
 
 const NAME: unique symbol = Symbol("name of a function");
 const PAGE_ARGUMENT: unique symbol = Symbol("name of its argument of type PageOptions");
@@ -48,7 +48,7 @@ export type AnyReference<Kind extends FunctionKind = FunctionKind> = FunctionRef
 export type Args<F> =
   F extends FunctionReference<infer _Kind, infer Arguments, infer _Result> ? Arguments : never;
 
-/** The result of a function. */
+/** The result of a function; of one that streams, what each piece is. */
 export type Returns<F> =
   F extends FunctionReference<infer _Kind, infer _Arguments, infer Result> ? Result : never;
 

@@ -4,6 +4,7 @@
  * The protocol is `session.ts`, which is pure; this module gives it a connection and keeps who waits for what.
  */
 
+import { ActionStream } from "./actionStream.js";
 import { syncAddress } from "./address.js";
 import { type AnyReference, type Args, functionName, type Given, pageArgument, type Returns } from "./api.js";
 import { type AuthChange, Authentication, type FetchToken } from "./authentication.js";
@@ -23,6 +24,7 @@ import { VERSION } from "./version.js";
 import type { Update } from "./view.js";
 
 const IN_FLIGHT_MAX = 1_000;
+const STREAM_WINDOW_BYTES = 64 * 1024;
 
 export interface ClientOptions {
   /** Makes WebSockets where the runtime has none, as Node.js 20: that of the package `ws`. */
@@ -61,6 +63,7 @@ export class HeadwaterClient {
   readonly #authentication: Authentication;
   readonly #waiting: Waiting;
   readonly #calls: Calls;
+  readonly #streams = new Map<number, ActionStream<unknown>>(); // by request
   readonly #chains = new Set<PageChain>(); // of which a page has changed in the present step
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
   readonly #events: ClientEvent[] = [];
@@ -143,6 +146,41 @@ export class HeadwaterClient {
     return this.#waiting.during("action", () =>
       this.#calls.request(() => this.#session.act(name, packed)),
     ) as Promise<Returns<F>>;
+  }
+
+  /**
+   * Take the pieces of an action that streams: `for await (const word of client.stream(api.answers.words, { text }))`.
+   *
+   * The loop throws what the action fails with behind the pieces that came before; code `connection_lost` if the
+   * connection ends meanwhile. Leaving it cancels the action.
+   */
+  stream<F extends AnyReference<"stream">>(stream: F, ...[args]: Given<F>): ActionStream<Returns<F>> {
+    const [name, packed] = [functionName(stream), packedArgs(args)];
+    let number = 0;
+    return new ActionStream<Returns<F>>({
+      begin: (pieces) => {
+        const begun = this.#waiting.during("action", () =>
+          this.#calls.request(() => {
+            number = this.#session.act(name, packed, STREAM_WINDOW_BYTES);
+            this.#streams.set(number, pieces as ActionStream<unknown>);
+            return number;
+          }),
+        );
+        const end = (error?: HeadwaterError) => {
+          this.#streams.delete(number);
+          pieces.end(error);
+        };
+        begun.then(() => end(), end);
+      },
+      taken: (size) => {
+        this.#session.take(number, size);
+        this.#act();
+      },
+      leave: () => {
+        this.#session.leave(number);
+        this.#act();
+      },
+    });
   }
 
   // ---------------------------------------------------------------------------------------------- queries
@@ -283,6 +321,9 @@ export class HeadwaterClient {
         break;
       case "Resolved":
         settled.push(() => this.#calls.resolved(event.request, event.outcome));
+        break;
+      case "PieceArrived":
+        settled.push(() => this.#streams.get(event.request)?.put(event.value, event.size));
         break;
       case "UpdateFailed":
         this.#environment.log("an optimistic update failed on new results", event.error);

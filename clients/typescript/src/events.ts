@@ -17,6 +17,8 @@ export type ClientEvent =
   | { readonly type: "UpdateFailed"; readonly request: number; readonly error: unknown }
   /** A mutation is decided and, if it succeeded, visible; or an action is over. Comes once for each. */
   | { readonly type: "Resolved"; readonly request: number; readonly outcome: Outcome }
+  /** A piece of an action that streams. `take` it with its size once the caller has it. */
+  | { readonly type: "PieceArrived"; readonly request: number; readonly value: Value; readonly size: number }
   /** All values now hold under the last accepted token. */
   | { readonly type: "IdentityChanged" }
   /** The token was refused; the identity stays what it was. */

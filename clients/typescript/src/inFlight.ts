@@ -3,9 +3,10 @@
 import { HeadwaterError, ProtocolError } from "./errors.js";
 import type { ClientEvent, Outcome } from "./events.js";
 import type { Identity } from "./identity.js";
-import type { ActionAnswer, MutationAnswer } from "./messages.js";
+import type { ActionAnswer, ActionPiece, MutationAnswer } from "./messages.js";
 import { Request } from "./requests.js";
 import type { Updates } from "./screen.js";
+import { decodeValue } from "./values.js";
 import type { Update } from "./view.js";
 
 export class InFlight {
@@ -29,8 +30,9 @@ export class InFlight {
     args: Uint8Array,
     update: Update | undefined,
     identity: Identity,
+    window: number,
   ): Request {
-    return new Request(this.#next, kind, name, args, update, identity);
+    return new Request(this.#next, kind, name, args, update, identity, window);
   }
 
   add(request: Request): void {
@@ -73,6 +75,21 @@ export class InFlight {
     }
     request.waits = false;
     return request;
+  }
+
+  /** Return a request that is not resolved. */
+  get(number: number): Request | undefined {
+    return this.#requests.get(number);
+  }
+
+  /** Return what there is to tell of a piece: nothing if its caller has left. */
+  arrived({ request: number, content }: ActionPiece): ClientEvent[] {
+    const request = this.#requests.get(number);
+    if (request === undefined || !request.waits || request.window === 0) {
+      throw new ProtocolError(`ActionPiece: request ${number} does not wait for one`);
+    }
+    const value = decodeValue(content);
+    return request.left ? [] : [{ type: "PieceArrived", request: number, value, size: content.length }];
   }
 
   /** A connection begins. */

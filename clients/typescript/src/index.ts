@@ -1,5 +1,6 @@
 /** Live queries and mutations of a Headwater server. */
 
+export type { ActionStream } from "./actionStream.js";
 export {
   type AnyReference,
   type Args,

@@ -108,17 +108,28 @@ const changeBody = tagged<ChangeBody>("a change body", {
 });
 const change = struct("Change", { query: uint, body: changeBody }, 2);
 
-const welcome = kind("Welcome", {
-  version: uint,
-  incarnation: bytes,
-  ts: uint,
-  frameLimitBytes: uint,
-  heartbeatMs: uint,
-});
+const told = kind(
+  "Welcome",
+  {
+    version: uint,
+    incarnation: bytes,
+    ts: uint,
+    frameLimitBytes: uint,
+    heartbeatMs: uint,
+    streamWindow: orNil(uint),
+  },
+  1,
+);
+/** A server that says nothing of streams knows none. */
+function welcome(reader: Reader, count: number) {
+  const found = told(reader, count);
+  return { ...found, streamWindow: found.streamWindow ?? 0 };
+}
 const transition = kind("Transition", { start: version, end: version, changes: listOf(change) });
 const outcome = { value: orNil(bytes), error: orNil(errorBody) };
 const mutationAnswer = kind("MutationAnswer", { request: uint, ts: uint, ...outcome });
 const actionAnswer = kind("ActionAnswer", { request: uint, ...outcome });
+const actionPiece = kind("ActionPiece", { request: uint, content: bytes });
 const authError = kind("AuthError", { base: uint, message: text });
 const fatalError = kind("FatalError", { error: errorBody });
 const ping = kind("Ping", { nonce: uint });
@@ -128,12 +139,14 @@ export type Welcome = ReturnType<typeof welcome>;
 export type Transition = ReturnType<typeof transition>;
 export type MutationAnswer = ReturnType<typeof mutationAnswer>;
 export type ActionAnswer = ReturnType<typeof actionAnswer>;
+export type ActionPiece = ReturnType<typeof actionPiece>;
 /** What a server sends. */
 export type ServerMessage = ReturnType<
   | typeof welcome
   | typeof transition
   | typeof mutationAnswer
   | typeof actionAnswer
+  | typeof actionPiece
   | typeof authError
   | typeof fatalError
   | typeof ping
@@ -147,6 +160,7 @@ const serverMessage = tagged<ServerMessage>("the number of a server message", {
   36: actionAnswer,
   37: authError,
   38: fatalError,
+  39: actionPiece,
   6: ping,
   7: pong,
 });
@@ -182,10 +196,12 @@ export type ClientMessage =
     ]
   | readonly [2, base: number, next: number, add: readonly AddQuery[], remove: readonly number[]]
   | readonly [3, request: number, name: string, args: Uint8Array, forgetBelow: number, sentTs: number]
-  | readonly [4, request: number, name: string, args: Uint8Array]
+  | readonly [4, request: number, name: string, args: Uint8Array, window?: number]
   | readonly [5, base: number, token: string | null]
   | readonly [6, nonce: number]
-  | readonly [7, nonce: number];
+  | readonly [7, nonce: number]
+  | readonly [8, request: number, size: number]
+  | readonly [9, request: number];
 
 /** Return the bytes of a message. */
 export function encodeMessage(message: ClientMessage): Uint8Array {

@@ -25,6 +25,10 @@ export class Request {
   waits = false;
   /** Whether more than one connection has carried it. */
   resent = false;
+  /** Bytes of pieces of an action that may be on their way; 0: one result is asked for. */
+  readonly window: number;
+  /** Whether its caller takes no pieces any more. */
+  left = false;
   /** What a mutation that succeeded came to, until a transition covers its ts. */
   success: { readonly ts: number; readonly value: Value } | undefined;
 
@@ -35,6 +39,7 @@ export class Request {
     args: Uint8Array,
     update: Update | undefined,
     { signIn, signedIn }: { readonly signIn: number; readonly signedIn: boolean },
+    window: number,
   ) {
     this.number = number;
     this.kind = kind;
@@ -43,6 +48,7 @@ export class Request {
     this.update = update;
     this.signIn = signIn;
     this.signedIn = signedIn;
+    this.window = window;
   }
 
   /** Whether it is to be sent on this connection, and was not yet. */
@@ -74,7 +80,9 @@ export class Request {
 export function requestFrame(request: Request, inFlight: Iterable<Request>, toldTs: number): Uint8Array {
   const { number, kind, name, args } = request;
   if (kind === "action") {
-    return encodeMessage([4, number, name, args]);
+    return encodeMessage(
+      request.window > 0 ? [4, number, name, args, request.window] : [4, number, name, args],
+    );
   }
   let below = number;
   for (const other of inFlight) {

@@ -64,6 +64,7 @@ export class ClientSession {
   #nextQuery = 1;
   readonly #querySet = new QuerySet((message) => this.#append(message), FRAME_LIMIT_BYTES);
   readonly #requests = new InFlight();
+  #serverStreams = false; // the server of this connection takes `CancelAction`
   readonly #identity = new Identity((message) => this.#send(message));
   #resumed = 0; // query-set number that brings back everything from before this connection
 
@@ -151,9 +152,35 @@ export class ClientSession {
     return number;
   }
 
-  /** Run an action and return its number; `Resolved` follows. It is never sent twice. Throws as `mutate` does. */
-  act(name: string, args: Uint8Array): number {
-    return this.#request("action", name, args);
+  /**
+   * Run an action and return its number; `Resolved` follows. It is never sent twice. Throws as `mutate` does.
+   *
+   * With a window, so many bytes of its pieces may be on their way: `PieceArrived` comes for each before the end.
+   */
+  act(name: string, args: Uint8Array, window = 0): number {
+    return this.#request("action", name, args, undefined, window);
+  }
+
+  /** Say that the caller has a piece of an action: as many more bytes may come. */
+  take(number: number, size: number): void {
+    if (this.#requests.get(number)?.waits) {
+      this.#send([8, number, size]);
+    }
+  }
+
+  /** Nobody takes an action's pieces any more. `Resolved` follows; at once if it was never sent. */
+  leave(number: number): void {
+    const request = this.#requests.get(number);
+    if (request === undefined) {
+      return;
+    }
+    request.left = true;
+    if (!request.waits) {
+      const error = new HeadwaterError("cancelled", "it was cancelled before it was sent");
+      this.#events.push(this.#requests.resolve(request, { error }));
+    } else if (this.#serverStreams) {
+      this.#send([9, number]);
+    }
   }
 
   /**
@@ -172,11 +199,11 @@ export class ClientSession {
     this.#events.push(...this.#screen.show(this.#requests.updates()));
   }
 
-  #request(kind: "mutation" | "action", name: string, args: Uint8Array, update?: Update): number {
+  #request(kind: "mutation" | "action", name: string, args: Uint8Array, update?: Update, window = 0): number {
     if (this.#requests.size >= REQUESTS_IN_FLIGHT_MAX) {
       throw new HeadwaterError("overloaded", `more than ${REQUESTS_IN_FLIGHT_MAX} requests in flight`);
     }
-    const request = this.#requests.made(kind, name, args, update, this.#identity);
+    const request = this.#requests.made(kind, name, args, update, this.#identity, window);
     const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
     if (frame.length > this.#frameLimitBytes) {
       throw tooLarge(frame.length, this.#frameLimitBytes);
@@ -278,6 +305,8 @@ export class ClientSession {
         const outcome = outcomeOf(message);
         return [this.#requests.resolve(this.#requests.answered(message, "action"), outcome)];
       }
+      case "ActionPiece":
+        return this.#requests.arrived(message);
       case "Welcome":
         return this.#welcome(message);
       case "AuthError":
@@ -313,6 +342,7 @@ export class ClientSession {
     this.#state = "open";
     this.#incarnation = message.incarnation;
     this.#toldTs = Math.max(this.#toldTs, message.ts);
+    this.#serverStreams = message.streamWindow > 0;
     this.#frameLimitBytes = message.frameLimitBytes;
     this.#querySet.limitFrames(message.frameLimitBytes);
     this.#heartbeat = new Heartbeat(message.heartbeatMs);

@@ -85,8 +85,23 @@ describe("calls", () => {
     await expect(client.query(api.rows.listed, none)).rejects.toThrow("at `$.board`");
   });
 
-  test("the daemon has no actions yet, and says so", async () => {
-    await expect(daemon.client().action(api.rows.go)).rejects.toMatchObject({ code: "unknown_function" });
+  test("an action runs, and what it has written is seen by live queries", async () => {
+    const [client, board] = [daemon.client(), newBoard()];
+    const watch = client.watch(api.rows.listed, { board });
+    const unfollow = watch.onUpdate(() => {});
+    expect(await client.action(api.acts.fill, { board, keys: ["a", "b"] })).toBe(2);
+    expect(await shows(watch, (rows) => rows.length === 2)).toHaveLength(2);
+    unfollow();
+    const wrong = { board, keys: 5 } as unknown as { board: string; keys: string[] };
+    await expect(client.action(api.acts.fill, wrong)).rejects.toMatchObject({ code: "invalid_arguments" });
+  });
+
+  test("many actions wait side by side", async () => {
+    const client = daemon.client();
+    const calls = Array.from({ length: 200 }, () => client.action(api.acts.slow, { seconds: 0.2 }));
+    expect(client.connectionState().inflightActions).toBe(200);
+    expect(new Set(await Promise.all(calls))).toEqual(new Set(["done"]));
+    expect(client.connectionState().inflightActions).toBe(0);
   });
 
   test("more calls than may be in flight are made in their order", async () => {
@@ -97,6 +112,63 @@ describe("calls", () => {
       texts.map((text) => client.mutation(api.rows.append, { board, key: "k", text })),
     );
     expect(done.at(-1)).toBe(texts.join(""));
+  });
+});
+
+describe("streams", () => {
+  async function all<T>(pieces: AsyncIterable<T>): Promise<T[]> {
+    const found: T[] = [];
+    for await (const piece of pieces) {
+      found.push(piece);
+    }
+    return found;
+  }
+
+  test("all pieces come in order, over one connection with others", async () => {
+    const client = daemon.client();
+    const streams = [0, 1, 20, 100].map((count) =>
+      all(client.stream(api.acts.words, { board: newBoard(), count })),
+    );
+    const found = await Promise.all(streams);
+    expect(found.map((words) => words.length)).toEqual([0, 1, 20, 100]);
+    expect(found[3]?.at(-1)).toBe("word 99");
+  });
+
+  test("an error comes behind the pieces before it", async () => {
+    const client = daemon.client();
+    const found: number[] = [];
+    const broken = async () => {
+      for await (const piece of client.stream(api.acts.breaks, { after: 2 })) {
+        found.push(piece);
+      }
+    };
+    await expect(broken()).rejects.toMatchObject({ code: "application_error", data: { after: 2 } });
+    expect(found).toEqual([0, 1]);
+  });
+
+  test("leaving the loop cancels the action", async () => {
+    const [client, board] = [daemon.client(), newBoard()];
+    for await (const word of client.stream(api.acts.words, { board, count: 1_000, pause_s: 0.02 })) {
+      if (word === "word 1") {
+        break;
+      }
+    }
+    await until(
+      (callback) => client.onConnectionState(callback),
+      () => client.connectionState().inflightActions === 0 || undefined,
+    );
+    const { rows } = await client.query(api.rows.count, { board });
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect((await client.query(api.rows.count, { board })).rows).toBe(rows);
+    expect(rows).toBeLessThan(100);
+  });
+
+  test("a stream that nobody begins asks for nothing", async () => {
+    const client = daemon.client();
+    const stream = client.stream(api.acts.words, { board: newBoard(), count: 1 });
+    await stream.return();
+    expect(await stream.next()).toEqual({ done: true, value: undefined });
+    expect(client.connectionState().inflightActions).toBe(0);
   });
 });
 

@@ -2,7 +2,13 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { functionReference } from "../src/index.js";
-import { fetchMutation, fetchQuery, preloadedQueryResult, preloadQuery } from "../src/server/index.js";
+import {
+  fetchAction,
+  fetchMutation,
+  fetchQuery,
+  preloadedQueryResult,
+  preloadQuery,
+} from "../src/server/index.js";
 import { api } from "./support/bundle.js";
 import { Daemon } from "./support/daemon.js";
 
@@ -18,6 +24,13 @@ test("a mutation and a query, one request each", async () => {
   const id = await fetchMutation(api.rows.add, { board: "http", key: "a", rank: 1 }, { url });
   const rows = await fetchQuery(api.rows.listed, { board: "http" }, { url: url.replace("ws:", "http:") });
   expect(rows).toMatchObject([{ _id: id, key: "a", rank: 1 }]);
+});
+
+test("an action, one request", async () => {
+  expect(await fetchAction(api.acts.fill, { board: "acts", keys: ["a"] }, { url })).toBe(1);
+  await expect(fetchAction(api.acts.slow, {} as { seconds: number }, { url })).rejects.toMatchObject({
+    code: "invalid_arguments",
+  });
 });
 
 test("values are those that the client gets over its connection", async () => {

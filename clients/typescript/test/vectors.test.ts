@@ -79,11 +79,15 @@ const NUMBERS: Record<string, number> = {
   Authenticate: 5,
   Ping: 6,
   Pong: 7,
+  ActionCredit: 8,
+  CancelAction: 9,
 };
 
 /** Return a described message as it stands on the wire: its number, then its fields in their order. */
 function onTheWire(message: Described): ClientMessage {
-  const { type, ...fields } = message;
+  const { type, ...given } = message;
+  const { window, ...rest } = given;
+  const fields = window === 0 ? rest : given; // is left out
   return [NUMBERS[String(type)], ...Object.values(fields).map(field)] as unknown as ClientMessage;
 }
 

@@ -27,6 +27,7 @@ from headwater_protocol.client_events import (
     MutationResolved,
     Opened,
     PeerSilent,
+    PieceArrived,
     QueryFailed,
     UpdateFailed,
     ValueChanged,
@@ -42,6 +43,7 @@ from headwater_protocol.errors import (
 from headwater_protocol.limits import SESSION_BYTES
 from headwater_protocol.values import canonical_bytes, pack_value
 
+from headwater.client.action_stream import ActionStream, Streams
 from headwater.client.authentication import Authentication, not_accepted
 from headwater.client.connection import Connection
 from headwater.client.function_names import (
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
         MutationReference,
         PagedReference,
         QueryReference,
+        StreamReference,
     )
     from headwater.client.transport import Address, OpenTransport
 
@@ -152,6 +155,9 @@ class Client:
         self._unsettled: dict[PageChain, None] = {}  # pages of these have changed in the present step
         self._mutations: dict[int, asyncio.Future[Any]] = {}
         self._actions: dict[int, asyncio.Future[Any]] = {}
+        self._streams = Streams(
+            self._session, self._room, self._require_open, lambda: self._connection.wake.set()
+        )
         self._waiting = Waiting(self._changed)
         self._watching: weakref.WeakSet[States] = weakref.WeakSet()
         self._opened = asyncio.Event()  # there is a connection, or there will be none any more
@@ -201,7 +207,7 @@ class Client:
             oldest_request_mono=self._waiting.oldest_mono,
             last_problem=connection.problem,
             auth=self._authentication.state,
-            actions=len(self._actions),
+            actions=len(self._actions) + len(self._streams),
         )
 
     def states(self) -> States:
@@ -377,6 +383,25 @@ class Client:
                 self._require_open()
                 return await self._request(self._actions, self._session.act(name, packed))
 
+    @overload
+    def stream(
+        self, function: StreamReference[P, T], /, *args: P.args, **arguments: P.kwargs
+    ) -> ActionStream[T]: ...
+    @overload
+    def stream(self, function: FunctionName, /, **arguments: Any) -> ActionStream[Any]: ...
+    def stream(self, function: AnyFunction, /, *_placed: Any, **arguments: Any) -> ActionStream[Any]:
+        """Take the pieces of an action that streams: `async for word in client.stream("answers:words", text=text)`.
+
+        The loop raises what the action fails with behind the pieces that came before; `connection_lost` if the
+        connection ends meanwhile. Leaving the loop cancels the action.
+
+        Raises:
+            RequestError: The arguments are no values.
+        """
+        check_named(_placed)
+        name, packed = function_name(function), pack_value(arguments)
+        return self._streams.made(name, packed)
+
     async def sign_in(self, source: TokenSource) -> None:
         """Be a user from now on, and return once the server has accepted a token of theirs.
 
@@ -487,7 +512,10 @@ class Client:
                 case MutationResolved(request, value, failure):
                     _resolve(self._mutations, request, value, failure)
                 case ActionResolved(request, value, failure):
-                    _resolve(self._actions, request, value, failure)
+                    if not self._streams.resolved(request, failure):
+                        _resolve(self._actions, request, value, failure)
+                case PieceArrived(request, value, size):
+                    self._streams.arrived(request, value, size)
                 case Opened() | Fatal() | PeerSilent():
                     pass  # the connection sees to them
                 case Moved():
@@ -520,6 +548,7 @@ class Client:
             for request in list(waiting):
                 unknown = OutcomeUnknown(f"{reason.message} before the answer came", code="connection_lost")
                 _resolve(waiting, request, None, unknown)
+        self._streams.end(f"{reason.message} before it was over")
         self._connection.move("closed")
 
     def _changed(self) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import TracebackType
 
+    from headwater.client.action_stream import ActionStream
     from headwater.client.authentication import TokenSource
     from headwater.client.function_names import AnyFunction, FunctionName
     from headwater.client.local_results import LocalResults
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         MutationReference,
         PagedReference,
         QueryReference,
+        StreamReference,
     )
     from headwater.client.states import ClientState, States
     from headwater.client.subscription import Subscription
@@ -174,6 +176,16 @@ class BlockingClient:
         return self._wait(self._client.action(function, *args, **arguments))
 
     @overload
+    def stream(
+        self, function: StreamReference[P, T], /, *args: P.args, **arguments: P.kwargs
+    ) -> BlockingStream[T]: ...
+    @overload
+    def stream(self, function: FunctionName, /, **arguments: Any) -> BlockingStream[Any]: ...
+    def stream(self, function: AnyFunction, /, *args: Any, **arguments: Any) -> BlockingStream[Any]:
+        """Take the pieces of an action that streams: an iterator over them. See `Client.stream`."""
+        return BlockingStream(self, self._wait(self._stream(function, args, arguments)))
+
+    @overload
     def subscribe(
         self, function: QueryReference[P, R], /, *args: P.args, **arguments: P.kwargs
     ) -> BlockingSubscription[R]: ...
@@ -254,6 +266,11 @@ class BlockingClient:
     ) -> Pages[Any]:
         return self._client.paginate(function, page_size, argument, *args, **arguments)
 
+    async def _stream(
+        self, function: Any, args: tuple[Any, ...], arguments: dict[str, Any]
+    ) -> ActionStream[Any]:
+        return self._client.stream(function, *args, **arguments)
+
     async def _states(self) -> States:
         return self._client.states()
 
@@ -321,7 +338,7 @@ class _Closable(BlockingUpdates[T]):
         self._closing = updates.aclose
 
     def close(self) -> None:
-        """Unsubscribe. May be called twice."""
+        """Let nothing come any more. May be called twice."""
         self._client._wait(self._closing())
 
     def __enter__(self) -> Self:
@@ -335,6 +352,10 @@ class _Closable(BlockingUpdates[T]):
 
 class BlockingSubscription(_Closable[T]):
     """Results of a query, newest first come; see `Subscription` for what may be skipped."""
+
+
+class BlockingStream(_Closable[T]):
+    """The pieces of an action, all of them in order; closing it cancels the action. See `ActionStream`."""
 
 
 class BlockingPages(_Closable[Paged[T]]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from collections import deque
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import RequestError, TransientError, error_for
@@ -12,12 +13,12 @@ from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.worker.messages import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from headwater_protocol.manifest import Manifest
     from headwater_protocol.messages import ErrorBody
 
-    from headwater_server.functions.actions import Actions
+    from headwater_server.functions.actions import ActionHandle, Actions
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.functions.mutations import Mutations, Publication
     from headwater_server.functions.pool import WorkerPool
@@ -55,8 +56,72 @@ class WaitingCaller:
         return await self._ended
 
 
+class StreamingCaller:
+    """The pieces of an action, an asynchronous iterator; implements `ActionCaller`. Close it when the loop is left.
+
+    Raises what the action fails with behind the pieces that came before.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._moved = asyncio.Event()
+        self._over = False
+        self._error: ErrorBody | None = None
+        self._taken_bytes = 0
+        self.handle: ActionHandle | None = None  # set in the step that begins it
+        self.result: bytes | None = None
+        """Encoded result of an action that has ended; null for one that streams."""
+
+    def action_piece(self, content: bytes) -> None:
+        """Keep it until it is taken; the window bounds how much is kept."""
+        self._pieces.append(content)
+        self._moved.set()
+
+    def action_over(self, content: bytes | None, error: ErrorBody | None) -> None:
+        """Note how it ended."""
+        self._over, self.result, self._error = True, content, error
+        self._moved.set()
+
+    def __aiter__(self) -> StreamingCaller:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._credit()
+        while not self._pieces and not self._over:
+            self._moved.clear()
+            await self._moved.wait()
+        if self._pieces:
+            piece = self._pieces.popleft()
+            self._taken_bytes = len(piece)
+            return piece
+        if self._error is not None:
+            error = self._error
+            raise error_for(error.code, error.message, error.data)
+        raise StopAsyncIteration
+
+    def _credit(self) -> None:
+        """Let as much come as was taken before: whoever asks for the next piece is done with the last one."""
+        if self._taken_bytes and self.handle is not None:
+            self.handle.credit(self._taken_bytes)
+            self._taken_bytes = 0
+
+    async def aclose(self) -> None:
+        """Let the action go, if it is not over."""
+        if not self._over and self.handle is not None:
+            self.handle.leave()
+
+
 class Calls:
     """Runs one function and waits for how it ends.
+
+    Args:
+        pool: Runs queries.
+        actions: Runs actions.
+        mutations: Runs mutations.
+        publication: Knows what is published.
+        reporter: Tells what a caller may know of a failure.
+        metrics: The daemon's.
+        window_bytes: Pieces of one action that may wait for its caller.
 
     Attributes:
         manifest: What the active bundle declares; None before the first deploy.
@@ -72,9 +137,11 @@ class Calls:
         publication: Publication,
         reporter: ErrorReporter,
         metrics: Metrics,
+        window_bytes: int,
     ) -> None:
         self._pool = pool
         self._actions = actions
+        self._window_bytes = window_bytes
         self._mutations = mutations
         self._publication = publication
         self._reporter = reporter
@@ -138,6 +205,26 @@ class Calls:
                     action.leave()
                     break
             return await caller.result()
+
+    @asynccontextmanager
+    async def stream(
+        self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
+    ) -> AsyncIterator[StreamingCaller]:
+        """Return the pieces of an action that streams, for the length of the block; it is cancelled with that."""
+        with self._begun():
+            caller = StreamingCaller()
+            caller.handle = self._actions.begin(
+                name,
+                arguments,
+                caller,
+                identity=identity,
+                internal=internal,
+                window=self._window_bytes,
+            )
+            try:
+                yield caller
+            finally:
+                await caller.aclose()
 
     @contextmanager
     def _begun(self) -> Iterator[None]:

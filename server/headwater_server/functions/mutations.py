@@ -30,7 +30,7 @@ from headwater_server.worker.messages import Failure, MutationDone, Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headwater_protocol.server_session import MutationRequested
+    from headwater_protocol.server_events import MutationRequested
 
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.functions.lane import LaneChain

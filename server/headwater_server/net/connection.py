@@ -16,7 +16,9 @@ from headwater_protocol.errors import (
 )
 from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX, ServerLimits
 from headwater_protocol.messages import ErrorBody
-from headwater_protocol.server_session import (
+from headwater_protocol.server_events import (
+    ActionCancelled,
+    ActionCredited,
     ActionRequested,
     AuthenticateRequested,
     Connected,
@@ -26,9 +28,8 @@ from headwater_protocol.server_session import (
     QuerySetModified,
     SendFrame,
     ServerEvent,
-    ServerSession,
-    close_code,
 )
+from headwater_protocol.server_session import ServerSession, close_code
 
 from headwater_server.functions.mutations import Decision
 from headwater_server.identity.sign_ins import REFUSED, UNVERIFIABLE
@@ -133,7 +134,14 @@ class Connection:
         self._traffic = hub.metrics.traffic
         self._wire = ServerSession(hub.limits.wire)
         self._queue: SessionQueue | None = None
-        self._actions = SessionActions(hub.actions, self._wire, self._send)
+        self._actions = SessionActions(
+            hub.actions,
+            self._wire,
+            self._send,
+            lambda: self.stalled_since_s is not None,
+            hub.limits.kept_answers_bytes,
+            self._pieces_unread,
+        )
         self._ended = False
         self._unsent_bytes = 0
         self._unsent_max_bytes = 0
@@ -196,6 +204,10 @@ class Connection:
                     self._mutate(event)
                 case ActionRequested():
                     self._act(event)
+                case ActionCredited(request, size):
+                    self._actions.credit(request, size)
+                case ActionCancelled(request):
+                    self._actions.cancel(request)
                 case Connected(connect):
                     self._connect(connect.session, connect.last_ts)
                 case AuthenticateRequested(_, token):
@@ -363,6 +375,10 @@ class Connection:
         if self._kept_bytes > self._hub.limits.kept_answers_bytes:
             self.end(TransientError("the client did not read its answers", code="overloaded"))
 
+    def _pieces_unread(self) -> None:
+        """More pieces of actions wait for this client than may."""
+        self.end(TransientError("the client did not read the pieces of its actions", code="overloaded"))
+
     def look_again(self, now_s: float) -> bool:
         """See whether a blocked client reads again.
 
@@ -375,7 +391,8 @@ class Connection:
             self._kept_bytes = 0
             if self._queue is not None:
                 self._hub.mutations.resume(self._queue)
-            return True
+            self._actions.resume()
+            return self.stalled_since_s is None
         if unsent < self._unsent_bytes or self.stalled_since_s is None:
             self._unsent_bytes, self.stalled_since_s = unsent, now_s
         elif now_s - self.stalled_since_s > self._hub.limits.stall_limit_s:

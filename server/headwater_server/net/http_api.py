@@ -20,11 +20,13 @@ from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, InternalError, RequestError, Retry
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 
+from headwater_server.net.event_stream import send_events, wants_events
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
 from headwater_server.net.keys import Right, bearer_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from headwater_server.identity.sign_ins import SignIns
     from headwater_server.net.keys import AdminKeys
@@ -63,6 +65,11 @@ class Calls(Protocol):
         internal: bool = False,
     ) -> bytes:
         """Return the encoded result of an action; `gone` tells whether its caller has gone away."""
+
+    def stream(
+        self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Return the encoded pieces of an action that streams; it is cancelled at the end of the block."""
 
     def kind(self, name: str, *, internal: bool) -> str:
         """Return the kind of a function of the active bundle; raises `unknown_function`."""
@@ -115,15 +122,31 @@ class HttpApi:
         call = await self._call(request)
         return await self._mutation_for(await self._caller(request), call)
 
-    async def _action(self, request: web.Request) -> web.Response:
+    async def _action(self, request: web.Request) -> web.StreamResponse:
         call = await self._call(request)
         return await self._action_for(await self._caller(request), call, request)
 
-    async def _function(self, request: web.Request) -> web.Response:
+    async def _send_events(self, caller: _Caller, call: _Call, request: web.Request) -> web.StreamResponse:
+        headers = _origin_headers(request)
+        try:
+            async with self._calls.stream(
+                call.name, call.arguments, identity=caller.identity, internal=caller.runs
+            ) as pieces:
+                return await send_events(
+                    request,
+                    pieces,
+                    lambda piece: to_json(piece, call.form),
+                    lambda error: _error_fields(error, call.form),
+                    headers,
+                )
+        except HeadwaterError as error:
+            return _error_answer(error, call.form)
+
+    async def _function(self, request: web.Request) -> web.StreamResponse:
         """A function of any kind; the key opens internal ones."""
         return await self._of_any_kind(request, await self._call(request))
 
-    async def _run(self, request: web.Request) -> web.Response:
+    async def _run(self, request: web.Request) -> web.StreamResponse:
         """A function of any kind, named by the address: `/api/run/messages/list`."""
         body = await self._bodies.read(request)
         fields = _parsed(body, "the body") if body else {}
@@ -132,7 +155,7 @@ class HttpApi:
         module, _, function = request.match_info["name"].rpartition("/")
         return await self._of_any_kind(request, _parse({**fields, "path": f"{module}:{function}"}, request))
 
-    async def _of_any_kind(self, request: web.Request, call: _Call) -> web.Response:
+    async def _of_any_kind(self, request: web.Request, call: _Call) -> web.StreamResponse:
         caller = await self._caller(request)
         kind = self._calls.kind(call.name, internal=caller.reads)
         if kind == "action":
@@ -153,7 +176,9 @@ class HttpApi:
         )
         return await _answer(call, running)
 
-    async def _action_for(self, caller: _Caller, call: _Call, request: web.Request) -> web.Response:
+    async def _action_for(self, caller: _Caller, call: _Call, request: web.Request) -> web.StreamResponse:
+        if wants_events(request):
+            return await self._send_events(caller, call, request)
         running = self._calls.action(
             call.name,
             call.arguments,
@@ -249,13 +274,22 @@ async def _answer(call: _Call, running: Any) -> web.Response:
     try:
         value: bytes = await running
     except HeadwaterError as error:
-        if error.code in {"invalid_request", "overloaded", "unavailable"}:
-            raise
-        fields: dict[str, Any] = {"status": "error", "errorMessage": error.message, "errorCode": error.code}
-        if error.code == "application_error":
-            fields["errorData"] = to_json(error.data, call.form) if isinstance(error.data, bytes) else None
-        return json_response(fields)
+        return _error_answer(error, call.form)
     return json_response({"status": "success", "value": to_json(value, call.form)})
+
+
+def _error_answer(error: HeadwaterError, form: Format) -> web.Response:
+    """Return the answer for a call that failed; raises what is the request's fault or the server's."""
+    if error.code in {"invalid_request", "overloaded", "unavailable"}:
+        raise error
+    return json_response(_error_fields(error, form))
+
+
+def _error_fields(error: HeadwaterError, form: Format) -> dict[str, Any]:
+    fields: dict[str, Any] = {"status": "error", "errorMessage": error.message, "errorCode": error.code}
+    if error.code == "application_error":
+        fields["errorData"] = to_json(error.data, form) if isinstance(error.data, bytes) else None
+    return fields
 
 
 def json_response(fields: dict[str, Any], status: int = 200) -> web.Response:
@@ -274,9 +308,8 @@ def error_response(error: HeadwaterError) -> web.Response:
 @web.middleware
 async def cors_middleware(request: web.Request, handler: Any) -> web.StreamResponse:
     """Let pages of any origin call functions; a key goes into a header, so no page has one that was not given it."""
-    origin = request.headers.get("Origin", "")
-    is_open = request.path in _OPEN_PATHS or request.path.startswith(_RUN_PATH)
-    if not is_open or not origin or not origin.isascii():
+    headers = _origin_headers(request)
+    if not headers:
         response: web.StreamResponse = await handler(request)
         return response
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
@@ -288,10 +321,22 @@ async def cors_middleware(request: web.Request, handler: Any) -> web.StreamRespo
             response.headers["Access-Control-Allow-Headers"] = wanted
     else:
         response = await handler(request)
-    response.headers["Access-Control-Allow-Origin"] = origin
-    response.headers["Access-Control-Allow-Credentials"] = "true"
-    response.headers["Vary"] = "Origin, Access-Control-Request-Headers"
+    if not response.prepared:  # a stream has sent its own
+        response.headers.update(headers)
     return response
+
+
+def _origin_headers(request: web.Request) -> dict[str, str]:
+    """Return the headers that let a page of any origin read the answer; none where there is no page or nothing for it."""
+    origin = request.headers.get("Origin", "")
+    is_open = request.path in _OPEN_PATHS or request.path.startswith(_RUN_PATH)
+    if not is_open or not origin or not origin.isascii():
+        return {}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Credentials": "true",
+        "Vary": "Origin, Access-Control-Request-Headers",
+    }
 
 
 @web.middleware

@@ -1,14 +1,16 @@
-"""The actions that one client has called: their answers go to the connection that asked, and to no other."""
+"""The actions that one client has called: their pieces and answers go to the connection that asked, and to no other."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headwater_protocol.messages import ErrorBody
-    from headwater_protocol.server_session import ActionRequested, ServerSession
+    from headwater_protocol.server_events import ActionRequested
+    from headwater_protocol.server_session import ServerSession
 
     from headwater_server.functions.actions import ActionHandle, Actions
 
@@ -16,40 +18,99 @@ if TYPE_CHECKING:
 class SessionActions:
     """The actions of one connection that are not over.
 
+    Pieces for a client that does not read wait here, and the answers behind them. Windows bound those of each
+    action, a limit those of all.
+
     Args:
         actions: Where they run.
         wire: The connection's protocol session.
         send: Sends frames, in order.
+        is_blocked: Tells whether the client does not read at present.
+        held_bytes_max: Bytes of frames that may wait.
+        overflowed: Called when more do; it ends the connection.
     """
 
     def __init__(
-        self, actions: Actions, wire: ServerSession, send: Callable[[Sequence[bytes]], None]
+        self,
+        actions: Actions,
+        wire: ServerSession,
+        send: Callable[[Sequence[bytes]], None],
+        is_blocked: Callable[[], bool],
+        held_bytes_max: int,
+        overflowed: Callable[[], None],
     ) -> None:
         self._actions = actions
         self._wire = wire
         self._send = send
+        self._is_blocked = is_blocked
+        self._held_bytes_max = held_bytes_max
+        self._overflowed = overflowed
         self._running: dict[int, ActionHandle] = {}
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
         self._left = False
 
     def begin(self, asked: ActionRequested, identity: bytes | None) -> None:
         """Run an action that the client asked for."""
-        caller = SessionCaller(self, asked.request)
-        handle = self._actions.begin(asked.name, asked.arguments, caller, identity=identity)
+        caller = SessionCaller(self, asked.request, streams=asked.window > 0)
+        handle = self._actions.begin(
+            asked.name, asked.arguments, caller, identity=identity, window=asked.window
+        )
         if not caller.over:
             self._running[asked.request] = handle
+
+    def credit(self, request: int, size: int) -> None:
+        """The client has taken pieces of that size."""
+        handle = self._running.get(request)
+        if handle is not None:
+            handle.credit(size)
+
+    def cancel(self, request: int) -> None:
+        """The client does not wait for an action any more; it is answered all the same."""
+        handle = self._running.get(request)
+        if handle is not None:
+            handle.leave()
 
     def leave(self) -> None:
         """The client is gone: nothing is answered any more."""
         self._left = True
+        self._held.clear()
+        self._held_bytes = 0
         running, self._running = self._running, {}
         for handle in running.values():
             handle.leave()
 
-    def answer(self, request: int, content: bytes | None, error: ErrorBody | None) -> None:
-        """Tell the client how an action ended."""
-        self._running.pop(request, None)
+    def resume(self) -> None:
+        """Go on sending: the client reads again."""
+        while self._held and not self._is_blocked():
+            frame = self._held.popleft()
+            self._held_bytes -= len(frame)
+            self._send((frame,))
+
+    def piece(self, request: int, content: bytes) -> None:
+        """Send a piece of an action."""
         if not self._left:
-            self._send((self._wire.action_answer(request, content, error),))
+            self._hold_or_send(self._wire.action_piece(request, content))
+
+    def answer(self, request: int, content: bytes | None, error: ErrorBody | None, *, streams: bool) -> None:
+        """Tell the client how an action ended, behind its last piece."""
+        self._running.pop(request, None)
+        if self._left:
+            return
+        frame = self._wire.action_answer(request, content, error)
+        if streams:
+            self._hold_or_send(frame)
+        else:
+            self._send((frame,))
+
+    def _hold_or_send(self, frame: bytes) -> None:
+        if self._held or self._is_blocked():
+            self._held.append(frame)
+            self._held_bytes += len(frame)
+            if self._held_bytes > self._held_bytes_max:
+                self._overflowed()
+        else:
+            self._send((frame,))
 
 
 class SessionCaller:
@@ -59,15 +120,17 @@ class SessionCaller:
         over: Whether the action has ended.
     """
 
-    def __init__(self, actions: SessionActions, request: int) -> None:
+    def __init__(self, actions: SessionActions, request: int, *, streams: bool) -> None:
         self._actions = actions
         self._request = request
+        self._streams = streams
         self.over = False
 
     def action_piece(self, content: bytes) -> None:
-        """None comes: one result was asked for."""
+        """Send it."""
+        self._actions.piece(self._request, content)
 
     def action_over(self, content: bytes | None, error: ErrorBody | None) -> None:
         """Answer the client."""
         self.over = True
-        self._actions.answer(self._request, content, error)
+        self._actions.answer(self._request, content, error, streams=self._streams)

@@ -10,6 +10,7 @@ from headwater_protocol.client_events import (
     MutationResolved,
     Opened,
     PeerSilent,
+    PieceArrived,
     QueryFailed,
     ValueChanged,
 )
@@ -26,8 +27,11 @@ from headwater_protocol.limits import QUERIES_MAX, REQUESTS_IN_FLIGHT_MAX
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
+    ActionCredit,
+    ActionPiece,
     AddQuery,
     AuthError,
+    CancelAction,
     Change,
     Connect,
     Delta,
@@ -191,6 +195,67 @@ def test_actions_are_never_sent_twice() -> None:
     waiting = client.act("a:act", ARGUMENTS)
     open_it(client)
     assert [m for m in sent(client) if isinstance(m, Action)] == [Action(waiting, "a:act", ARGUMENTS)]
+
+
+def streaming(window: int = 1000, frame_limit_bytes: int = 1 << 20) -> ClientSession:
+    client = ClientSession(SESSION, "test")
+    client.connect()
+    tell(client, Welcome(1, LOG, 100, frame_limit_bytes, 4_000, window))
+    sent(client)
+    return client
+
+
+def test_pieces_come_before_the_end_and_are_credited_when_they_are_taken() -> None:
+    client = streaming()
+    request = client.act("a:act", ARGUMENTS, 1000)
+    assert sent(client) == [Action(request, "a:act", ARGUMENTS, 1000)]
+    piece = pack_value("word")
+    assert tell(client, ActionPiece(request, piece)) == [PieceArrived(request, "word", len(piece))]
+    assert sent(client) == []
+    client.take(request, len(piece))
+    assert sent(client) == [ActionCredit(request, len(piece))]
+    assert tell(client, ActionAnswer(request, b"\xc0", None)) == [ActionResolved(request, None, None)]
+    client.take(request, 1)
+    assert sent(client) == [], "it is over"
+
+
+def test_an_action_that_is_abandoned_is_cancelled_and_its_pieces_are_dropped() -> None:
+    client = streaming()
+    request = client.act("a:act", ARGUMENTS, 1000)
+    sent(client)
+    client.abandon(request)
+    assert sent(client) == [CancelAction(request)]
+    assert tell(client, ActionPiece(request, b"\x01"), ActionAnswer(request, b"\xc0", None)) == []
+
+
+def test_a_server_without_streams_is_sent_nothing_it_does_not_know() -> None:
+    client = opened()
+    request = client.act("a:act", ARGUMENTS)
+    assert client.take_frames() == [b"\x94\x04\x01\xa5a:act\xc4\x04" + ARGUMENTS]
+    client.abandon(request)
+    assert sent(client) == []
+
+
+def test_a_cut_ends_a_stream() -> None:
+    client = streaming()
+    request = client.act("a:act", ARGUMENTS, 1000)
+    sent(client)
+    tell(client, ActionPiece(request, b"\x01"))
+    (event,) = client.disconnected()
+    assert isinstance(event, ActionResolved)
+    assert event.error is not None
+    assert event.error.code == "connection_lost"
+    client.take(request, 1)
+    open_it(client)
+    assert not any(isinstance(message, Action | ActionCredit) for message in sent(client))
+
+
+def test_a_piece_that_nobody_asked_for_breaks_the_protocol() -> None:
+    client = streaming()
+    request = client.act("a:act", ARGUMENTS)
+    for number in (request, request + 1):
+        with pytest.raises(ProtocolError, match="does not wait"):
+            tell(client, ActionPiece(number, b"\x01"))
 
 
 def test_resuming_brings_journals_and_digests_and_unchanged_keeps_the_value() -> None:

@@ -15,9 +15,12 @@ from headwater_protocol.limits import CONNECT_FRAME_BYTES, QUERIES_MAX, REQUESTS
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
+    ActionCredit,
+    ActionPiece,
     AddQuery,
     Authenticate,
     AuthError,
+    CancelAction,
     Change,
     ClientMessage,
     Connect,
@@ -34,7 +37,9 @@ from headwater_protocol.messages import (
     Version,
     Welcome,
 )
-from headwater_protocol.server_session import (
+from headwater_protocol.server_events import (
+    ActionCancelled,
+    ActionCredited,
     ActionRequested,
     AuthenticateRequested,
     Connected,
@@ -42,11 +47,9 @@ from headwater_protocol.server_session import (
     PeerSilent,
     PongReceived,
     QuerySetModified,
-    SameTransitions,
     SendFrame,
-    ServerSession,
-    close_code,
 )
+from headwater_protocol.server_session import SameTransitions, ServerSession, close_code
 
 CONNECT = Connect((1,), b"s" * 16, 0, None, "test")
 VALUE = encode_change_body(Value(b"\x90", b"d" * 16))
@@ -82,7 +85,9 @@ def test_connect_is_answered_by_welcome_and_raises_the_frame_limit() -> None:
     assert send(session, CONNECT) == [Connected(CONNECT, 1)]
     assert session.frame_limit_bytes == CONNECT_FRAME_BYTES
     assert not session.is_open
-    assert decode_server_message(session.welcome(b"i" * 16, 7)) == Welcome(1, b"i" * 16, 7, 100_000, 4_000)
+    assert decode_server_message(session.welcome(b"i" * 16, 7)) == Welcome(
+        1, b"i" * 16, 7, 100_000, 4_000, 65_536
+    )
     assert session.frame_limit_bytes == 100_000
     assert session.is_open
 
@@ -175,6 +180,39 @@ def test_requests_rise_and_are_answered_once() -> None:
     with pytest.raises(LocalProtocolError):
         session.action_answer(4, b"\x01")
     assert "expected more than 4, got 4" in refused(session, Mutation(4, "a:b", b"\x80")).message
+
+
+def test_pieces_are_counted_until_they_are_credited() -> None:
+    session = opened()
+    asked = send(session, Action(3, "a:b", b"\x80", 500), Action(4, "a:c", b"\x80", 10**9))
+    assert asked == [
+        ActionRequested(3, "a:b", b"\x80", 500),
+        ActionRequested(4, "a:c", b"\x80", LIMITS.stream_window_bytes),
+    ]
+    assert decode_server_message(session.action_piece(3, b"\x01")) == ActionPiece(3, b"\x01")
+    session.action_piece(3, b"\xa2ab")
+    assert send(session, ActionCredit(3, 3), ActionCredit(3, 1)) == [
+        ActionCredited(3, 3),
+        ActionCredited(3, 1),
+    ]
+    session.action_answer(3, b"\xc0")
+    assert send(session, ActionCredit(3, 9), CancelAction(3)) == [ActionCredited(3, 9), ActionCancelled(3)]
+    with pytest.raises(LocalProtocolError):
+        session.action_piece(3, b"\x01")
+    assert "expected at most 0, got 1" in refused(session, ActionCredit(4, 1)).message
+
+
+@pytest.mark.parametrize("message", [ActionCredit(4, 0), CancelAction(4)])
+def test_what_was_never_asked_for_is_neither_credited_nor_cancelled(message: ClientMessage) -> None:
+    assert "4 was never sent" in refused(opened(), Action(3, "a:b", b""), message).message
+
+
+def test_a_stopping_server_still_hears_that_pieces_were_taken_or_are_not_wanted() -> None:
+    session = opened()
+    send(session, Action(3, "a:b", b"", 500))
+    for message, event in ((ActionCredit(3, 0), ActionCredited(3, 0)), (CancelAction(3), ActionCancelled(3))):
+        assert session.receive(encode_message(message), stopping=True) == [event]
+    assert session.receive(encode_message(Action(4, "a:b", b"")), stopping=True) == []
 
 
 def test_a_mutation_of_this_connection_is_told_from_one_that_may_be_a_resend() -> None:

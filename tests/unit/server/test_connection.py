@@ -10,9 +10,12 @@ from headwater_protocol.errors import LocalProtocolError
 from headwater_protocol.messages import (
     Action,
     ActionAnswer,
+    ActionCredit,
+    ActionPiece,
     AddQuery,
     Authenticate,
     AuthError,
+    CancelAction,
     ClientMessage,
     Connect,
     ErrorBody,
@@ -23,6 +26,7 @@ from headwater_protocol.messages import (
     Pong,
     Transition,
 )
+from headwater_protocol.values import pack_value
 from headwater_server.functions.mutations import Decision
 from headwater_server.reactive.moves import Moved
 from support.hub_place import BUFFER, MemorySink, Place, say, subscribe
@@ -105,6 +109,56 @@ def test_actions_are_answered_to_the_connection_that_asked_and_left_with_it() ->
     told = len(sink.messages)
     one.action_over(b"\x07", None)
     assert len(sink.messages) == told
+
+
+def test_pieces_for_a_client_that_does_not_read_wait_and_keep_their_order() -> None:
+    place = Place()
+    connection, sink = place.client()
+    say(connection, Action(1, "m:s", b"\x80", 10_000), subscribe(1, "m:q"))
+    ((_, window, caller),) = place.actions.begun
+    assert window == 10_000
+    caller.action_piece(b"\x01")
+    say(connection, ActionCredit(1, 1))
+    assert place.actions.credits == [1]
+    place.steps.open()
+    place.steps.done(["x" * 2 * BUFFER])
+    assert connection.stalled_since_s is not None
+    told = len(sink.messages)
+    for number in (2, 3):
+        caller.action_piece(bytes([number]))
+    caller.action_over(b"\xc0", None)
+    assert len(sink.messages) == told
+    sink.unsent = 0
+    place.hub.look_at_blocked()
+    pieces = [message for message in sink.messages[told:] if not isinstance(message, Transition)]
+    assert pieces == [ActionPiece(1, b"\x02"), ActionPiece(1, b"\x03"), ActionAnswer(1, b"\xc0", None)]
+
+
+def test_a_client_for_which_too_many_pieces_wait_is_ended() -> None:
+    place = Place(kept_answers_bytes=5 * BUFFER)
+    connection, sink = place.client()
+    for number in range(20):
+        say(connection, Action(number, "m:s", b"\x80", BUFFER))
+    say(connection, subscribe(1, "m:q"))
+    place.steps.open()
+    place.steps.done(["x" * 2 * BUFFER])
+    for _, _, caller in place.actions.begun:
+        caller.action_piece(pack_value("x" * BUFFER))
+    assert sink.fatal is not None
+    assert sink.fatal.code == "overloaded"
+    assert len(place.actions.left) == 20
+
+
+def test_an_action_that_its_client_cancels_is_answered_all_the_same() -> None:
+    place = Place()
+    connection, sink = place.client()
+    say(connection, Action(1, "m:s", b"\x80"), CancelAction(1))
+    assert place.actions.left == ["m:s"]
+    ((_, _, caller),) = place.actions.begun
+    caller.action_over(None, ErrorBody("cancelled", "it was"))
+    assert sink.messages[-1] == ActionAnswer(1, None, ErrorBody("cancelled", "it was"))
+    say(connection, CancelAction(1))
+    assert sink.fatal is None
 
 
 def blocked(place: Place) -> tuple[Connection, MemorySink]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.errors import TransientError
-from headwater_protocol.server_session import MutationRequested
+from headwater_protocol.server_events import MutationRequested
 from headwater_server.functions.contention import Contention, SessionContention
 from headwater_server.functions.failures import ErrorReporter
 from headwater_server.functions.lane import LaneLimits

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
-from headwater_protocol.server_session import MutationRequested
+from headwater_protocol.server_events import MutationRequested
 from headwater_server.functions.failures import ErrorReporter
 from headwater_server.functions.mutations import (
     Decision,

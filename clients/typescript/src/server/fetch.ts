@@ -38,6 +38,17 @@ export async function fetchMutation<F extends AnyReference<"mutation">>(
   return decodeValue(fromBase64(await call("mutation", mutation, args, options))) as Returns<F>;
 }
 
+/**
+ * Run an action and return its result; it is not sent again. Rejects with a `HeadwaterError`; with code
+ * `connection_lost` if nobody can say how it ended.
+ */
+export async function fetchAction<F extends AnyReference<"action">>(
+  action: F,
+  ...[args, options]: Asked<F>
+): Promise<Returns<F>> {
+  return decodeValue(fromBase64(await call("action", action, args, options))) as Returns<F>;
+}
+
 /** Fetch a query's result for a component that goes on with it: `usePreloadedQuery` of `headwater/react`. */
 export async function preloadQuery<F extends AnyReference<"query">>(
   query: F,
@@ -48,7 +59,7 @@ export async function preloadQuery<F extends AnyReference<"query">>(
 
 /** Return an encoded result, in base64. */
 async function call(
-  kind: "query" | "mutation",
+  kind: "query" | "mutation" | "action",
   reference: AnyReference,
   args: unknown,
   { url, token, signal }: FetchOptions,

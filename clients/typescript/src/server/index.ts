@@ -1,4 +1,4 @@
-/** Queries and mutations over HTTP, one request each: for servers that render pages, and for scripts. */
+/** Queries, mutations and actions over HTTP, one request each: for servers that render pages, and for scripts. */
 
 export { type Preloaded, preloadedQueryResult } from "../preloaded.js";
-export { type FetchOptions, fetchMutation, fetchQuery, preloadQuery } from "./fetch.js";
+export { type FetchOptions, fetchAction, fetchMutation, fetchQuery, preloadQuery } from "./fetch.js";

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { WebSocket } from "ws"; // that of jsdom has buffers of its own realm
 import type { HeadwaterClient } from "../../src/index.js";
 import {
+  useAction,
   useConnectionState,
   useMutation,
   usePaginatedQuery,
@@ -47,6 +48,26 @@ test("a query shows that it loads, its result, and each change", async () => {
   view.rerender(<Listed board="another" />);
   expect(view.text()).toBe("loading");
   await shows(view, "");
+});
+
+test("an action is run by a function that stays the same, and its changes are shown", async () => {
+  const seen = new Set<unknown>();
+  function Filled() {
+    const fill = useAction(api.acts.fill);
+    seen.add(fill);
+    const [count, setCount] = useState(0);
+    const click = () => fill({ board: "action", keys: ["a", "b"] }).then(setCount);
+    return (
+      <button type="button" onClick={click}>
+        {count} {keys(useQuery(api.rows.listed, { board: "action" }))}
+      </button>
+    );
+  }
+  const view = rendered(client, <Filled />);
+  await shows(view, "0 ");
+  act(() => view.container.querySelector("button")?.click());
+  await shows(view, "2 a b");
+  expect(seen.size).toBe(1);
 });
 
 test("a query that is skipped asks nothing until it is not", async () => {

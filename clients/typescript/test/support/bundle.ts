@@ -40,7 +40,12 @@ interface Api {
     fill: FunctionReference<"mutation", { board: string; first: number; number: number }, null>;
     remove: FunctionReference<"mutation", { board: string; first: number; number: number }, null>;
     refuse: FunctionReference<"mutation", { board: string }, null>;
-    go: FunctionReference<"action", Record<never, never>, null>;
+  };
+  acts: {
+    fill: FunctionReference<"action", { board: string; keys: string[] }, number>;
+    slow: FunctionReference<"action", { seconds: number }, string>;
+    words: FunctionReference<"stream", { board: string; count: number; pause_s?: number }, string>;
+    breaks: FunctionReference<"stream", { after: number }, number>;
   };
   values: {
     typed: FunctionReference<"query", Typed, { given: Typed; types: Record<string, string> }>;
