@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 from headwater_protocol.errors import TransientError
 from headwater_storage.proposal import CommitTs
 
+from headwater.bundle import CallFailure
 from headwater.context import MutationFunction, QueryFunction, R
+from headwater.testing.actions import ActionStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,13 +19,14 @@ if TYPE_CHECKING:
     from headwater_server.worker.messages import MutationDone, QueryDone
     from headwater_storage.memory_engine import MemoryEngine
 
+    from headwater.actions import ActionFunction, StreamFunction
     from headwater.calls import CompiledFunction
     from headwater.context import MutationCtx, RegisteredFunction
     from headwater.identity import Identity
     from headwater.testing.worker import Worker
 
 P = ParamSpec("P")
-_R = TypeVar("_R")
+_T = TypeVar("_T")
 
 
 class Stage:
@@ -54,7 +57,7 @@ class Stage:
                 f"run_{kind} takes a @{kind} function of the deployment's package, got {function!r}"
             )
         if found.kind != kind:
-            raise TypeError(f"{found.name} is a {found.kind}; run it with run_{found.kind}")
+            raise TypeError(f"{found.name} is no {kind}; run it with run_{found.kind}")
         return found
 
     def published(self) -> None:
@@ -89,7 +92,7 @@ class Caller:
         done = stage.worker.query(compiled.name, arguments, self._identity, None)
         if done.content is None:
             assert done.failure is not None, "a call ends in one of the two"
-            raise stage.worker.error_of(done.failure)
+            raise stage.worker.error_of(done.failure.code, done.failure.message)
         result: R = compiled.result.decode(done.content, stage.engine.table_name)
         return result
 
@@ -104,6 +107,35 @@ class Caller:
         """Run a mutation and leave it uncommitted, as it is while others commit first."""
         compiled = self._stage.compiled(function, "mutation")
         return PendingMutation(self._stage, compiled, compiled.arguments.encode(args, kwargs), self._identity)
+
+    @overload
+    async def run_action(self, function: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_action(
+        self, function: StreamFunction[P, _T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[_T]: ...
+    async def run_action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run an action to its end and return its result, of one that streams the list of its pieces.
+
+        Raises:
+            Exception: As `run_query`.
+        """
+        __tracebackhide__ = True
+        stage = self._stage
+        compiled = stage.compiled(function, "action")
+        arguments = compiled.arguments.encode(args, kwargs)
+        pieces: list[Any] = []
+
+        async def emit(piece: bytes) -> None:
+            pieces.append(compiled.result.decode(piece, stage.engine.table_name))
+
+        backend = ActionStage(stage, self._identity)
+        done = await stage.worker.bundle.call_action(
+            compiled.name, arguments, backend, emit, identity=self._identity, internal_allowed=True
+        )
+        if isinstance(done, CallFailure):
+            raise stage.worker.error_of(done.code, done.message)
+        return pieces if compiled.stream else compiled.result.decode(done, stage.engine.table_name)
 
     def watch(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Watch[R]:
         """Subscribe to a query, as a client does."""
@@ -162,7 +194,11 @@ class PendingMutation(Generic[R]):
     def _run(self) -> MutationDone:
         self.attempts += 1
         done = self._stage.worker.mutation(self._compiled.name, self._arguments, self._identity)
-        self._error = None if done.failure is None else self._stage.worker.error_of(done.failure)
+        self._error = (
+            None
+            if done.failure is None
+            else self._stage.worker.error_of(done.failure.code, done.failure.message)
+        )
         return done
 
     def _commit(self) -> R:
@@ -229,4 +265,4 @@ class Watch(Generic[R]):
             self._error = None
             self.results.append(self._compiled.result.decode(done.content, self._stage.engine.table_name))
         elif done.failure is not None:
-            self._error = self._stage.worker.error_of(done.failure)
+            self._error = self._stage.worker.error_of(done.failure.code, done.failure.message)

@@ -73,10 +73,17 @@ class Deployment(Caller):
     def as_user(
         self, subject: str, *, name: str | None = None, email: str | None = None, **claims: Any
     ) -> Caller:
-        """Return a caller who is signed in as a user of some issuer, with these claims in the token."""
-        known = {"name": name, "email": email} | claims
-        told = {claim: value for claim, value in known.items() if value is not None}
-        return self.with_identity(Identity(f"{_ISSUER}|{subject}", subject, _ISSUER, name, email, told))
+        """Return a caller who is signed in as a user of some issuer.
+
+        Args:
+            subject: The issuer's name of the user.
+            name: For people.
+            email: Email address.
+            **claims: What the token claims besides, such as `email_verified=True`.
+        """
+        told = {"sub": subject, "iss": _ISSUER, "name": name, "email": email, **claims}
+        claimed = {label: value for label, value in told.items() if value is not None}
+        return self.with_identity(Identity(f"{_ISSUER}|{subject}", subject, _ISSUER, name, email, claimed))
 
     def with_identity(self, identity: Identity) -> Caller:
         """Return a caller with this identity, which `ctx.auth.identity()` gives to functions."""

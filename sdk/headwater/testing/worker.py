@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from headwater_protocol.manifest import TableManifest
     from headwater_server.functions.limits import WorkerLimits
-    from headwater_server.worker.messages import Failure, TransactionOrder
+    from headwater_server.worker.messages import TransactionOrder
     from headwater_storage.memory_engine import MemoryEngine
     from headwater_storage.transaction import Transaction
 
@@ -162,13 +162,13 @@ class Worker:
         done: MutationDone = self._answer(message)
         return done
 
-    def error_of(self, failure: Failure) -> BaseException:
+    def error_of(self, failure_code: str, message: str) -> BaseException:
         """Return what a test shall see of the last call, which failed: the exception itself where it tells the same."""
         error = self.bundle.take_error()
         code = error.code if isinstance(error, HeadwaterError) else InternalError.code
-        if isinstance(error, Exception) and code == failure.code:
+        if isinstance(error, Exception) and code == failure_code:
             return error
-        told = error_for(failure.code, failure.message)
+        told = error_for(failure_code, message)
         told.__cause__ = error
         return told
 

@@ -98,7 +98,7 @@ def test_only_functions_of_the_package_and_kind_are_run(deployment: Deployment) 
 
     with pytest.raises(TypeError, match="of the deployment's package"):
         deployment.run_query(elsewhere)
-    with pytest.raises(TypeError, match="notes:draw is a mutation; run it with run_mutation"):
+    with pytest.raises(TypeError, match="notes:draw is no query; run it with run_mutation"):
         deployment.run_query(notes.draw)  # type: ignore[arg-type]
 
 

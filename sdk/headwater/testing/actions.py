@@ -1,0 +1,69 @@
+"""What actions need of the world, in a test: their queries and mutations run over the database in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headwater_protocol.failures import error_from
+from headwater_protocol.messages import ErrorBody
+from headwater_server.functions.limits import WorkerLimits
+
+if TYPE_CHECKING:
+    from headwater_protocol.errors import HeadwaterError
+    from headwater_protocol.manifest import FunctionKind
+    from headwater_server.worker.messages import Failure
+
+    from headwater.testing.calls import Stage
+
+
+class ActionStage:
+    """Implements `ActionBackend` for the actions of one caller.
+
+    Args:
+        stage: Of the deployment.
+        identity: Encoded identity of the caller, which nested calls have as well.
+    """
+
+    def __init__(self, stage: Stage, identity: bytes | None) -> None:
+        self._stage = stage
+        self._identity = identity
+        self.depth_max = WorkerLimits().action_depth_max
+
+    def now_ms(self) -> float:
+        """Return the time of the test, later at each look."""
+        return self._stage.engine.next_us() / 1000
+
+    def random_bytes(self, size: int) -> bytes:
+        """Return chance that follows from the deployment's seed."""
+        return self._stage.random_bytes(size)
+
+    def table_name(self, document_id: str) -> str | None:
+        """Return the table that an id names."""
+        return self._stage.engine.table_name(document_id)
+
+    async def run(self, kind: FunctionKind, name: str, arguments: bytes) -> bytes:
+        """Run a query, or run and commit a mutation; nothing else runs in between."""
+        worker = self._stage.worker
+        if kind == "query":
+            read = worker.query(name, arguments, self._identity, None)
+            if read.failure is not None:
+                raise self._error(read.failure)
+            return _content(read.content)
+        ran = worker.mutation(name, arguments, self._identity)
+        if ran.failure is not None:
+            raise self._error(ran.failure)
+        if ran.proposal is not None:
+            self._stage.engine.commit(ran.proposal)
+            self._stage.published()
+        return _content(ran.outcome)
+
+    def _error(self, failure: Failure) -> HeadwaterError:
+        """Return what an action is told of a nested call that failed: it ran elsewhere, so not the exception itself."""
+        told = error_from(ErrorBody(failure.code, failure.message, failure.data))
+        told.__cause__ = self._stage.worker.bundle.take_error()
+        return told
+
+
+def _content(encoded: bytes | None) -> bytes:
+    assert encoded is not None, "it has not failed"
+    return encoded
