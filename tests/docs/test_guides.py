@@ -8,7 +8,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from headwater_config.settings import Settings
+from headwater_protocol.errors import ERROR_CODES
 from support.guides import GUIDES, blocks, write_files
+
+from tools.checkout import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,4 +61,17 @@ def test_the_code_of_a_guide_type_checks(guide: str, folder: Path, cache: Path) 
 def test_every_python_block_of_a_tested_guide_is_a_file() -> None:
     for guide in TESTED:
         assert [block.text for block in blocks(guide) if block.language == "python" and not block.file] == []
-    assert (GUIDES / "testing.md").exists()
+
+
+def test_errors_that_guides_name_are_in_the_table_and_the_table_has_all() -> None:
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(ERROR_CODES)
+    for guide in TESTED:
+        text = (GUIDES / f"{guide}.md").read_text()
+        compared = set(re.findall(r'\.code == "(\w+)"', text))
+        assert compared <= set(ERROR_CODES), guide
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    assert [name for name in vars(Settings)["__annotations__"] if f"`{name}`" not in page] == []

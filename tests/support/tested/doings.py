@@ -56,3 +56,8 @@ async def failing(ctx: ActionCtx, notebook: Id[Notebook], how: str) -> str:
 @action
 async def broken(ctx: ActionCtx) -> int:
     return len(await ctx.run_query(notes.counts)) // 0
+
+
+@action
+async def open_(ctx: ActionCtx, name: str) -> Id[Notebook]:
+    return await ctx.run_mutation(notes.open_notebook, name=name)

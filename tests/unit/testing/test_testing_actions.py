@@ -38,6 +38,8 @@ async def test_an_action_reads_and_writes_as_its_caller(
     assert (made.text, made.notebook) == ("a, by ada", notebook)
     assert [len(result) for result in screen.results] == [1, 2]
     assert await deployment.run_action(doings.who) == "nobody"
+    await deployment.as_user("ada").run_action(doings.open_, name="hers")
+    assert deployment.as_user("ada").run_query(notes.mine) == ["hers"]
 
 
 async def test_the_pieces_of_a_stream_come_as_a_list(deployment: Deployment) -> None:
