@@ -13,6 +13,8 @@ _EMBEDDING = (
     ip_network("64:ff9b:1::/48"),
     ip_network("2002::/16"),
     ip_network("2001::/32"),
+    ip_network("::/96"),
+    ip_network("::ffff:0:0:0/96"),
 )
 
 
