@@ -234,6 +234,15 @@ class SignIns:
             if not check.is_over:
                 self._running[check] = None
                 check.task = self._spawn(self._run(check))
+                # A task that is cancelled before its first step runs nothing, its `finally` neither.
+                check.task.add_done_callback(lambda _, check=check: self._free(check))
+
+    def _free(self, check: Check) -> None:
+        """Let the next one take the place of a check that has ended."""
+        check.task = None
+        if check in self._running:
+            del self._running[check]
+            self._start()
 
     async def _run(self, check: Check) -> None:
         verified, may_pass_later = None, False
@@ -247,9 +256,7 @@ class SignIns:
         except Exception:
             logger.exception("token_check_failed")
         finally:
-            del self._running[check]
-            check.task = None
-            self._start()
+            self._free(check)
         self._end(check, verified, may_pass_later=may_pass_later)
 
     async def _verify(self, token: str) -> VerifiedToken:

@@ -279,6 +279,8 @@ class Connection:
 
     def _authenticate(self, token: str | None) -> None:
         if token is None:
+            # What waits behind it, if something does, is being handled already: once more here, inside of that,
+            # as many sign-outs as may wait would be too deep.
             self._accept(None)
             return
         sign_ins = self._hub.sign_ins
@@ -292,20 +294,21 @@ class Connection:
         if self._ended or self._hub.draining:
             return
         if verified is not None:
-            self._guarded(lambda: self._accept(verified))
+            self._guarded(lambda: self._handle(self._accept(verified)))
         elif may_pass_later:
             # To refuse it would sign the user out, though nothing was found wrong with it.
             self.end(TransientError(UNVERIFIABLE))
         else:
             self._guarded(self._refuse_token)
 
-    def _accept(self, verified: VerifiedToken | None) -> None:
+    def _accept(self, verified: VerifiedToken | None) -> Iterable[ServerEvent]:
+        """Be whoever a token is from; return what waits behind it."""
         waiting = self._wire.authenticated()
         self._identity_lost = False
         self._become(verified)
         if verified is not None:
             self._hub.sign_ins.watch(self, verified)
-        self._handle(waiting)
+        return waiting
 
     def _refuse_token(self) -> None:
         frame, waiting = self._wire.authentication_refused(REFUSED)

@@ -407,6 +407,33 @@ async def test_a_check_whose_client_is_gone_is_never_begun(judge: Judge) -> None
     assert hand.ended == [("first", True)]
 
 
+async def test_clients_that_are_gone_before_their_check_takes_its_first_step_leave_its_place(
+    place: Place, judge: Judge
+) -> None:
+    for number in [*range(2, 256)] * 2:
+        connection, _ = place.client(number)
+        say(connection, Authenticate(0, "token"))
+        connection.refuse("garbage, in the same packet")
+    await settle()
+    assert judge.asked == [], "as cheap as that"
+    assert place.sign_ins.pending == 0
+    connection, _ = place.client(1)
+    say(connection, Authenticate(0, "ada"))
+    await judge.accept("ada", verified("ada"))
+    assert connection.verified is not None
+
+
+async def test_as_many_sign_outs_as_may_wait_behind_a_token_are_handled(place: Place, judge: Judge) -> None:
+    connection, sink = place.client()
+    say(connection, Authenticate(0, "ada"), *[Authenticate(base, None) for base in range(1, 1001)])
+    say(connection, Mutation(1, "m:f", b"\x80"), Authenticate(1001, "bob"), Mutation(2, "m:f", b"\x80"))
+    await judge.accept("ada", verified("ada"))
+    assert not sink.closed
+    assert place.mutations.asked == [(1, None)]
+    await judge.accept("bob", verified("bob"))
+    assert place.mutations.asked == [(1, None), (2, "id|bob")]
+
+
 async def test_a_verification_that_takes_too_long_gives_its_place_to_others(judge: Judge) -> None:
     hand = SignInsByHand(judge, checks_max=1, check_s=0.01)
     hand.begin("slow", hand.sign_ins.pace())
