@@ -134,14 +134,7 @@ class Connection:
         self._traffic = hub.metrics.traffic
         self._wire = ServerSession(hub.limits.wire)
         self._queue: SessionQueue | None = None
-        self._actions = SessionActions(
-            hub.actions,
-            self._wire,
-            self._send,
-            lambda: self.stalled_since_s is not None,
-            hub.limits.kept_answers_bytes,
-            self._pieces_unread,
-        )
+        self._actions: SessionActions | None = None  # from the first one on; refers to this
         self._ended = False
         self._unsent_bytes = 0
         self._unsent_max_bytes = 0
@@ -205,9 +198,11 @@ class Connection:
                 case ActionRequested():
                     self._act(event)
                 case ActionCredited(request, size):
-                    self._actions.credit(request, size)
+                    if self._actions is not None:
+                        self._actions.credit(request, size)
                 case ActionCancelled(request):
-                    self._actions.cancel(request)
+                    if self._actions is not None:
+                        self._actions.cancel(request)
                 case Connected(connect):
                     self._connect(connect.session, connect.last_ts)
                 case AuthenticateRequested(_, token):
@@ -273,7 +268,19 @@ class Connection:
             error = ErrorBody("unauthenticated", _LOST)
             self._send((self._wire.action_answer(asked.request, None, error),))
         else:
+            if self._actions is None:
+                self._actions = self._session_actions()
             self._actions.begin(asked, None if self.verified is None else self.verified.identity)
+
+    def _session_actions(self) -> SessionActions:
+        return SessionActions(
+            self._hub.actions,
+            self._wire,
+            self._send,
+            lambda: self.stalled_since_s is not None,
+            self._hub.limits.kept_answers_bytes,
+            self._pieces_unread,
+        )
 
     # ------------------------------------------------------------------ who it is
 
@@ -394,7 +401,8 @@ class Connection:
             self._kept_bytes = 0
             if self._queue is not None:
                 self._hub.mutations.resume(self._queue)
-            self._actions.resume()
+            if self._actions is not None:
+                self._actions.resume()
             return self.stalled_since_s is None
         if unsent < self._unsent_bytes or self.stalled_since_s is None:
             self._unsent_bytes, self.stalled_since_s = unsent, now_s
@@ -453,12 +461,16 @@ class Connection:
             self._sink.abort()
 
     def _leave(self) -> None:
-        self._actions.leave()
+        # What refers back to this goes, or it would stay in memory until the collector of cycles comes by.
+        actions, self._actions = self._actions, None
+        check, self._check = self._check, None
         session, self.session = self.session, None
         queue, self._queue = self._queue, None
         self.verified = None
-        if self._check is not None:
-            self._check.cancel()
+        if actions is not None:
+            actions.leave()
+        if check is not None:
+            check.cancel()
         if session is not None:
             self._hub.core.disconnect(session)
         if queue is not None:

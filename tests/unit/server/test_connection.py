@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,6 +111,25 @@ def test_actions_are_answered_to_the_connection_that_asked_and_left_with_it() ->
     told = len(sink.messages)
     one.action_over(b"\x07", None)
     assert len(sink.messages) == told
+
+
+def test_a_connection_that_has_ended_needs_no_collector_to_be_gone() -> None:
+    """Cycles of 13 objects for each connection rose to megabytes between two full collections."""
+    place = Place()
+    connection, sink = place.client()
+    say(connection, subscribe(1, "m:q"), Action(1, "m:one", b"\x80"))
+    ((_, _, caller),) = place.actions.begun
+    gone = weakref.ref(connection)
+    gc.collect()
+    gc.disable()
+    try:
+        connection.lost()
+        caller.action_over(b"\x07", None)
+        place.actions.begun.clear()
+        del connection, caller, sink
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_pieces_for_a_client_that_does_not_read_wait_and_keep_their_order() -> None:
