@@ -12,6 +12,7 @@ import heapq
 import logging
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
@@ -235,9 +236,9 @@ class SignIns:
                 self._running[check] = None
                 check.task = self._spawn(self._run(check))
                 # A task that is cancelled before its first step runs nothing, its `finally` neither.
-                check.task.add_done_callback(lambda _, check=check: self._free(check))
+                check.task.add_done_callback(partial(self._free, check))
 
-    def _free(self, check: Check) -> None:
+    def _free(self, check: Check, _: object = None) -> None:
         """Let the next one take the place of a check that has ended."""
         check.task = None
         if check in self._running:
