@@ -17,7 +17,16 @@ from tools.checkout import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-TESTED = ["determinism", "errors", "functions", "limits", "reading-and-writing", "schema", "testing"]
+TESTED = [
+    "determinism",
+    "errors",
+    "functions",
+    "limits",
+    "multi-tenancy",
+    "reading-and-writing",
+    "schema",
+    "testing",
+]
 
 
 @pytest.fixture(scope="module")
