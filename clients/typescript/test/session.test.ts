@@ -85,6 +85,61 @@ describe("limits", () => {
   });
 });
 
+describe("streams", () => {
+  /** A connection to a server that streams, and an action on it that was asked for with a window. */
+  function streaming(streamWindow: number): number {
+    session.connect();
+    session.receive(frameOf([33, 1, new Uint8Array(16), 1, 1 << 20, 4_000, streamWindow]));
+    const request = session.act("a:b", NOTHING, 1_000);
+    session.takeFrames();
+    return request;
+  }
+  const frames = () => session.takeFrames().map((frame) => decodeValue(frame));
+  const piece = encodeValue("word");
+
+  test("pieces come before the end, and are credited when they are taken", () => {
+    const request = streaming(1_000);
+    const size = piece.length;
+    expect(session.receive(frameOf([39, request, piece]))).toStrictEqual([
+      { type: "PieceArrived", request, value: "word", size },
+    ]);
+    expect(frames()).toStrictEqual([]);
+    session.take(request, size);
+    expect(frames()).toStrictEqual([[8, request, size]]);
+    const [end] = session.receive(frameOf([36, request, encodeValue(null), null]));
+    expect(end).toMatchObject({ type: "Resolved", request, outcome: { value: null } });
+    session.take(request, 1);
+    expect(frames()).toStrictEqual([]);
+  });
+
+  test("one that is left is cancelled where the server knows that, and its pieces are dropped", () => {
+    const request = streaming(1_000);
+    session.leave(request);
+    expect(frames()).toStrictEqual([[9, request]]);
+    expect(session.receive(frameOf([39, request, piece]))).toStrictEqual([]);
+    session.disconnected();
+    const other = streaming(0);
+    session.leave(other);
+    expect(frames()).toStrictEqual([]);
+  });
+
+  test("one that was never sent ends at once when it is left", () => {
+    const request = session.act("a:b", NOTHING, 1_000);
+    session.leave(request);
+    expect(session.takeEvents()).toMatchObject([{ type: "Resolved", request }]);
+    opened();
+    expect(sent()).toStrictEqual(["Connect 0", "ModifyQuerySet 0 1 []"]);
+  });
+
+  test("a piece that nobody asked for breaks the protocol", () => {
+    streaming(1_000);
+    const plain = session.act("a:b", NOTHING);
+    for (const request of [plain, plain + 1]) {
+      expect(() => session.receive(frameOf([39, request, piece]))).toThrow("does not wait");
+    }
+  });
+});
+
 test("under another name mutations that were sent are in doubt, and others go on", () => {
   opened();
   const [doubtful, action] = [session.mutate("a:b", NOTHING), session.act("a:b", NOTHING)];
