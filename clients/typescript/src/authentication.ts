@@ -123,7 +123,7 @@ export class Authentication {
     if (token === null) {
       this.#signOut(signIn);
     } else {
-      const refresh = signIn.token !== null;
+      const refresh = signIn.token !== null && mayBeOfOneUser(signIn.token, token);
       signIn.token = token;
       this.#hand(token, refresh);
       this.#planRefresh(signIn, token);
@@ -172,13 +172,24 @@ export class Authentication {
 
 /** Return when a JWT runs out; undefined if it does not say, or is none. */
 function endOf(token: string): number | undefined {
+  const end = claimsOf(token).exp;
+  return typeof end === "number" ? end * 1000 : undefined;
+}
+
+/** Whether nothing says that two tokens are of two users: the sign-in service may know somebody else meanwhile. */
+function mayBeOfOneUser(one: string, other: string): boolean {
+  const [before, after] = [claimsOf(one), claimsOf(other)];
+  return before.iss === after.iss && before.sub === after.sub;
+}
+
+/** Return what a JWT claims, unverified; nothing if it is none. */
+function claimsOf(token: string): { iss?: unknown; sub?: unknown; exp?: unknown } {
   try {
     const payload: unknown = JSON.parse(
       atob((token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/")),
     );
-    const end = typeof payload === "object" && payload !== null && "exp" in payload ? payload.exp : undefined;
-    return typeof end === "number" ? end * 1000 : undefined;
+    return typeof payload === "object" && payload !== null ? { ...payload } : {};
   } catch {
-    return undefined;
+    return {};
   }
 }

@@ -125,3 +125,15 @@ test("a service that fails is told of, and signs nobody in", async () => {
   await signIn();
   expect([told, environment.logged]).toStrictEqual([[false], ["fetching a token failed"]]);
 });
+
+test("a fresh token of another user is another sign-in, so that no call goes out as that user's", async () => {
+  const of = (sub: string, exp: number) =>
+    `head.${Buffer.from(JSON.stringify({ iss: "https://id.example", sub, exp })).toString("base64url")}.signature`;
+  tokens = [of("ada", 1), of("ada", 2), of("bob", 3)];
+  await signIn();
+  authentication.lost();
+  await settled();
+  authentication.lost();
+  await settled();
+  expect(refreshes).toStrictEqual([false, true, false]);
+});

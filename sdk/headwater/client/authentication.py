@@ -49,6 +49,7 @@ class Authentication:
         self._wall_s = wall_s
         self._source: TokenSource | None = None
         self._has_token = False
+        self._user: tuple[object, object] | None = None  # whom the last token names
         self._refused = 0
         self._task: asyncio.Task[None] | None = None
         self._due: asyncio.TimerHandle | None = None
@@ -124,7 +125,10 @@ class Authentication:
         if token is None:
             self._sign_out()
             return
-        refresh, self._has_token = self._has_token, True
+        user = user_of(token)
+        # The sign-in service may know somebody else meanwhile: no call may go out as that user's.
+        refresh = self._has_token and user == self._user
+        self._has_token, self._user = True, user
         self._ask(token, refresh)
         self._plan(token)
 
@@ -182,9 +186,20 @@ def not_accepted() -> RequestError:
 
 def end_of(token: str) -> float | None:
     """Return when a JWT ends, in seconds since 1970; None if it does not say, or is none."""
+    end = _claims(token).get("exp")
+    return float(end) if isinstance(end, int | float) and not isinstance(end, bool) else None
+
+
+def user_of(token: str) -> tuple[object, object]:
+    """Return issuer and subject of a JWT, unverified; None for what it does not say."""
+    claims = _claims(token)
+    return claims.get("iss"), claims.get("sub")
+
+
+def _claims(token: str) -> dict[str, object]:
     try:
         part = token.split(".")[1]
-        end = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["exp"]
-    except (ValueError, IndexError, KeyError, TypeError):
-        return None
-    return float(end) if isinstance(end, int | float) and not isinstance(end, bool) else None
+        found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, IndexError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
