@@ -23,7 +23,6 @@ SERVER_MODULES = (
     "lmdb",
     "orjson",
     "prometheus_client",
-    "sortedcontainers",
     "uvloop",
 )
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
