@@ -8,7 +8,7 @@ them unread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 
@@ -135,7 +135,7 @@ class Authenticate:
 
     TAG: ClassVar[int] = 5
     base: int
-    token: str | None
+    token: str | None = field(repr=False)  # a secret: no trace or log may show it
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class AuthenticateRequested:
     """Check a token (None: sign out), then call `authenticated` or `authentication_refused`."""
 
     base: int
-    token: str | None
+    token: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

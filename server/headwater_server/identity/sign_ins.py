@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -105,7 +105,7 @@ class Check:
         is_over: Nobody waits for it any more.
     """
 
-    token: str
+    token: str = field(repr=False)
     verdict: Callable[[VerifiedToken | None, bool], None]
     task: asyncio.Task[None] | None = None
     is_over: bool = False

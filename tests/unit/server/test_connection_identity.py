@@ -20,9 +20,10 @@ from headwater_protocol.messages import (
     Pong,
     Transition,
 )
+from headwater_protocol.server_events import AuthenticateRequested
 from headwater_server.identity.claims import VerifiedToken
 from headwater_server.identity.refusal import RefusedTokenError
-from headwater_server.identity.sign_ins import PassingTime, SignInLimits, SignIns
+from headwater_server.identity.sign_ins import Check, PassingTime, SignInLimits, SignIns
 from headwater_server.observe.metrics import Metrics
 from support.hub_place import WALL_S, MemorySink, Place, say, subscribe
 
@@ -432,6 +433,13 @@ async def test_as_many_sign_outs_as_may_wait_behind_a_token_are_handled(place: P
     assert place.mutations.asked == [(1, None)]
     await judge.accept("bob", verified("bob"))
     assert place.mutations.asked == [(1, None), (2, "id|bob")]
+
+
+def test_nothing_that_holds_a_token_shows_it() -> None:
+    """Such things stand in traces, and in what asyncio says of its tasks and their callbacks."""
+    check = Check("s3cret", lambda who, later: None)
+    for holder in (Authenticate(0, "s3cret"), AuthenticateRequested(0, "s3cret"), check):
+        assert "s3cret" not in repr(holder)
 
 
 async def test_a_verification_that_takes_too_long_gives_its_place_to_others(judge: Judge) -> None:
