@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 from headwater.cli import daemon, dev
 from headwater.cli.deploy import describe
-from headwater.cli.keys import write_key
 from headwater.cli.deployment import Surroundings, find_key, find_url, require_key
+from headwater.cli.keys import write_key
 from headwater.cli.main import app
 from headwater.http_client import Deployed
 from headwater_protocol.errors import RequestError
