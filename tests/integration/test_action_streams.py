@@ -224,6 +224,19 @@ def test_a_reader_over_http_that_goes_away_ends_its_action(daemon: RunningDaemon
     wait_until(lambda: actions_running(daemon) == 0, 5.0)
 
 
+def test_a_reader_over_http_that_goes_away_before_the_first_piece_ends_its_action(
+    daemon: RunningDaemon,
+) -> None:
+    wait_until(lambda: actions_running(daemon) == 0)
+    body = json.dumps({"path": "works:count", "args": {"upto": 5, "pause_s": 60.0}}).encode()
+    head = b"POST /api/action HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+    head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", daemon.port)) as reader:
+        reader.sendall(head + body)
+        wait_until(lambda: actions_running(daemon) == 1)
+    wait_until(lambda: actions_running(daemon) == 0)
+
+
 def test_a_reader_over_http_that_does_not_read_slows_the_action_down(daemon: RunningDaemon) -> None:
     before = len(texts(daemon))
     size = 100_000

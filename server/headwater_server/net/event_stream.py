@@ -56,6 +56,7 @@ async def send_events(
     response = web.StreamResponse(headers={**headers, **stream})
     waiting = asyncio.ensure_future(anext(pieces, None))
     try:
+        await _while_silent(request, response, waiting)
         piece = await waiting
         await response.prepare(request)
         try:
@@ -87,7 +88,7 @@ async def _while_silent(
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError
         looks += 1
-        if looks % _LOOKS_PER_COMMENT == 0:
+        if response.prepared and looks % _LOOKS_PER_COMMENT == 0:
             await response.write(_COMMENT)
 
 
