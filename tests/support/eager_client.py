@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 from headwater.client.aio import FRAME_LIMIT_BYTES, IN_FLIGHT_MAX, Client
 from headwater.client.transport import parse_address
@@ -22,6 +23,7 @@ class EagerClient(Client):
         super().__init__(
             parse_address(url),
             Eager(chance.getrandbits(64)),
+            wall_s=time.time,
             connect_timeout_s=None,
             in_flight_max=IN_FLIGHT_MAX,
             frame_limit_bytes=FRAME_LIMIT_BYTES,
