@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from headwater_protocol.errors import RequestError, TransientError
 
-from headwater_server.functions.memory import private_bytes
 from headwater_server.functions.roster import Generation, Role, Roster, Worker
+from headwater_server.functions.worker_bounds import WorkerBounds
 from headwater_server.worker.messages import (
     ActionDone,
     ActionPiece,
@@ -158,7 +158,9 @@ class ActionPool:
         self._held_bytes = 0  # of those that wait or run
         self._numbers = count(1)
         self._timer: asyncio.TimerHandle | None = None
-        self._memory_seen_s = 0.0
+        self._bounds = WorkerBounds(
+            roster, options.start_limit_s, options.worker.memory_limit_bytes, options.memory_watch_s
+        )
         self._served_s = 0.0
         self._closing = False
 
@@ -433,23 +435,18 @@ class ActionPool:
     def _look(self) -> None:
         self._timer = None
         now_s = self._mono_s()
-        look_at_memory = now_s - self._memory_seen_s >= self._options.memory_watch_s
-        if look_at_memory:
-            self._memory_seen_s = now_s
+        self._bounds.begin(now_s)
         busy = bool(self._waiting)
         for worker in self._roster.workers_of(self._role):
             seat = self._seats.get(worker.number)
             if seat is None:
                 busy = True
-                if now_s - worker.started_mono_s > self._options.start_limit_s:
-                    limit = f"the bundle did not import within {self._options.start_limit_s:g} s"
-                    self._roster.kill(worker, Failure("invalid_bundle", limit))
+                self._bounds.look_at_start(worker, now_s)
             elif seat.actions:
                 busy = True
                 self._look_at_loop(seat)
                 self._look_at_overdue(seat, now_s)
-                if look_at_memory:
-                    self._look_at_memory(worker)
+                self._bounds.look_at_memory(worker)
         self._end_late(now_s)
         self._refuse_if_nobody_serves(now_s)
         if busy:
@@ -486,13 +483,6 @@ class ActionPool:
         if len(seat.overdue) == len(seat.actions):
             why = "all that was left in the worker were actions that had been cancelled and did not end"
             self._roster.kill(seat.worker, Failure("worker_died", why))
-
-    def _look_at_memory(self, worker: Worker) -> None:
-        limit = self._options.worker.memory_limit_bytes
-        used = private_bytes(worker.pid)
-        if used > limit:
-            why = f"the worker used {used} bytes of memory; the limit is {limit}"
-            self._roster.kill(worker, Failure("worker_died", why))
 
     def _end_late(self, now_s: float) -> None:
         """Cancel the actions that have run for too long; they were sent in order, so the first ones are the oldest."""

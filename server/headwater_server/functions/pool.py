@@ -18,7 +18,6 @@ from headwater.packing import bundle_hash
 from headwater_protocol.errors import HeadwaterError, TransientError
 
 from headwater_server.costs import RunCosts
-from headwater_server.functions.memory import private_bytes
 from headwater_server.functions.roster import Generation, Role, Roster, Worker
 from headwater_server.functions.work import (
     ChainWork,
@@ -29,6 +28,7 @@ from headwater_server.functions.work import (
     RoundWork,
     Work,
 )
+from headwater_server.functions.worker_bounds import WorkerBounds
 from headwater_server.worker.messages import (
     CloseRound,
     EndChain,
@@ -112,7 +112,9 @@ class WorkerPool:
         self._calls = count(1)
         self._costs = RunCosts(_EMA_WEIGHT, _NEW_FUNCTION_MS, _NAMES_MAX)
         self._timer: asyncio.TimerHandle | None = None
-        self._memory_seen_s = 0.0
+        self._bounds = WorkerBounds(
+            roster, options.start_limit_s, options.worker.memory_limit_bytes, options.memory_watch_s
+        )
         self._served_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
@@ -523,21 +525,16 @@ class WorkerPool:
     def _look(self) -> None:
         self._timer = None
         now_s = self._mono_s()
-        look_at_memory = now_s - self._memory_seen_s >= self._options.memory_watch_s
-        if look_at_memory:
-            self._memory_seen_s = now_s
+        self._bounds.begin(now_s)
         busy = bool(self._waiting)
         for worker in self._roster.workers_of(self._role):
             if not worker.ready:
                 busy = True
-                if now_s - worker.started_mono_s > self._options.start_limit_s:
-                    limit = f"the bundle did not import within {self._options.start_limit_s:g} s"
-                    self._roster.kill(worker, Failure("invalid_bundle", limit))
+                self._bounds.look_at_start(worker, now_s)
             elif worker.in_flight or worker.opening:
                 busy = True
                 self._look_at_call(worker, now_s)
-                if look_at_memory:
-                    self._look_at_memory(worker)
+                self._bounds.look_at_memory(worker, worker.progress.running()[0])
         self._refuse_if_nobody_serves(now_s)
         if busy:
             self._watch()
@@ -579,13 +576,6 @@ class WorkerPool:
             slow.stuck()
         self._waiting.extendleft(work for work in reversed(moved) if not work.take_back())
         self._fill()
-
-    def _look_at_memory(self, worker: Worker) -> None:
-        limit = self._options.worker.memory_limit_bytes
-        used = private_bytes(worker.pid)
-        if used > limit:
-            why = f"the worker used {used} bytes of memory; the limit is {limit}"
-            self._roster.kill(worker, Failure("worker_died", why), worker.progress.running()[0])
 
     def _refuse_if_nobody_serves(self, now_s: float) -> None:
         """Do not let calls wait for workers that do not come up."""
