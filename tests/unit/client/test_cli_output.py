@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from datetime import UTC, datetime
 
+from headwater.cli.deploy_progress import with_progress
 from headwater.cli.output import Output, json_line, jsonable, layout
+from headwater.http_client import DeployStep
 from headwater_protocol.errors import ApplicationError, RequestError
 from rich.console import Console
 from rich.table import Table
@@ -79,3 +82,50 @@ def test_an_error_is_one_line_with_its_code_and_data() -> None:
 def test_integers_that_json_readers_hold_stay_numbers() -> None:
     assert jsonable(2**53) == 2**53
     assert jsonable(-(2**53) - 1) == str(-(2**53) - 1)
+
+
+class TerminalBytes(io.StringIO):
+    """What a terminal got, drawn over and over."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def deploy_shown(talk: Console) -> str:
+    """What a deploy shows that indexes 4 of 10 documents, then all, and ends."""
+    steps = [DeployStep("index", "messages.by_\x1b[2Jauthor", done / 10, done) for done in (4, 4, 10)]
+    seen = 0
+
+    async def look() -> list[DeployStep]:
+        nonlocal seen
+        seen += 1
+        if seen == 2:
+            raise RequestError("one look failed")
+        if seen > len(steps):
+            over.set()
+        return steps[min(seen, len(steps)) - 1 :][:1]
+
+    async def deploying() -> str:
+        await over.wait()
+        return "deployed"
+
+    async def trial() -> str:
+        return await with_progress(Output(Console(force_terminal=True), talk), look, deploying())
+
+    over = asyncio.Event()
+    assert asyncio.run(trial()) == "deployed"
+    return talk.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_deploy_shows_bars_on_a_terminal_and_nothing_else_of_it() -> None:
+    shown = deploy_shown(Console(file=TerminalBytes(), width=100, force_terminal=True, color_system=None))
+    assert "building index messages.by_\ufffd[2Jauthor" in shown
+    assert "40%" in shown
+    assert "100%" in shown
+    assert '"what"' not in shown
+
+
+def test_a_deploy_tells_a_pipe_each_step_once() -> None:
+    shown = deploy_shown(Console(file=io.StringIO(), width=100))
+    lines = [json.loads(line) for line in shown.splitlines()]
+    assert [line["documents"] for line in lines] == [4, 10]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from headwater_protocol.errors import StorageError
+from headwater_protocol.values import pack_value
 from headwater_storage.doctor import examine
 from headwater_storage.engine import Engine
 from headwater_storage.repair import repair
 from support.damage import DATA_FILE, Original, write
 from support.full_read import differences, expected, read_all
 from support.memory_files import Crashed
+from support.memory_store import encode
 from support.prepared_stores import Recipe, Truth, options_of, prepare, prepared_environment
 from support.real_files import RecordingFiles
+from support.tables import IndexOf, TableOf
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from headwater_storage.transaction import Transaction
 
 WHOLE_LOG = Recipe(3, commits=15)
 SHORT_LOG = Recipe(4, commits=30, keep_bytes=0)
@@ -57,6 +63,40 @@ def test_a_whole_log_gives_everything_again(tmp_path: Path, missing: str) -> Non
     assert report.aside is not None
     assert examine(path, prepared_environment(1), tmp_path / "scratch").findings == []
     assert answers(path, truth) == []
+
+
+async def towns(path: Path) -> None:
+    """Make a directory whose index has a declared default, with documents of both kinds."""
+    engine = Engine.open(path, options_of(WHOLE_LOG), prepared_environment(3))
+    task = asyncio.create_task(engine.run())
+    by_city = IndexOf("by_city", ["city"], defaults={"city": pack_value("Utrecht")})
+    await engine.deploy([TableOf("towns", [by_city])], "towns", b"archive")
+    for fields in ({}, {"city": "Aarhus"}, {}):
+        await engine.transact(lambda transaction, fields=fields: _put_town(transaction, fields))
+    engine.stop()
+    await task
+    engine.close(clean=True)
+
+
+def _put_town(transaction: Transaction, fields: dict[str, str]) -> None:
+    document_id, creation = transaction.new_id("towns")
+    transaction.put(document_id, encode(document_id, creation, **fields))
+
+
+@pytest.mark.parametrize("missing", [DATA_FILE, "checkpoint"])
+def test_entries_of_declared_defaults_are_restored(tmp_path: Path, missing: str) -> None:
+    path = tmp_path / "data"
+    asyncio.run(towns(path))
+    (path / missing).unlink()
+    assert repair(path, prepared_environment(2)).lost == []
+    assert examine(path, prepared_environment(1), tmp_path / "scratch").findings == []
+    engine = Engine.open(path, options_of(WHOLE_LOG), prepared_environment(8))
+    try:
+        with engine.begin() as transaction:
+            found = transaction.read_range("towns", "by_city", ["Utrecht"], None, None, descending=False)
+            assert len(list(found)) == 2
+    finally:
+        engine.close()
 
 
 def test_a_short_log_gives_what_it_still_has(tmp_path: Path) -> None:
