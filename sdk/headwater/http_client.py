@@ -147,13 +147,23 @@ class HttpClient:
             await self._http.close()
             self._http = None
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], *, act_as: Mapping[str, Any] | None = None
+    ) -> Any:
         """Run a function of any kind and return its result (JSON values).
+
+        Args:
+            name: The function.
+            arguments: Its arguments.
+            act_as: What a token of the user would claim as whom it is to run: `sub`, `iss` where the deployment has
+                several issuers, and what else the function asks for. Needs a key for the role `admin`; it is logged.
 
         Raises:
             HeadwaterError: The call failed; `code` says how.
         """
         body = {"path": name, "args": dict(arguments), "format": "json"}
+        if act_as is not None:
+            body["actAs"] = dict(act_as)
         answer = await self._request("POST", "/api/function", json_body=body)
         if answer.get("status") == "error":
             code = answer.get("errorCode") or "application_error"

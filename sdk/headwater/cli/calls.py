@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,17 +50,27 @@ def run(
     url: UrlOption = None,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
+    act_as: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="Run it as a user: the subject of their tokens, or JSON with what those claim: "
+            '\'{"sub":"…","iss":"…"}\'. Needs a key for the role admin, and is logged.',
+            metavar="USER",
+        ),
+    ] = None,
 ) -> None:
     """Call a function once and print its result. With the key, internal functions too."""
     output = output_for(as_json=as_json)
     try:
         arguments = parse_arguments(words or ())
+        user = None if act_as is None else claims_of(act_as)
         surroundings = surroundings_of(context)
         key = find_key(surroundings, key_file)
         client = HttpClient(find_url(surroundings, url), key=None if key is None else key.text)
     except RequestError as error:
         raise usage(error) from None
-    run_command(output, _run(output, client, name, arguments))
+    run_command(output, _run(output, client, name, arguments, user))
 
 
 def watch(
@@ -84,9 +95,26 @@ def watch(
     run_command(output, _watch(output, address, name, arguments))
 
 
-async def _run(output: Output, client: HttpClient, name: str, arguments: dict[str, Any]) -> None:
+def claims_of(user: str) -> dict[str, Any]:
+    """Return what tokens of a user claim, who is given by their subject or by JSON.
+
+    Raises:
+        RequestError: It begins like JSON and is none.
+    """
+    if not user.startswith("{"):
+        return {"sub": user}
+    try:
+        claims: dict[str, Any] = json.loads(user)
+    except ValueError as error:
+        raise RequestError(f"--as: expected the subject of a user, or JSON with claims: {error}") from None
+    return claims
+
+
+async def _run(
+    output: Output, client: HttpClient, name: str, arguments: dict[str, Any], user: dict[str, Any] | None
+) -> None:
     async with client as http:
-        output.value(await http.call(name, arguments))
+        output.value(await http.call(name, arguments, act_as=user))
 
 
 async def _watch(output: Output, url: str, name: str, arguments: dict[str, Any]) -> None:

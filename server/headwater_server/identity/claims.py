@@ -104,13 +104,36 @@ def check_claims(
     events = claims.get("events")
     if isinstance(events, dict) and _LOGOUT_EVENT in events:
         raise RefusedTokenError("events: it tells of a sign-out")
+    token_identifier = _token_identifier(claims, provider.issuer)
+    return VerifiedToken(_identity(claims, token_identifier), token_identifier, expires_at_s, provider)
+
+
+def identity_without_token(
+    claims: dict[str, Any], providers: Iterable[ProviderManifest]
+) -> tuple[bytes, str]:
+    """Return the identity that a token with these claims would give, and its token identifier.
+
+    For those who may act as somebody. `iss` may be left out where all providers have one issuer.
+
+    Raises:
+        RefusedTokenError: No provider has that issuer, or no token could claim this.
+    """
+    issuers = sorted({provider.issuer for provider in providers})
+    issuer = claims.get("iss", issuers[0] if len(issuers) == 1 else None)
+    if issuer not in issuers:
+        known = ", ".join(map(shown, issuers)) or "none: the bundle declares no provider"
+        raise RefusedTokenError(f"iss: expected an issuer of this deployment ({known}), got {shown(issuer)}")
+    token_identifier = _token_identifier(claims, issuer)
+    return _identity({**claims, "iss": issuer}, token_identifier), token_identifier
+
+
+def _token_identifier(claims: dict[str, Any], issuer: str) -> str:
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= _SUBJECT_CHARACTERS_MAX:
         raise RefusedTokenError(
             f"sub: expected text of 1 to {_SUBJECT_CHARACTERS_MAX} characters, got {shown(subject)}"
         )
-    token_identifier = f"{provider.issuer}|{subject}"
-    return VerifiedToken(_identity(claims, token_identifier), token_identifier, expires_at_s, provider)
+    return f"{issuer}|{subject}"
 
 
 def _check_times(claims: dict[str, Any], now_s: float, leeway_s: float) -> float:

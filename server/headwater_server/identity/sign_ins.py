@@ -59,6 +59,9 @@ class Verifier(Protocol):
     def trusts(self, verified: VerifiedToken) -> bool:
         """Tell whether tokens of its provider are still taken."""
 
+    def without_token(self, claims: dict[str, Any]) -> tuple[bytes, str]:
+        """Return the identity of a token that claimed this, and its identifier; raises `RefusedTokenError`."""
+
 
 class Holder(Protocol):
     """Who has a token: a connection."""
@@ -223,6 +226,25 @@ class SignIns:
         if may_pass_later:
             raise TransientError(UNVERIFIABLE)
         raise RequestError(REFUSED, code="unauthenticated")
+
+    def acting_as(self, claims: dict[str, Any], key_name: str) -> bytes:
+        """Return the identity of the user that the holder of a key wants to act as; it is logged who acts as whom.
+
+        Args:
+            claims: What a token of that user would claim: `sub` at least, `iss` where there are several issuers.
+            key_name: Whose key it is.
+
+        Raises:
+            RequestError: There is no such user.
+        """
+        if self._verifier is None:
+            raise RequestError("actAs: there are no users here")
+        try:
+            identity, token_identifier = self._verifier.without_token(claims)
+        except RefusedTokenError as refusal:
+            raise RequestError(f"actAs: {refusal.reason}") from None
+        logger.warning("acting_as", extra={"fields": {"key": key_name, "user": token_identifier}})
+        return identity
 
     def _enter(self, check: Check) -> None:
         if not check.is_over:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headwater_server.identity.claims import VerifiedToken, check_claims, provider_of
+from headwater_server.identity.claims import VerifiedToken, check_claims, identity_without_token, provider_of
 from headwater_server.identity.key_sets import parse_key_set
 from headwater_server.identity.key_source import KeySource, WaitingLine
 from headwater_server.identity.refusal import RefusedTokenError, shown
@@ -14,6 +14,7 @@ from headwater_server.identity.tokens import take_apart
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from typing import Any
 
     from headwater_protocol.manifest import ProviderManifest
 
@@ -124,6 +125,14 @@ class Verifier:
     async def explain(self, token: str) -> VerifiedToken:
         """Do as `verify`, for somebody who asks why a token is refused: uncounted and not logged."""
         return await self._verify(token)
+
+    def without_token(self, claims: dict[str, Any]) -> tuple[bytes, str]:
+        """Return the identity that a token with these claims would give, and its token identifier.
+
+        Raises:
+            RefusedTokenError: There could be no such token.
+        """
+        return identity_without_token(claims, self._providers)
 
     async def _verify(self, token: str) -> VerifiedToken:
         signed = take_apart(token, self._options.token_bytes_max)

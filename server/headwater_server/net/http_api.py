@@ -1,7 +1,7 @@
 """Functions over plain HTTP and JSON: `/api/query`, `/api/mutation`, `/api/action`, `/api/function`, `/api/run/{module}/{function}`.
 
 Requests and answers have the shape that Convex's HTTP API has, so that scripts written for
-it work: `{path, args, format}` in, `{status: "success", value}` or `{status: "error",
+it work: `{path, args, format}` in, and `actAs` to run as a user with a key that may; `{status: "success", value}` or `{status: "error",
 errorMessage, errorData}` out, both with status 200; other failures are 4xx or 5xx with
 `{code, message}`.
 """
@@ -22,7 +22,7 @@ from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 from headwater_server.net.event_stream import send_events, wants_events
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
-from headwater_server.net.keys import Right, bearer_token
+from headwater_server.net.keys import Right, bearer_key, bearer_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -109,22 +109,22 @@ class HttpApi:
 
     async def _query(self, request: web.Request) -> web.Response:
         call = await self._call(request)
-        return await self._query_for(await self._caller(request), call)
+        return await self._query_for(await self._caller(request, call), call)
 
     async def _get_query(self, request: web.Request) -> web.Response:
         arguments = _parsed(request.query.get("args", "{}").encode(errors="replace"), "`args`")
         fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
         call = _parse({name: value for name, value in fields.items() if value is not None}, request)
-        caller = await self._caller(request)
+        caller = await self._caller(request, call)
         return await self._query_for(caller._replace(reads=False, runs=False), call)
 
     async def _mutation(self, request: web.Request) -> web.Response:
         call = await self._call(request)
-        return await self._mutation_for(await self._caller(request), call)
+        return await self._mutation_for(await self._caller(request, call), call)
 
     async def _action(self, request: web.Request) -> web.StreamResponse:
         call = await self._call(request)
-        return await self._action_for(await self._caller(request), call, request)
+        return await self._action_for(await self._caller(request, call), call, request)
 
     async def _send_events(self, caller: _Caller, call: _Call, request: web.Request) -> web.StreamResponse:
         headers = _origin_headers(request)
@@ -156,7 +156,7 @@ class HttpApi:
         return await self._of_any_kind(request, _parse({**fields, "path": f"{module}:{function}"}, request))
 
     async def _of_any_kind(self, request: web.Request, call: _Call) -> web.StreamResponse:
-        caller = await self._caller(request)
+        caller = await self._caller(request, call)
         kind = self._calls.kind(call.name, internal=caller.reads)
         if kind == "action":
             return await self._action_for(caller, call, request)
@@ -188,12 +188,18 @@ class HttpApi:
         )
         return await _answer(call, running)
 
-    async def _caller(self, request: web.Request) -> _Caller:
-        """Return who makes a request; a wrong key or token is refused, none is fine."""
+    async def _caller(self, request: web.Request, call: _Call) -> _Caller:
+        """Return who makes a request, or is to be its caller; a wrong key or token is refused, none is fine."""
         token = bearer_token(request)
         if token is None:
             rights = self._keys.rights_offered(request)
-            return _Caller(None, reads=Right.READ in rights, runs=Right.RUN in rights)
+            identity = None
+            if call.act_as is not None:
+                name = self._keys.require(bearer_key(request), Right.ACT_AS)
+                identity = self._sign_ins.acting_as(call.act_as, name)
+            return _Caller(identity, reads=Right.READ in rights, runs=Right.RUN in rights)
+        if call.act_as is not None:
+            raise RequestError("`actAs` takes a key, not a token: Authorization: Headwater <key>")
         return _Caller((await self._sign_ins.user_of(token)).identity)
 
     async def _call(self, request: web.Request) -> _Call:
@@ -204,9 +210,19 @@ class HttpApi:
 
 
 class _Call(msgspec.Struct, frozen=True):
+    """What a request asks for.
+
+    Attributes:
+        name: Function.
+        arguments: Encoded map.
+        form: Of arguments and result.
+        act_as: What a token of the user would claim as whom it is to run; None: as whoever asks.
+    """
+
     name: str
     arguments: bytes
     form: Format
+    act_as: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +276,17 @@ def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
     form = fields.get("format") or default
     if form not in FORMATS:
         raise RequestError(f"`format` must be one of {', '.join(FORMATS)}, not {form!r}")
+    act_as = fields.get("actAs")
+    if act_as is not None and not isinstance(act_as, dict):
+        raise RequestError('`actAs` must be an object with the claims of a user, as in {"sub": "…"}')
     if form == "encoded":
-        return _Call(name, from_json(fields.get("args", _NO_ARGUMENTS), form), form)
+        return _Call(name, from_json(fields.get("args", _NO_ARGUMENTS), form), form, act_as)
     arguments = fields.get("args", {})
     if isinstance(arguments, list) and len(arguments) == 1:
         arguments = arguments[0]
     if not isinstance(arguments, dict):
         raise RequestError("`args` must be an object, or a list of one object")
-    return _Call(name, from_json(arguments, form), form)
+    return _Call(name, from_json(arguments, form), form, act_as)
 
 
 async def _answer(call: _Call, running: Any) -> web.Response:

@@ -108,6 +108,7 @@ class Right(Enum):
     DEPLOY = "deploy and roll back"
     READ = "run internal queries"
     RUN = "run internal functions of all kinds"
+    ACT_AS = "run functions as a user"
     ADMINISTER = "make and revoke keys"
 
 
@@ -158,8 +159,8 @@ class AdminKeys:
         """Make these the valid ones beside the admin key."""
         self._others = tuple(others)
 
-    def require(self, key: str | None, right: Right = Right.ADMINISTER) -> None:
-        """Return if a key has a right; the narrowest one unless it is said.
+    def require(self, key: str | None, right: Right = Right.ADMINISTER) -> str:
+        """Return the name of a key if it has a right; the narrowest one unless it is said.
 
         Raises:
             RequestError: `unauthenticated`: it is no key of this deployment; `forbidden`: its role lacks the right.
@@ -175,6 +176,7 @@ class AdminKeys:
             raise RequestError(
                 f"the key {name!r} is for the role {role}; this needs one for {fitting}", code="forbidden"
             )
+        return name
 
     def rights_offered(self, request: web.Request) -> frozenset[Right]:
         """Return what the key of a request may do, nothing if it offers none; a wrong key is refused."""

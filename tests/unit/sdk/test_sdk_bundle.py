@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from support.bundles import World, decode, encode, imported, small_world, write_
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
 TABLE = """
 class Item(Table, name="items"):
@@ -260,6 +262,34 @@ def test_unknown_and_hidden_functions(world: World) -> None:
         assert (failure.code, failure.message, failure.trace) == ("unknown_function", told, "")
     assert world.query("f:concealed") == 2
     assert world.refused(world.mutation, "f:one").message == "f:one is a query, not a mutation"
+
+
+def test_a_hidden_function_takes_no_step_that_an_unknown_one_does_not(world: World) -> None:
+    """Counted in lines of Python, since times say little: the answer to both comes by the same way, so in the same time."""
+
+    def lines(name: str) -> dict[str, int]:
+        counted: dict[str, int] = {}
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            if event == "line":
+                place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                counted[place] = counted.get(place, 0) + 1
+            return trace
+
+        sys.settrace(trace)
+        try:
+            world.bundle.call_query(name, encode({}), world.backend)
+        finally:
+            sys.settrace(None)
+        return counted
+
+    lines("f:warmup___")
+    hidden, unknown, known = lines("f:concealed"), lines("f:qxzvkjwpy"), lines("f:one")
+    mine = "/headwater/"
+    assert {place: n for place, n in hidden.items() if mine in place} == {
+        place: n for place, n in unknown.items() if mine in place
+    }
+    assert known != unknown
 
 
 def test_application_errors_carry_data(world: World) -> None:
