@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+TEMPLATE = "sdk/headwater/template/"
 ROOT = Path(__file__).parents[1]
 PACKAGE_FOLDERS = ("config", "protocol", "storage", "server", "sdk")
 
@@ -58,11 +59,11 @@ def text_of(path: str) -> str | None:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """Return every module of the packages."""
+    """Return every module of the packages; the template of new projects is data of one."""
     found = []
     for path in files():
         folder, _, rest = path.partition("/")
-        if folder in PACKAGE_FOLDERS and rest.endswith(".py"):
+        if folder in PACKAGE_FOLDERS and rest.endswith(".py") and not path.startswith(TEMPLATE):
             name = rest.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             text = (ROOT / path).read_text("utf-8")
             found.append(Module(path, name, ast.parse(text), text))

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import auth, calls, codegen, daemon, deploy, dev, keys, spec
+from headwater.cli import auth, calls, codegen, daemon, deploy, dev, init, keys, spec
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -49,6 +49,7 @@ def _options(
     """Options in front of the command."""
 
 
+app.command()(init.init)
 app.command()(dev.dev)
 app.command(context_settings=daemon.PASS_ON)(daemon.serve)
 app.command()(deploy.deploy)
