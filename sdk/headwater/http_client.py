@@ -100,6 +100,36 @@ class ListedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A table as it is stored.
+
+    Attributes:
+        name: Its name.
+        documents: How many it has, as far as they were counted.
+        more: Whether it has more.
+        indexes: Names of its indexes.
+    """
+
+    name: str
+    documents: int
+    more: bool
+    indexes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """A part of a table.
+
+    Attributes:
+        documents: As they are stored (JSON values).
+        cursor: For what follows; None at the end.
+    """
+
+    documents: list[dict[str, Any]]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCheck:
     """What a server says of a token.
 
@@ -273,6 +303,36 @@ class HttpClient:
     async def revoke_key(self, name: str) -> None:
         """Have the server make a key void at once."""
         await self._request("POST", "/api/admin/keys/revoke", json_body={"name": name})
+
+    async def tables(self) -> list[StoredTable]:
+        """Return the tables of the deployment."""
+        path = "/api/admin/tables"
+        try:
+            return [StoredTable(**item) for item in (await self._request("GET", path))["tables"]]
+        except (KeyError, TypeError):
+            raise self._not_ours(path) from None
+
+    async def documents(
+        self, table: str, *, index: str | None = None, ascending: bool = False, limit: int = 50,
+        cursor: str | None = None,
+    ) -> StoredPage:  # fmt: skip
+        """Return documents of a table, the last first unless it is said.
+
+        Args:
+            table: Its name.
+            index: In whose order; None: in that of creation.
+            ascending: The first first.
+            limit: So many at most; large documents make a page shorter.
+            cursor: From the page before.
+        """
+        asked = {"table": table, "index": index, "limit": str(limit), "cursor": cursor}
+        query = {name: value for name, value in asked.items() if value is not None}
+        path = f"/api/admin/documents?{urlencode({**query, 'order': 'asc' if ascending else 'desc'})}"
+        answer = await self._request("GET", path)
+        try:
+            return StoredPage(answer["documents"], answer["cursor"])
+        except KeyError:
+            raise self._not_ours(path) from None
 
     async def check_token(self, token: str) -> TokenCheck:
         """Ask the server whether it takes a token, and if not why."""

@@ -33,12 +33,14 @@ from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
 from headwater_server.functions.roster import Roster
+from headwater_server.functions.table_browser import BrowseLimits, TableBrowser
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
 from headwater_server.identity.key_cache import CacheOptions
 from headwater_server.identity.sign_ins import SignInLimits, SignIns
 from headwater_server.identity.verifier import Clocks, Verifier, VerifierOptions
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
+from headwater_server.net.data_api import DataApi
 from headwater_server.net.door import HttpDoor
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
@@ -325,6 +327,7 @@ class Daemon:
             HttpApi(self.calls, self.keys, self.sign_ins, self._bodies),
             self.admin_api,
             KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
+            DataApi(TableBrowser(self.engine, _browse_limits(settings)), self.keys),
         ):
             routes.add_to(app)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
@@ -499,6 +502,10 @@ def _verifier_options(settings: Settings) -> VerifierOptions:
             kept_s=settings.provider_keys_kept_s,
         ),
     )
+
+
+def _browse_limits(settings: Settings) -> BrowseLimits:
+    return BrowseLimits(settings.call_read_limit_documents, settings.call_result_limit_bytes)
 
 
 def _rewrite_options(settings: Settings) -> RewriteOptions:

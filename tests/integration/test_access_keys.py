@@ -72,6 +72,8 @@ def opened(daemon: RunningDaemon, key: str, bundle: bytes) -> set[str]:
         "manifest": daemon.get("/api/admin/manifest", **headers),
         "deploys": daemon.get("/api/admin/deploys", **headers),
         "progress": daemon.get("/api/admin/progress", **headers),
+        "tables": daemon.get("/api/admin/tables", **headers),
+        "documents": daemon.get("/api/admin/documents", **headers),
         "check-token": daemon.post("/api/admin/check-token", b"x", **headers),
         "dry run": daemon.post("/api/admin/deploy?dry_run=true", bundle, **headers),
         "deploy": daemon.post("/api/admin/deploy", bundle, **headers),
@@ -93,11 +95,12 @@ def opened(daemon: RunningDaemon, key: str, bundle: bytes) -> set[str]:
 
 
 SEEN = {"manifest", "deploys", "progress", "check-token"}
+BROWSED = {"tables", "documents"}
 DEPLOYS = {"dry run", "deploy", "rollback"}
 OPENS = {
-    "read": SEEN | {"hidden_q"},
+    "read": SEEN | BROWSED | {"hidden_q"},
     "deploy": SEEN | DEPLOYS,
-    "admin": SEEN | DEPLOYS | {"keys", "create", "revoke", "hidden_q", "hidden_m", "hidden_a"},
+    "admin": SEEN | BROWSED | DEPLOYS | {"keys", "create", "revoke", "hidden_q", "hidden_m", "hidden_a"},
 }
 
 

@@ -35,7 +35,7 @@ def create(
         str,
         typer.Option(
             "--role",
-            help="admin: everything; deploy: deploys and roll backs; read: what is deployed, and internal queries.",
+            help="admin: everything; deploy: deploys and roll backs; read: what is deployed, documents, and internal queries.",
             metavar="admin|deploy|read",
         ),
     ],

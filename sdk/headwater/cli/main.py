@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import auth, calls, codegen, daemon, deploy, dev, init, keys, spec
+from headwater.cli import auth, calls, codegen, daemon, data, deploy, dev, init, keys, spec
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -57,6 +57,7 @@ app.command()(deploy.rollback)
 app.command()(deploy.deploys)
 app.command()(calls.run)
 app.command()(calls.watch)
+app.command()(data.data)
 app.command()(codegen.codegen)
 app.command()(spec.spec)
 app.add_typer(keys.key_commands, name="key")

@@ -105,6 +105,7 @@ class Right(Enum):
     """What a key may be needed for."""
 
     DESCRIBE = "look at what is deployed, and at why tokens are refused"
+    BROWSE = "look at documents"
     DEPLOY = "deploy and roll back"
     READ = "run internal queries"
     RUN = "run internal functions of all kinds"
@@ -115,7 +116,7 @@ class Right(Enum):
 ROLES: dict[str, frozenset[Right]] = {
     "admin": frozenset(Right),
     "deploy": frozenset({Right.DESCRIBE, Right.DEPLOY}),
-    "read": frozenset({Right.DESCRIBE, Right.READ}),
+    "read": frozenset({Right.DESCRIBE, Right.BROWSE, Right.READ}),
 }
 
 
