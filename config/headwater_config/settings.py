@@ -97,6 +97,26 @@ class Settings:
             le=100,
         ),
     ] = 5
+    requirements_time_limit_s: Annotated[
+        float,
+        About(
+            "Time to install what a bundle requires",
+            why="Raise it for a slow index or very large packages; the deploy waits for it.",
+            unit="s",
+            ge=1,
+            le=3600,
+        ),
+    ] = 300.0
+    requirements_limit_bytes: Annotated[
+        int,
+        About(
+            "Size of what is installed for one bundle",
+            why="It is kept in the data directory for as many bundles as deployed_bundles_kept says.",
+            unit="bytes",
+            ge=MIB,
+            le=1 << 40,
+        ),
+    ] = 1 << 30
     deploys_listed: Annotated[
         int,
         About(

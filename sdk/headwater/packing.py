@@ -1,7 +1,7 @@
 """Pack a folder of functions into a bundle: the same files give the same bytes, hence the same hash.
 
 A bundle is a zip that holds one package, its folder's name included, and nothing else but
-a `requirements.txt` beside it. What may be in it is said here once, for the command line
+a `requirements.txt` and a folder `wheels` beside it. What may be in it is said here once, for the command line
 that packs and for the worker that unpacks.
 """
 
@@ -27,6 +27,7 @@ BUNDLE_BYTES_MAX = 12 * 1024 * 1024
 FILES_MAX = 2_000
 UNPACKED_BYTES_MAX = 64 * 1024 * 1024
 REQUIREMENTS = "requirements.txt"
+WHEELS = "wheels"
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 _FILE_MODE = 0o100644 << 16
@@ -56,7 +57,7 @@ def check_package_name(name: str) -> None:
         raise invalid_bundle(
             f"the bundle's folder {name!r} has the name of a module of Python's library; rename it"
         )
-    if name == "headwater" or name.startswith("headwater_"):
+    if name in ("headwater", WHEELS) or name.startswith("headwater_"):
         raise invalid_bundle(
             f"the bundle's folder {name!r} has a name that Headwater keeps for itself; rename it"
         )
@@ -66,7 +67,7 @@ def pack(folder: Path) -> bytes:
     """Return the bundle of a folder.
 
     Hidden files, `__pycache__` and compiled files stay out; a `requirements.txt` in the
-    folder goes beside the package. A folder of modules without `__init__.py` gets an empty one.
+    folder, and the wheels in `wheels/`, go beside the package. A folder of modules without `__init__.py` gets an empty one.
 
     Raises:
         RequestError: `invalid_bundle` when the folder cannot be a bundle.
@@ -105,8 +106,14 @@ def _read(folder: Path) -> dict[str, bytes]:
         if len(files) >= FILES_MAX or size > UNPACKED_BYTES_MAX:
             raise invalid_bundle(f"{folder} holds more than {FILES_MAX} files or {UNPACKED_BYTES_MAX} bytes")
         inside = path.relative_to(folder).as_posix()
-        files[REQUIREMENTS if inside == REQUIREMENTS else f"{folder.name}/{inside}"] = path.read_bytes()
+        files[inside if _stands_beside(inside) else f"{folder.name}/{inside}"] = path.read_bytes()
     return files
+
+
+def _stands_beside(inside: str) -> bool:
+    """Tell whether a file of the folder goes beside the package."""
+    parts = PurePosixPath(inside).parts
+    return inside == REQUIREMENTS or (len(parts) == 2 and parts[0] == WHEELS and inside.endswith(".whl"))
 
 
 def _paths(folder: Path) -> Iterator[Path]:

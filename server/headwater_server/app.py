@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from headwater_server.functions.limits import ActionOptions, PoolOptions, Worker
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
+from headwater_server.functions.requirements_installer import InstallOptions, RequirementsInstaller
 from headwater_server.functions.roster import Roster
 from headwater_server.functions.table_browser import BrowseLimits, TableBrowser
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
@@ -54,6 +56,7 @@ from headwater_server.reactive.core import ReactiveCore
 from headwater_server.reactive.seam import ReactiveOptions
 from headwater_server.switchboard import Switchboard
 from headwater_server.worker.request_row import RequestMemory
+from headwater_server.worker.requirements import PACKAGES_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,6 +209,9 @@ class Daemon:
             engine, self.pool.ask, self.deploys.turn, _rewrite_options(settings), self._mono_s, self.metrics
         )
         self.deploys.after_switch = self.rewriter.wake
+        self.deploys.install = RequirementsInstaller(
+            settings.data / PACKAGES_FOLDER, _install_options(settings), os.environ
+        ).install
         self.keys = AdminKeys(b"")
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
@@ -501,6 +507,14 @@ def _verifier_options(settings: Settings) -> VerifierOptions:
             age_s=settings.provider_keys_age_s,
             kept_s=settings.provider_keys_kept_s,
         ),
+    )
+
+
+def _install_options(settings: Settings) -> InstallOptions:
+    return InstallOptions(
+        time_limit_s=settings.requirements_time_limit_s,
+        bytes_max=settings.requirements_limit_bytes,
+        kept=settings.deployed_bundles_kept,
     )
 
 

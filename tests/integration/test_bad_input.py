@@ -431,7 +431,7 @@ BAD_BUNDLES: dict[str, tuple[bytes, list[str]]] = {
     "standard library": (zipped({"json/__init__.py": ""}), ["json"]),
     "our own name": (zipped({"headwater/__init__.py": ""}), ["headwater"]),
     "a file beside": (zipped({"functions/__init__.py": "", "other.py": ""}), ["other.py"]),
-    "requirements": (zipped({"functions/__init__.py": "", "requirements.txt": "pandas\n"}), ["pandas"]),
+    "requirements": (zipped({"functions/__init__.py": "", "requirements.txt": "-e .\n"}), ["-e ."]),
     "unknown module": (package(calls="import no_such_module\n"), ["no_such_module", "calls.py"]),
     "syntax": (package(calls="def broken(:\n"), ["SyntaxError", "calls.py"]),
     "raises": (package(calls="raise RuntimeError('on purpose')\n"), ["on purpose", "calls.py"]),

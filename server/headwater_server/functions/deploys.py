@@ -24,7 +24,7 @@ from headwater_server.identity.key_sets import check_keys
 from headwater_server.worker.messages import CheckDocuments, DocumentsChecked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from headwater_protocol.manifest import ProviderManifest
     from headwater_storage.catalog import TableDefinition
@@ -76,6 +76,7 @@ class Deploys:
     Attributes:
         turn: Held while a deploy goes on: one at a time.
         after_switch: Called when another bundle has become the active one.
+        install: Installs what a bundle requires, before it is loaded.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Deploys:
         self._progress: DeployProgress | None = None
         self.turn = asyncio.Lock()
         self.after_switch: Callable[[], None] = lambda: None
+        self.install: Callable[[bytes], Awaitable[None]] = _nothing
 
     @property
     def manifest(self) -> Manifest | None:
@@ -267,7 +269,8 @@ class Deploys:
         return Deployed(name, len(manifest.functions), len(manifest.tables), changed, changes)
 
     async def _load(self, bundle: bytes) -> Manifest:
-        """Return what a bundle declares, as far as it can be used."""
+        """Return what a bundle declares, as far as it can be used; what it requires is installed before."""
+        await self.install(bundle)
         manifest = Manifest.from_json(await self._pool.describe(bundle))
         check_keys(manifest.providers)
         return manifest
@@ -290,6 +293,10 @@ class Deploys:
         self._calls.manifest = manifest
         self._use_providers(manifest.providers)
         self.after_switch()
+
+
+async def _nothing(_: bytes) -> None:
+    """Install nothing."""
 
 
 def _check_size(bundle: bytes) -> None:

@@ -19,16 +19,19 @@ import traceback
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headwater.packing import (
     FILES_MAX,
     REQUIREMENTS,
     UNPACKED_BYTES_MAX,
+    WHEELS,
     check_package_name,
     invalid_bundle,
 )
 from headwater_protocol.errors import HeadwaterError
+
+from headwater_server.worker.requirements import Requirements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +40,8 @@ if TYPE_CHECKING:
 
 PATH_LENGTH_MAX = 400
 DEPTH_MAX = 20
-_COMMENTS = re.compile(r"#.*")
+_WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.whl")
+_BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, zlib.error)
 
 
 class BundleFinder:
@@ -56,8 +60,38 @@ class BundleFinder:
         return None  # modules inside are found through the package's own `__path__`
 
 
-def unpack(bundle: bytes, folder: Path) -> str:
-    """Unpack a bundle and return the name of its package.
+class Contents(NamedTuple):
+    """What is in a bundle.
+
+    Attributes:
+        package: Name of its package.
+        files: The package's.
+        requirements: What it asks for; None: nothing.
+        wheels: What it brings along, by file name.
+    """
+
+    package: str
+    files: list[zipfile.ZipInfo]
+    requirements: Requirements | None
+    wheels: dict[str, bytes]
+
+
+def inspect(bundle: bytes) -> tuple[Requirements | None, dict[str, bytes]]:
+    """Return what a bundle asks for and the wheels that it brings along; nothing is written.
+
+    Raises:
+        RequestError: `invalid_bundle`.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            found = _contents(archive)
+    except _BROKEN as error:
+        raise invalid_bundle(f"the bundle is not a zip that can be read: {error}") from None
+    return found.requirements, found.wheels
+
+
+def unpack(bundle: bytes, folder: Path) -> tuple[str, Requirements | None]:
+    """Unpack a bundle and return the name of its package, and what it asks for.
 
     The folder appears whole or not at all, so that several workers may do this at once.
 
@@ -70,12 +104,12 @@ def unpack(bundle: bytes, folder: Path) -> str:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            package, files = _contents(archive)
+            found = _contents(archive)
             if not folder.is_dir():
-                _extract(archive, files, folder)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, zlib.error) as error:
+                _extract(archive, found.files, folder)
+    except _BROKEN as error:
         raise invalid_bundle(f"the bundle is not a zip that can be read: {error}") from None
-    return package
+    return found.package, found.requirements
 
 
 def load_package(package: str, folder: Path) -> ModuleType:
@@ -123,24 +157,28 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _contents(archive: zipfile.ZipFile) -> tuple[str, list[zipfile.ZipInfo]]:
-    """Check what is in the zip before anything is written; return the package and its files."""
+def _contents(archive: zipfile.ZipFile) -> Contents:
+    """Check what is in the zip before anything is written."""
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > FILES_MAX or sum(entry.file_size for entry in entries) > UNPACKED_BYTES_MAX:
         raise invalid_bundle(f"the bundle holds more than {FILES_MAX} files or {UNPACKED_BYTES_MAX} bytes")
     names: set[str] = set()
     packages: set[str] = set()
     files = []
+    wheels: dict[str, bytes] = {}
+    asked = b""
     for entry in entries:
         parts = _parts(entry)
         if entry.filename in names:
             raise invalid_bundle(f"the bundle holds {entry.filename!r} twice")
         names.add(entry.filename)
-        if len(parts) > 1:
+        if entry.filename == REQUIREMENTS:
+            asked = archive.read(entry)
+        elif parts[0] == WHEELS and len(parts) == 2 and _WHEEL.fullmatch(parts[1]):
+            wheels[parts[1]] = archive.read(entry)
+        elif len(parts) > 1:
             packages.add(parts[0])
             files.append(entry)
-        elif entry.filename == REQUIREMENTS:
-            _check_requirements(archive.read(entry))
         else:
             raise invalid_bundle(
                 f"the bundle holds {entry.filename!r} beside its package; only {REQUIREMENTS} may stand there"
@@ -150,7 +188,7 @@ def _contents(archive: zipfile.ZipFile) -> tuple[str, list[zipfile.ZipInfo]]:
         raise invalid_bundle(f"the bundle must hold exactly one package folder; it holds {found}")
     package = packages.pop()
     check_package_name(package)
-    return package, files
+    return Contents(package, files, Requirements.parse(asked, wheels), wheels)
 
 
 def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
@@ -172,15 +210,6 @@ def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
             f"the bundle holds {name[:PATH_LENGTH_MAX]!r}, which is not a plain file inside its package"
         )
     return parts
-
-
-def _check_requirements(data: bytes) -> None:
-    text = data.decode("utf-8", "replace")
-    wanted = [line for line in (_COMMENTS.sub("", raw).strip() for raw in text.splitlines()) if line]
-    if wanted:
-        raise invalid_bundle(
-            f"the bundle's {REQUIREMENTS} asks for {wanted[0]!r}; requirements are not supported yet"
-        )
 
 
 def _extract(archive: zipfile.ZipFile, files: list[zipfile.ZipInfo], folder: Path) -> None:

@@ -25,12 +25,14 @@ from headwater_storage.lmdb_store import LmdbStore
 
 from headwater_server.worker.determinism import Determinism
 from headwater_server.worker.guard import Guard
+from headwater_server.worker.install import import_paths
 from headwater_server.worker.link import WorkerEnd
 from headwater_server.worker.loader import load_package, unpack
 from headwater_server.worker.messages import ActionOrder, Described, Failure
 from headwater_server.worker.output import CallOutput, OutputHandler
 from headwater_server.worker.processes import close_all_except, die_with_parent, offer_to_oom_killer
 from headwater_server.worker.progress import ProgressPage
+from headwater_server.worker.requirements import PACKAGES_FOLDER
 from headwater_server.worker.serve import Server, Surroundings
 
 if TYPE_CHECKING:
@@ -213,7 +215,13 @@ def _load(assignment: Assignment) -> Bundle:
     if bundle_hash(packed) != assignment.bundle_hash:
         raise invalid_bundle(f"the bundle in {assignment.bundle_file} is not {assignment.bundle_hash}")
     folder = Path(assignment.folder)
-    return Bundle.load(load_package(unpack(packed, folder), folder))
+    package, requirements = unpack(packed, folder)
+    if requirements is not None:
+        packages = Path(assignment.data) / PACKAGES_FOLDER / requirements.name
+        if not packages.is_dir():
+            raise invalid_bundle("what the bundle requires is not installed; deploy it again")
+        sys.path += import_paths(packages)  # last: nothing of it hides what the server has
+    return Bundle.load(load_package(package, folder))
 
 
 _NOT_LOADED = (HeadwaterError, OSError)

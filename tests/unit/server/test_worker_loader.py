@@ -57,9 +57,9 @@ def load(files: dict[str, str], folder: Path) -> str:
 def test_unpacks_and_takes_a_folder_that_is_there_already(tmp_path: Path) -> None:
     folder = tmp_path / "b"
     bundle = zipped({"app/__init__.py": "", "app/sub/x.py": "1", "requirements.txt": "# nothing\n\n"})
-    assert unpack(bundle, folder) == "app"
+    assert unpack(bundle, folder) == ("app", None)
     assert (folder / "app/sub/x.py").read_text() == "1"
-    assert unpack(bundle, folder) == "app"
+    assert unpack(bundle, folder) == ("app", None)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
@@ -97,7 +97,10 @@ def test_refuses_links(tmp_path: Path) -> None:
         ({"a/x.py": "", "b/x.py": ""}, "a, b"),
         ({"json/x.py": ""}, "json"),
         ({"headwater_x/x.py": ""}, "headwater_x"),
-        ({"app/x.py": "", "requirements.txt": "httpx==1\n"}, "httpx==1"),
+        ({"app/x.py": "", "requirements.txt": "--index-url=x\n"}, "--index-url=x"),
+        ({"app/x.py": "", "wheels/a.whl": ""}, "no requirements.txt"),
+        ({"app/x.py": "", "wheels/a.txt": ""}, "app, wheels"),
+        ({"app/x.py": "", "wheels/sub/a.whl": ""}, "app, wheels"),
         ({"app/x": "", "app/x/y.py": ""}, "app/x"),
         ({f"app/{i}.py": "" for i in range(FILES_MAX + 1)}, str(FILES_MAX)),
         ({"app/bomb": bytes(UNPACKED_BYTES_MAX + 1)}, str(UNPACKED_BYTES_MAX)),
