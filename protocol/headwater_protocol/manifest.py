@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from headwater_protocol.errors import ProtocolError, RequestError
+from headwater_protocol.manifest_fields import flag_at as _flag
+from headwater_protocol.manifest_fields import list_at as _list
+from headwater_protocol.manifest_fields import object_at as _object
+from headwater_protocol.manifest_fields import text_at as _text
+from headwater_protocol.manifest_fields import texts_at as _texts
+from headwater_protocol.route_manifest import RouteManifest, route_in, route_out
 from headwater_protocol.values import check_value, scan_value, unpack_value
 
 FunctionKind = Literal["query", "mutation", "action"]
@@ -110,6 +116,7 @@ class Manifest:
     tables: tuple[TableManifest, ...] = ()
     functions: tuple[FunctionManifest, ...] = ()
     providers: tuple[ProviderManifest, ...] = ()
+    routes: tuple[RouteManifest, ...] = ()
 
     def to_json(self) -> bytes:
         """Return it as JSON; equal manifests give equal bytes."""
@@ -137,6 +144,7 @@ class Manifest:
                     for function in self.functions
                 ],
                 "providers": [_provider_out(provider) for provider in self.providers],
+                **({"routes": [route_out(route) for route in self.routes]} if self.routes else {}),
             }
         ).encode()
 
@@ -166,6 +174,10 @@ class Manifest:
             tuple(
                 _provider_in(item, f"manifest.providers[{i}]")
                 for i, item in enumerate(_list(top, "providers", "manifest") if "providers" in top else ())
+            ),
+            tuple(
+                route_in(item, f"manifest.routes[{i}]")
+                for i, item in enumerate(_list(top, "routes", "manifest") if "routes" in top else ())
             ),
         )
 
@@ -252,37 +264,3 @@ def _provider_in(value: Any, where: str) -> ProviderManifest:
         _texts(provider, "algorithms", where),
         _texts(provider, "authorized_parties", where),
     )
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ProtocolError(f"{where}: expected an object, got {type(value).__name__}")
-    return value
-
-
-def _list(holder: dict[str, Any], name: str, where: str) -> list[Any]:
-    value = holder.get(name)
-    if not isinstance(value, list):
-        raise ProtocolError(f"{where}.{name}: expected a list, got {type(value).__name__}")
-    return value
-
-
-def _text(holder: dict[str, Any], name: str, where: str) -> str:
-    value = holder.get(name)
-    if not isinstance(value, str):
-        raise ProtocolError(f"{where}.{name}: expected text, got {type(value).__name__}")
-    return value
-
-
-def _texts(holder: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
-    found = _list(holder, name, where)
-    if not all(isinstance(item, str) for item in found):
-        raise ProtocolError(f"{where}.{name}: expected a list of texts, got {found!r}")
-    return tuple(found)
-
-
-def _flag(holder: dict[str, Any], name: str, where: str) -> bool:
-    value = holder.get(name)
-    if not isinstance(value, bool):
-        raise ProtocolError(f"{where}.{name}: expected true or false, got {type(value).__name__}")
-    return value

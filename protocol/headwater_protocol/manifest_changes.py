@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headwater_protocol.manifest import FunctionManifest, Manifest, ProviderManifest, TableManifest
+    from headwater_protocol.route_manifest import RouteManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +21,13 @@ class Change:
 
     Attributes:
         sign: `added`, `removed` or `changed`.
-        what: `function`, `table`, `index` or `provider`.
-        name: Of the function, table or provider; `table.index` of an index.
+        what: `function`, `table`, `index`, `provider` or `route`.
+        name: Of the function, table or provider; `table.index` of an index; method and path of a route.
         details: What of it has changed, for people: `arguments`, `result`, `documents` and the like.
     """
 
     sign: Literal["added", "removed", "changed"]
-    what: Literal["function", "table", "index", "provider"]
+    what: Literal["function", "table", "index", "provider", "route"]
     name: str
     details: tuple[str, ...] = ()
 
@@ -43,6 +44,7 @@ def changes_between(before: Manifest, after: Manifest) -> list[Change]:
         *_providers(
             {item.name: item for item in before.providers}, {item.name: item for item in after.providers}
         ),
+        *_routes({item.label: item for item in before.routes}, {item.label: item for item in after.routes}),
     ]
 
 
@@ -128,4 +130,25 @@ def _provider_details(old: ProviderManifest, new: ProviderManifest) -> tuple[str
         ("keys",) * ((old.kind, old.keys) != (new.kind, new.keys))
         + ("algorithms",) * (old.algorithms != new.algorithms)
         + ("authorized parties",) * (old.authorized_parties != new.authorized_parties)
+    )
+
+
+def _routes(before: Mapping[str, RouteManifest], after: Mapping[str, RouteManifest]) -> list[Change]:
+    found: list[Change] = []
+    for label in sorted(before.keys() | after.keys()):
+        old, new = before.get(label), after.get(label)
+        if old is None:
+            found.append(Change("added", "route", label))
+        elif new is None:
+            found.append(Change("removed", "route", label))
+        elif details := _route_details(old, new):
+            found.append(Change("changed", "route", label, details))
+    return found
+
+
+def _route_details(old: RouteManifest, new: RouteManifest) -> tuple[str, ...]:
+    return (
+        (f"answered by {new.name}",) * (old.name != new.name)
+        + ("parameters",) * (old.parameters != new.parameters)
+        + ("which pages may read it",) * (old.cors != new.cors)
     )

@@ -18,11 +18,14 @@ from headwater.authoring import action, mutation, query
 from headwater.context import MutationCtx, MutationFunction, QueryCtx, QueryFunction
 from headwater.database import Database, DatabaseReader
 from headwater.fields import Id
+from headwater.forms import Form, Upload
+from headwater.http_messages import Request, Response
 from headwater.identity import Auth, Identity
 from headwater.indexes import Index
 from headwater.providers import jwt_provider, oidc_provider
 from headwater.queries import Query
 from headwater.results import Page, PageOptions
+from headwater.routes import Cors, RouteFunction, route
 from headwater.schema import Table, replace
 
 if TYPE_CHECKING:
@@ -39,8 +42,10 @@ __all__ = [
     "BlockingClient",
     "Client",
     "ClientState",
+    "Cors",
     "Database",
     "DatabaseReader",
+    "Form",
     "HeadwaterError",
     "Id",
     "Identity",
@@ -55,9 +60,13 @@ __all__ = [
     "Query",
     "QueryCtx",
     "QueryFunction",
+    "Request",
+    "Response",
+    "RouteFunction",
     "StreamFunction",
     "Struct",
     "Table",
+    "Upload",
     "action",
     "connect",
     "connect_blocking",
@@ -67,6 +76,7 @@ __all__ = [
     "oidc_provider",
     "query",
     "replace",
+    "route",
 ]
 
 _CLIENT = {

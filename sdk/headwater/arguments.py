@@ -24,6 +24,8 @@ from headwater.refusals import invalid_bundle, nearest
 from headwater.values import MisfitError, check_any, check_depth, check_integers, decode_any, decoder, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from headwater.annotations import Tables
 
 _EXACT_INTEGER_MAX = 2**53
@@ -104,6 +106,30 @@ class ArgumentsCodec:
         positional = self._positional
         if positional == len(values):
             return values, {}
+        return values[:positional], dict(zip(self._names[positional:], values[positional:], strict=True))
+
+    @property
+    def fields(self) -> tuple[kinds.Field, ...]:
+        """The parameters with their types."""
+        assert isinstance(self._kind, kinds.StructType), "made in the constructor"
+        return self._kind.fields
+
+    def decode_texts(
+        self, texts: Mapping[str, str], table_of: TableOf
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments that are the parts of an address: numbers and the like are read from their text.
+
+        Raises:
+            RequestError: `unknown_function`: one is not what it has to be, so nothing has this address.
+        """
+        try:
+            decoded = msgspec.convert(texts, self._struct, strict=False)
+            if self._check is not None:
+                self._check(decoded, table_of)
+        except (msgspec.ValidationError, MisfitError) as wrong:
+            raise RequestError(f"nothing has this address: {wrong}", code="unknown_function") from None
+        values = astuple(decoded)
+        positional = self._positional
         return values[:positional], dict(zip(self._names[positional:], values[positional:], strict=True))
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -126,7 +126,7 @@ class ActionDecorator(Generic[C]):
         kind: Any = StreamFunction if inspect.isasyncgenfunction(function) else ActionFunction
         return kind(
             function,
-            self._with_ctx(function),
+            self.with_ctx(function),
             internal=self._internal,
             cancel_with_caller=self._cancel_with_caller,
         )
@@ -149,7 +149,8 @@ class ActionDecorator(Generic[C]):
 
         return ActionDecorator(both, internal=self._internal, cancel_with_caller=self._cancel_with_caller)
 
-    def _with_ctx(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def with_ctx(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that takes an `ActionCtx` and hands on what is made of it."""
         make = self._make
         if make is None:
             return function

@@ -39,18 +39,21 @@ from headwater.json_schema import shape_of
 from headwater.providers import providers_of
 from headwater.refusals import encodable, invalid_bundle, nearest
 from headwater.results import EncodedResult, ResultCodec
+from headwater.routes import RouteFunction, answer, compile_routes
 from headwater.schema import SYSTEM_FIELDS, TableMeta
 from headwater.source_places import place_of_error, place_of_function, place_of_table, refused_at
 from headwater.values import MisfitError, check_any, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import ModuleType, TracebackType
 
     from headwater_protocol.manifest import FunctionKind, ProviderManifest
 
     from headwater.actions import ActionBackend, Emit
     from headwater.backend import Backend
+    from headwater.http_messages import RequestHead
+    from headwater.routes import Exchange
 
 _TRACE_CHARACTERS_MAX = 16_384
 _MESSAGE_CHARACTERS_MAX = 16_384
@@ -102,6 +105,7 @@ class Bundle:
         tables: Tables,
         functions: dict[str, RegisteredFunction],
         providers: tuple[ProviderManifest, ...] = (),
+        routes: Mapping[str, RouteFunction[Any]] | None = None,
     ) -> None:
         """Work out everything that calls need.
 
@@ -109,6 +113,7 @@ class Bundle:
             tables: The tables.
             functions: The functions by name.
             providers: Whose tokens it takes.
+            routes: The routes by name.
 
         Raises:
             RequestError: `invalid_bundle`.
@@ -118,6 +123,7 @@ class Bundle:
         self._compiled_tables = {name: _compile_table(cls, tables) for name, cls in tables.by_name.items()}
         self._functions = {name: _compile_function(name, item, tables) for name, item in functions.items()}
         self._by_object = {item: self._functions[name] for name, item in functions.items()}
+        self._routes = compile_routes(routes or {}, tables, lambda name, item: _hints(name, item, tables))
 
     @classmethod
     def load(cls, package: ModuleType) -> Self:
@@ -133,13 +139,17 @@ class Bundle:
         modules = [package, *_import_modules(package)]
         tables: dict[TableMeta, None] = {}
         functions: dict[str, RegisteredFunction] = {}
+        routes: dict[str, RouteFunction[Any]] = {}
         for module in modules:
             for label, item in vars(module).items():
                 if isinstance(item, TableMeta) and hasattr(item, "__table__") and _is_inside(item, package):
                     tables[item] = None
                 elif isinstance(item, RegisteredFunction) and item.__module__ == module.__name__:
                     _register(functions, item, module, package, label)
-        return cls(Tables(tables), functions, providers_of(modules))
+                elif isinstance(item, RouteFunction) and item.__module__ == module.__name__:
+                    item.name = _name_in(module, package, label)
+                    routes[item.name] = item
+        return cls(Tables(tables), functions, providers_of(modules), routes)
 
     def manifest(self) -> Manifest:
         """Return what the bundle declares."""
@@ -159,7 +169,10 @@ class Bundle:
             )
             for name, item in sorted(self._functions.items())
         )
-        return Manifest(tuple(tables), tuple(functions), self._providers)
+        routes = sorted(
+            (route.manifest() for route in self._routes.values()), key=lambda route: (route.path, route.method)
+        )
+        return Manifest(tuple(tables), tuple(functions), self._providers, tuple(routes))
 
     def documents_of(self, table: str) -> DocumentCodec:
         """Return what reads and writes the documents of a table that this bundle declares."""
@@ -259,6 +272,45 @@ class Bundle:
             raise
         except (Exception, SystemExit) as error:
             return self.failure_of(error)
+
+    async def call_route(
+        self,
+        name: str,
+        texts: Mapping[str, str],
+        head: RequestHead,
+        backend: ActionBackend,
+        exchange: Exchange,
+        *,
+        identity: bytes | None = None,
+    ) -> CallFailure | None:
+        """Run a route and send its answer; never raises for what it did wrong, but for memory.
+
+        Args:
+            name: Of its function.
+            texts: The parameters of its path.
+            head: What is asked.
+            backend: The world.
+            exchange: Has the request's body and takes the answer.
+            identity: Encoded identity of the caller.
+
+        Returns:
+            Why there is no answer, or no whole one; None if there is.
+
+        Raises:
+            MemoryError: As `call_query`.
+            CancelledError: The task that runs it was cancelled.
+        """
+        call = ActionCall(name, backend, self._by_object, self._functions, identity=identity)
+        try:
+            compiled = self._routes.get(name)
+            if compiled is None:
+                raise RequestError(f"there is no route {name[:_NAME_CHARACTERS_SHOWN]!r}", code="unknown_function")
+            await answer(compiled, call, head, texts, exchange)
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:
+            return self.failure_of(error)
+        return None
 
     def streams(self, name: str) -> bool:
         """Tell whether a function is an action that streams."""
@@ -389,12 +441,7 @@ def _register(
     package: ModuleType,
     label: str,
 ) -> None:
-    path = module.__name__[len(package.__name__) + 1 :].replace(".", "/")
-    if not path:
-        raise invalid_bundle(
-            f"{label}: functions stand in modules of {package.__name__}, not in its __init__.py"
-        )
-    name = f"{path}:{public_name(label)}"
+    name = _name_in(module, package, label)
     other = functions.setdefault(name, item)
     if other is not item:
         raise invalid_bundle(
@@ -402,6 +449,16 @@ def _register(
             f"{place_of_function(item.declared)}"
         )
     item.rename(name)
+
+
+def _name_in(module: ModuleType, package: ModuleType, label: str) -> str:
+    """Return what a function of a module is called."""
+    path = module.__name__[len(package.__name__) + 1 :].replace(".", "/")
+    if not path:
+        raise invalid_bundle(
+            f"{label}: functions stand in modules of {package.__name__}, not in its __init__.py"
+        )
+    return f"{path}:{public_name(label)}"
 
 
 def _compile_table(cls: TableMeta, tables: Tables) -> CompiledTable:

@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
@@ -49,6 +49,7 @@ from headwater_server.net.hub import Hub
 from headwater_server.net.inlet import InletLimits
 from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
+from headwater_server.net.route_api import RouteApi, RouteLimits
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
 from headwater_server.observe.metrics import Metrics
@@ -59,10 +60,10 @@ from headwater_server.worker.request_row import RequestMemory
 from headwater_server.worker.requirements import PACKAGES_FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from headwater_config.settings import Settings
-    from headwater_protocol.manifest import ProviderManifest
+    from headwater_protocol.manifest import Manifest
     from headwater_storage.environment import Environment
     from headwater_storage.proposal import Proposal
 
@@ -148,10 +149,11 @@ class Daemon:
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
+        self._runners: list[web.BaseRunner[Any]] = []
         self._listening: list[asyncio.Server] = []
         self.port = 0
         self.tcp_port = 0
+        self.routes_port = 0
 
     def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: ErrorReporter) -> None:
         """Make what runs actions, in workers of the same zygote as the others, and what runs any call without a session."""
@@ -169,6 +171,9 @@ class Daemon:
             reporter,
             self.metrics,
             self._mono_s,
+        )
+        self.route_api = RouteApi(
+            self.actions, self.sign_ins, _route_limits(self.settings), self.metrics.routes, self._mono_s
         )
         self.calls = Calls(
             self.pool,
@@ -202,7 +207,7 @@ class Daemon:
             self.calls,
             self.switchboard,
             self.metrics,
-            self._use_providers,
+            self._use_manifest,
             self._mono_s,
         )
         self.rewriter = DocumentRewriter(
@@ -288,6 +293,7 @@ class Daemon:
         """Take no new connections and begin nothing that comes from now on."""
         self.admin_api.stopping = True
         self.calls.stopping = True
+        self.route_api.stopping = True
         self.hub.refuse_new()
         for server in self._listening:
             server.close()
@@ -309,10 +315,7 @@ class Daemon:
         self.hub.drain()
         self.verifier.close()
         self.action_pool.close()
-        closing = [self.pool.close()]
-        if self._runner is not None:
-            closing.append(self._runner.cleanup())
-        await asyncio.gather(*closing)
+        await asyncio.gather(self.pool.close(), *(runner.cleanup() for runner in self._runners))
         self.engine.stop()
         if self._engine_task is not None:
             # What is durable and not applied yet, the next start applies from the log.
@@ -334,37 +337,54 @@ class Daemon:
             self.admin_api,
             KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
             DataApi(TableBrowser(self.engine, _browse_limits(settings)), self.keys),
+            self.route_api,
         ):
             routes.add_to(app)
-        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
-        await self._runner.setup()
-        assert self._runner.server is not None, "it has been set up"
-        door = HttpDoor(
-            self._runner.server,
-            settings.max_http_connections,
-            lambda: websockets.open,
-            settings.http_idle_limit_s,
-            settings.http_body_limit_s,
-        )
-        loop = asyncio.get_running_loop()
-        http = await loop.create_server(door, settings.host, settings.port, backlog=_BACKLOG)
-        self._listening.append(http)
-        self.port = http.sockets[0].getsockname()[1]
+        runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
+        self.port = await self._open_http(runner, settings.host, settings.port, lambda: websockets.open)
+        if settings.routes_port:
+            own = web.ServerRunner(
+                web.Server(self.route_api.handle), handle_signals=False, shutdown_timeout=_HTTP_STOP_S
+            )
+            host = settings.routes_host or settings.host
+            self.routes_port = await self._open_http(own, host, settings.routes_port, lambda: 0)
         if settings.tcp_port:
-            tcp = await loop.create_server(
+            tcp = await asyncio.get_running_loop().create_server(
                 lambda: TcpShell(self.hub), settings.host, settings.tcp_port, backlog=_BACKLOG
             )
             self._listening.append(tcp)
             self.tcp_port = tcp.sockets[0].getsockname()[1]
+
+    async def _open_http(
+        self, runner: web.BaseRunner[Any], host: str, port: int, websockets: Callable[[], int]
+    ) -> int:
+        """Listen for HTTP; returns the port."""
+        settings = self.settings
+        await runner.setup()
+        self._runners.append(runner)
+        assert runner.server is not None, "it has been set up"
+        door = HttpDoor(
+            runner.server,
+            settings.max_http_connections,
+            websockets,
+            settings.http_idle_limit_s,
+            settings.http_body_limit_s,
+            settings.http_header_limit_bytes,
+        )
+        server = await asyncio.get_running_loop().create_server(door, host, port, backlog=_BACKLOG)
+        self._listening.append(server)
+        found: int = server.sockets[0].getsockname()[1]
+        return found
 
     # ------------------------------------------------------------------ small rules of the whole
 
     def _wall_s(self) -> float:
         return self._environment.clock.wall_us() / 1e6
 
-    def _use_providers(self, providers: Sequence[ProviderManifest]) -> None:
-        """Take the tokens of these from now on; who has one of another loses their identity."""
-        self.verifier.use(providers)
+    def _use_manifest(self, manifest: Manifest) -> None:
+        """Serve these routes, and take the tokens of these providers, from now on; who has one of another loses their identity."""
+        self.route_api.use(manifest.routes)
+        self.verifier.use(manifest.providers)
         self.sign_ins.providers_changed()
 
     def _record_failure(self, request: Request, failure: Failure) -> Proposal | Answer:
@@ -475,6 +495,18 @@ def _action_options(settings: Settings, transactions: WorkerLimits) -> ActionOpt
             action_depth_max=settings.action_depth_limit,
             action_block_limit_s=settings.action_block_limit_s,
         ),
+    )
+
+
+def _route_limits(settings: Settings) -> RouteLimits:
+    return RouteLimits(
+        running_max=settings.routes_running_limit,
+        body_bytes_max=settings.route_body_limit_bytes,
+        window_bytes=settings.action_stream_window_bytes,
+        time_s=settings.route_time_limit_s,
+        body_idle_s=settings.http_idle_limit_s,
+        body_s=settings.http_body_limit_s,
+        stall_s=settings.route_stall_limit_s,
     )
 
 

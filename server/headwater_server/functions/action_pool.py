@@ -20,13 +20,16 @@ from headwater_server.functions.worker_bounds import WorkerBounds
 from headwater_server.worker.messages import (
     ActionDone,
     ActionPiece,
+    AnswerHead,
     CreditAction,
     Failure,
+    FeedBody,
     KnowTables,
     NestedDone,
     RunAction,
     RunNested,
     StopAction,
+    WantBody,
     WorkerMessage,
 )
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from headwater_protocol.errors import HeadwaterError
 
     from headwater_server.functions.limits import ActionOptions
+    from headwater_server.worker.messages import RouteRequest
 
 logger = logging.getLogger("headwater.actions")
 
@@ -48,6 +52,9 @@ class ActionReceiver(Protocol):
 
     def piece(self, action: Action, content: bytes) -> None:
         """It sends a piece, encoded."""
+
+    def exchanged(self, action: Action, message: AnswerHead | WantBody) -> None:
+        """It is a route, and answers or wants more of its request's body."""
 
     def over(self, action: Action, content: bytes | None, failure: Failure | None) -> None:
         """It has ended, with an encoded result or with why there is none."""
@@ -64,6 +71,7 @@ class Action:
         internal: Whether the caller may call internal functions.
         window: Bytes of pieces that may be on their way to the caller; 0: it takes one result.
         receiver: Who called it.
+        request: It is a route that is asked this; None: it is an action.
         seat: The worker that has it, None while it waits.
         number: Its number on that worker's link.
         sent_s: Monotonic time at which that got it.
@@ -80,6 +88,7 @@ class Action:
     internal: bool
     window: int
     receiver: ActionReceiver
+    request: RouteRequest | None = None
     seat: Seat | None = None
     number: int = 0
     sent_s: float = 0.0
@@ -92,7 +101,7 @@ class Action:
     @property
     def size_bytes(self) -> int:
         """What it is counted as."""
-        return len(self.name) + len(self.arguments)
+        return len(self.name) + len(self.arguments) + (_size_of(self.request) if self.request else 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -282,6 +291,10 @@ class ActionPool:
         """Its caller has taken pieces of that size."""
         self._tell(action, CreditAction(action.number, size))
 
+    def feed(self, action: Action, content: bytes, *, is_last: bool, failure: Failure | None = None) -> None:
+        """More of the body of a route's request has come, which it has asked for; or nothing more can be had."""
+        self._tell(action, FeedBody(action.number, content, is_last, failure))
+
     def nested_done(
         self, action: Action, number: int, content: bytes | None, failure: Failure | None
     ) -> None:
@@ -289,7 +302,7 @@ class ActionPool:
         action.nested -= 1
         self._tell(action, NestedDone(action.number, number, content, failure))
 
-    def _tell(self, action: Action, message: StopAction | CreditAction | NestedDone) -> None:
+    def _tell(self, action: Action, message: StopAction | CreditAction | NestedDone | FeedBody) -> None:
         if action.seat is not None:
             action.seat.worker.link.send(message)
 
@@ -303,7 +316,9 @@ class ActionPool:
     def worker_message(self, worker: Worker, message: WorkerMessage) -> None:
         """Hand on what a worker says of an action."""
         seat = self._seats.get(worker.number)
-        if seat is None or not isinstance(message, ActionDone | ActionPiece | RunNested):
+        if seat is None or not isinstance(
+            message, ActionDone | ActionPiece | RunNested | AnswerHead | WantBody
+        ):
             return
         action = seat.actions.get(message.call)
         if action is None:
@@ -312,6 +327,9 @@ class ActionPool:
             case ActionPiece(_, content):
                 if not action.told and not action.caller_left:
                     action.receiver.piece(action, content)
+            case AnswerHead() | WantBody():
+                if not action.told and not action.caller_left:
+                    action.receiver.exchanged(action, message)
             case RunNested():
                 self._nested(action, message)
             case ActionDone(_, content, failure):
@@ -401,7 +419,15 @@ class ActionPool:
         worker.in_flight[number] = (None, 0.0)
         self._running[action] = None
         worker.link.send(
-            RunAction(number, action.name, action.arguments, action.identity, action.internal, action.window)
+            RunAction(
+                number,
+                action.name,
+                action.arguments,
+                action.identity,
+                action.internal,
+                action.window,
+                action.request,
+            )
         )
         if action.caller_left:
             worker.link.send(StopAction(number, caller_left=True))
@@ -505,6 +531,11 @@ class ActionPool:
                 self._refuse(
                     self._waiting.popleft(), TransientError("no worker comes up; see the server's log")
                 )
+
+
+def _size_of(request: RouteRequest) -> int:
+    headers = sum(len(name) + len(value) for name, value in request.headers)
+    return headers + len(request.path) + len(request.query)
 
 
 def _no_action(name: str) -> RequestError:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from headwater_protocol.messages import ErrorBody
 
-    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.failures import CallKind, ErrorReporter
     from headwater_server.functions.mutations import Mutations, Publication
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
-    from headwater_server.worker.messages import QueryDone, RunNested
+    from headwater_server.worker.messages import AnswerHead, QueryDone, RouteRequest, RunNested, WantBody
 
 
 class ActionCaller(Protocol):
@@ -36,8 +36,15 @@ class ActionCaller(Protocol):
         """It has ended, with an encoded result or with an error."""
 
 
+class RouteCaller(ActionCaller, Protocol):
+    """Who asks a route. No method may wait."""
+
+    def route_exchanged(self, message: AnswerHead | WantBody) -> None:
+        """It answers, or wants more of the request's body."""
+
+
 class ActionHandle:
-    """An action that was begun, for who called it."""
+    """An action or a route that was begun, for who called it."""
 
     def __init__(self, actions: Actions, caller: ActionCaller, started_s: float) -> None:
         self._actions = actions
@@ -48,7 +55,7 @@ class ActionHandle:
     def begin(self, action: Action) -> None:
         """Run it."""
         self._action = action
-        self._actions.pool.submit(action)
+        self._actions.submit(action)
 
     def leave(self) -> None:
         """Nobody waits for it any more: it ends if that is what its author wants. No pieces follow, but its end does."""
@@ -64,10 +71,30 @@ class ActionHandle:
         """It sends a piece."""
         self._caller.action_piece(content)
 
+    def exchanged(self, action: Action, message: AnswerHead | WantBody) -> None:
+        """It is a route, and answers or wants more; what is none says so in vain."""
+
     def over(self, action: Action, content: bytes | None, failure: Failure | None) -> None:
         """It has ended."""
         error = self._actions.ended(action, failure, self._started_s)
         self._caller.action_over(None if error is not None else content, error)
+
+
+class RouteHandle(ActionHandle):
+    """A route that was asked."""
+
+    def __init__(self, actions: Actions, caller: RouteCaller, started_s: float) -> None:
+        super().__init__(actions, caller, started_s)
+        self._route_caller = caller
+
+    def exchanged(self, action: Action, message: AnswerHead | WantBody) -> None:
+        """It answers, or wants more of the request's body."""
+        self._route_caller.route_exchanged(message)
+
+    def feed(self, content: bytes, *, is_last: bool, failure: Failure | None = None) -> None:
+        """More of the body has come, which it has asked for; or nothing more can be had."""
+        assert self._action is not None
+        self._actions.pool.feed(self._action, content, is_last=is_last, failure=failure)
 
 
 class Actions:
@@ -124,14 +151,45 @@ class Actions:
             internal: Whether internal functions may be called.
             window: Bytes of pieces that may be on their way to the caller; 0: it takes one result.
         """
-        self._unfinished += 1
         handle = ActionHandle(self, caller, self._mono_s())
-        action = Action(name, arguments, identity, internal, window, handle)
-        if self._transactions.active_bundle is None:
-            handle.over(action, None, Failure("no_bundle", TransientError(code="no_bundle").message))
-        else:
-            handle.begin(action)
+        self._run(handle, Action(name, arguments, identity, internal, window, handle))
         return handle
+
+    def begin_route(
+        self,
+        name: str,
+        parameters: bytes,
+        request: RouteRequest,
+        caller: RouteCaller,
+        *,
+        identity: bytes | None,
+        window: int,
+    ) -> RouteHandle:
+        """Have a route answer; the caller may hear of its end before this returns.
+
+        Args:
+            name: Of its function.
+            parameters: Of its path, an encoded map of texts.
+            request: What it is asked.
+            caller: Gets the answer.
+            identity: Encoded identity of the caller.
+            window: Bytes of the answer that may be on their way to the caller; also of the body to the route.
+        """
+        handle = RouteHandle(self, caller, self._mono_s())
+        self._run(handle, Action(name, parameters, identity, False, window, handle, request))
+        return handle
+
+    def _run(self, handle: ActionHandle, action: Action) -> None:
+        self._unfinished += 1
+        handle.begin(action)
+
+    def submit(self, action: Action) -> None:
+        """Run an action, or fail it before the first deploy."""
+        if self._transactions.active_bundle is None:
+            failure = Failure("no_bundle", TransientError(code="no_bundle").message)
+            action.receiver.over(action, None, failure)
+        else:
+            self.pool.submit(action)
 
     @property
     def unfinished(self) -> int:
@@ -141,9 +199,10 @@ class Actions:
     def ended(self, action: Action, failure: Failure | None, started_s: float) -> ErrorBody | None:
         """Count an action that has ended, and return what its caller may know of its failure."""
         self._unfinished -= 1
-        self._metrics.calls.labels("action", failure.code if failure else "success").inc()
+        kind: CallKind = "action" if action.request is None else "route"
+        self._metrics.calls.labels(kind, failure.code if failure else "success").inc()
         self._metrics.actions.seconds.observe(self._mono_s() - started_s)
-        return None if failure is None else self._reporter.body("action", action.name, failure)
+        return None if failure is None else self._reporter.body(kind, action.name, failure)
 
     # ------------------------------------------------------------------ from the pool
 

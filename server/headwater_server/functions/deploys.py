@@ -70,7 +70,8 @@ class Deploys:
         calls: Told of the manifest.
         switchboard: Told of what a deploy changes with its commit.
         metrics: Counted in.
-        use_providers: Told whose tokens are taken, in the step in which the bundle that says so becomes active.
+        use_manifest: Told whose tokens are taken and which routes there are, in the step in which the bundle that
+            says so becomes active.
         mono_s: Monotonic clock.
 
     Attributes:
@@ -87,7 +88,7 @@ class Deploys:
         calls: Calls,
         switchboard: Switchboard,
         metrics: Metrics,
-        use_providers: Callable[[Sequence[ProviderManifest]], None],
+        use_manifest: Callable[[Manifest], None],
         mono_s: Callable[[], float],
     ) -> None:
         self._engine = engine
@@ -96,7 +97,7 @@ class Deploys:
         self._calls = calls
         self._switchboard = switchboard
         self._metrics = metrics
-        self._use_providers = use_providers
+        self._use_manifest = use_manifest
         self._mono_s = mono_s
         self._progress: DeployProgress | None = None
         self.turn = asyncio.Lock()
@@ -278,7 +279,7 @@ class Deploys:
     async def _prepare(self, bundle: bytes, manifest: Manifest) -> str:
         """Start all workers that a bundle needs, and return its hash."""
         name = await self._pool.prepare(bundle)
-        if any(function.kind == "action" for function in manifest.functions):
+        if manifest.routes or any(function.kind == "action" for function in manifest.functions):
             try:
                 await self._actions.prepare(name, bundle)
             except BaseException:
@@ -291,7 +292,7 @@ class Deploys:
         self._pool.activate(name)
         self._actions.activate(name)
         self._calls.manifest = manifest
-        self._use_providers(manifest.providers)
+        self._use_manifest(manifest)
         self.after_switch()
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.functions")
 
-CallKind = Literal["query", "mutation", "action"]
+CallKind = Literal["query", "mutation", "action", "route"]
 
 _HIDDEN = frozenset({"internal_error", "invalid_result", "worker_died"})
 

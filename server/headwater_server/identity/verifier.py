@@ -105,6 +105,14 @@ class Verifier:
         """Tell whether a token that was accepted would still be, by those whose tokens are taken."""
         return verified.provider in self._providers
 
+    def concerns(self, token: str) -> bool:
+        """Tell whether a token claims to be of one of them; whether it is, is not looked at."""
+        try:
+            provider_of(take_apart(token, self._options.token_bytes_max).claims, self._providers)
+        except RefusedTokenError:
+            return False
+        return True
+
     async def verify(self, token: str) -> VerifiedToken:
         """Return who a token is from.
 

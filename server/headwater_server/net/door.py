@@ -31,6 +31,7 @@ class HttpDoor:
         websockets: How many of the open connections are WebSockets; they have a limit of their own.
         idle_limit_s: Time until the head of the first request is there, and of each later one.
         body_limit_s: Time of a request's body.
+        header_limit_bytes: Of its first line, and of each header.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class HttpDoor:
         websockets: Callable[[], int],
         idle_limit_s: float,
         body_limit_s: float,
+        header_limit_bytes: int,
     ) -> None:
         self._server = server
         self._limit = limit
         self._websockets = websockets
         self._idle_limit_s = idle_limit_s
+        self._header_limit_bytes = header_limit_bytes
         self._lingering_s = min(body_limit_s, _LINGERING_S)
 
     def __call__(self) -> asyncio.BaseProtocol:
@@ -56,6 +59,8 @@ class HttpDoor:
             loop=asyncio.get_running_loop(),
             keepalive_timeout=self._idle_limit_s,
             lingering_time=self._lingering_s,
+            max_line_size=self._header_limit_bytes,
+            max_field_size=self._header_limit_bytes,
             access_log=cast("logging.Logger", None),  # so the library says that there is none
         )
 

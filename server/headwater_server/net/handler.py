@@ -69,11 +69,13 @@ class HttpHandler(web.RequestHandler):
 
     Attributes:
         passage: Where the frames of a WebSocket go through; set before it is accepted, None without one and after its end.
+        lost: Called when the socket has ended, while somebody wants to know; None else.
     """
 
-    __slots__ = ("passage",)
+    __slots__ = ("lost", "passage")
 
     passage: Passage | None
+    lost: Callable[[], None] | None
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Have what comes from now on read as frames; called by aiohttp when a WebSocket is accepted."""
@@ -84,6 +86,10 @@ class HttpHandler(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The socket has ended."""
         super().connection_lost(exc)
+        lost = getattr(self, "lost", None)
+        self.lost = None
+        if lost is not None:
+            lost()
         self.passage = (
             None  # it leads back here: as a cycle, all of the connection would wait for the collector
         )

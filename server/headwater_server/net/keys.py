@@ -95,7 +95,7 @@ def bearer_key(request: web.Request) -> str | None:
     return header.removeprefix(_SCHEME).strip() if header.startswith(_SCHEME) else None
 
 
-def bearer_token(request: web.Request) -> str | None:
+def bearer_token(request: web.BaseRequest) -> str | None:
     """Return the token of a user that a request offers in `Authorization: Bearer <token>`, None if it offers none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

@@ -107,6 +107,23 @@ class ActionMetrics:
         )
 
 
+class RouteMetrics:
+    """How requests to routes get on."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.running = Gauge(
+            "headwater_route_requests_running",
+            "How many requests to routes are being answered? At `routes_running_limit`, others are refused.",
+            registry=registry,
+        )
+        self.answers = Counter(
+            "headwater_route_answers",
+            "How many requests to routes were answered, by class of status (2xx, 4xx ...)?",
+            ("status",),
+            registry=registry,
+        )
+
+
 class DeployMetrics:
     """Deploys, and what becomes of documents for them."""
 
@@ -150,6 +167,7 @@ class Metrics:
         self.lane = LaneMetrics(registry)
         self.identity = IdentityMetrics(registry)
         self.actions = ActionMetrics(registry)
+        self.routes = RouteMetrics(registry)
         self.mutation_seconds = Histogram(
             "headwater_mutation_duration_seconds",
             "How long from a mutation's request to its answer?",

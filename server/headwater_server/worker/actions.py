@@ -19,12 +19,15 @@ from weakref import WeakKeyDictionary
 
 import headwater.bundle
 from headwater.bundle import CallFailure
+from headwater.http_messages import RequestHead
 from headwater.rows import splice
+from headwater.values import decode_any, encode
 from headwater_protocol.errors import InternalError, RequestError
 from headwater_protocol.failures import error_from
 from headwater_protocol.ids import is_id, table_number_of
 from headwater_protocol.messages import ErrorBody
 
+from headwater_server.worker.exchange import RouteExchange
 from headwater_server.worker.messages import (
     ActionDone,
     ActionPiece,
@@ -32,6 +35,7 @@ from headwater_server.worker.messages import (
     Describe,
     Described,
     Failure,
+    FeedBody,
     KnowTables,
     NestedDone,
     RunAction,
@@ -93,6 +97,7 @@ class RunningAction:
         started_ns: Monotonic time.
         main: The task that runs the function.
         pieces: Of one that streams to a caller that takes one result; else None.
+        exchange: Of a route, its request and answer; else None.
     """
 
     def __init__(
@@ -111,6 +116,9 @@ class RunningAction:
         self.started_ns = world.mono_ns()
         self.main: asyncio.Task[None] | None = None  # from its first step on
         self.pieces: list[bytes] | None = [] if collects else None
+        self.exchange: RouteExchange | None = None
+        if order.request is not None:
+            self.exchange = RouteExchange(order.call, order.window, sender, self.emit)
         self._sender = sender
         self._world = world
         self._tables = tables
@@ -270,6 +278,10 @@ class ActionServer:
             case NestedDone(call):
                 if (action := self._actions.get(call)) is not None:
                     action.nested_done(message)
+            case FeedBody(call):
+                action = self._actions.get(call)
+                if action is not None and action.exchange is not None:
+                    action.exchange.feed(message)
             case KnowTables(tables):
                 self._tables = tables
             case Describe():
@@ -310,15 +322,7 @@ class ActionServer:
         order = action.order
         ended: bytes | Failure
         try:
-            found = await self._bundle.call_action(
-                order.name,
-                order.arguments,
-                action,
-                action.emit,
-                identity=order.identity,
-                internal_allowed=order.internal,
-                must_stream=order.window > 0,
-            )
+            found = await (self._action(action) if action.exchange is None else self._route(action))
             ended = self._checked(order.name, found)
         except asyncio.CancelledError:
             ended = Failure("cancelled", f"{order.name} was cancelled")
@@ -337,6 +341,32 @@ class ActionServer:
             )
             action.end(0, failure)
 
+    async def _action(self, action: RunningAction) -> bytes | CallFailure:
+        order = action.order
+        return await self._bundle.call_action(
+            order.name,
+            order.arguments,
+            action,
+            action.emit,
+            identity=order.identity,
+            internal_allowed=order.internal,
+            must_stream=order.window > 0,
+        )
+
+    async def _route(self, action: RunningAction) -> bytes | CallFailure:
+        order = action.order
+        request, exchange = order.request, action.exchange
+        assert request is not None, "it is a route"
+        assert exchange is not None, "it is a route"
+        head = RequestHead(
+            request.method, request.path, request.query, tuple(request.headers), request.address
+        )
+        texts = decode_any(order.arguments)
+        failure = await self._bundle.call_route(
+            order.name, texts, head, action, exchange, identity=order.identity
+        )
+        return encode(None) if failure is None else failure
+
     def _checked(self, name: str, found: bytes | CallFailure) -> bytes | Failure:
         limit = self._limits.result_limit_bytes
         what = "result"
@@ -351,7 +381,9 @@ class ActionServer:
         return found
 
     def _stops(self, action: RunningAction, caller_left: bool) -> bool:
-        return not caller_left or self._bundle.cancels_with_caller(action.order.name)
+        if not caller_left or action.exchange is not None:
+            return True
+        return self._bundle.cancels_with_caller(action.order.name)
 
     def _new_task(
         self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any

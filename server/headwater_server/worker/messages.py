@@ -164,8 +164,18 @@ class RewriteDocuments(_Message, frozen=True, tag=8):
     question: int = 0
 
 
+class RouteRequest(_Message, frozen=True):
+    """All of a request to a route but its body; as `headwater.http_messages.RequestHead`."""
+
+    method: str
+    path: str
+    query: str
+    headers: list[tuple[str, str]]
+    address: str
+
+
 class RunAction(_Message, frozen=True, tag=9):
-    """Run an action; answered by `ActionDone`. Numbers of calls rise, and they are begun in that order.
+    """Run an action, or a route; answered by `ActionDone`. Numbers of calls rise, and they are begun in that order.
 
     Attributes:
         call: Number of the call on this link.
@@ -175,6 +185,8 @@ class RunAction(_Message, frozen=True, tag=9):
         internal: Whether internal functions may be called.
         window: Its caller takes pieces, and so many bytes of them may be on their way; 0: it
             takes one result, which is the list of all pieces if the function streams.
+        request: It is a route that is asked this, and its arguments are a map of texts: the parts of its path.
+            It answers with `AnswerHead` and then with pieces that are bytes of the body.
     """
 
     call: int
@@ -183,6 +195,7 @@ class RunAction(_Message, frozen=True, tag=9):
     identity: bytes | None
     internal: bool
     window: int
+    request: RouteRequest | None = None
 
 
 class StopAction(_Message, frozen=True, tag=10):
@@ -219,10 +232,26 @@ class KnowTables(_Message, frozen=True, tag=13):
     tables: dict[int, str]
 
 
+class FeedBody(_Message, frozen=True, tag=15):
+    """More of the body of a request, no more than `WantBody` has asked for.
+
+    Attributes:
+        call: Number of the call.
+        content: What comes next of it.
+        is_last: Nothing follows.
+        failure: Why nothing more of it can be had.
+    """
+
+    call: int
+    content: bytes
+    is_last: bool
+    failure: Failure | None = None
+
+
 TransactionOrder = (
     OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain | CheckDocuments | RewriteDocuments
 )
-ActionOrder = Describe | RunAction | StopAction | CreditAction | NestedDone | KnowTables
+ActionOrder = Describe | RunAction | StopAction | CreditAction | NestedDone | KnowTables | FeedBody
 DaemonMessage = TransactionOrder | ActionOrder
 
 # ---------------------------------------------------------------------------------- worker to daemon
@@ -410,6 +439,29 @@ class RunNested(_Message, frozen=True, tag=26):
     arguments: bytes
 
 
+class AnswerHead(_Message, frozen=True, tag=30):
+    """A route answers; `ActionPiece` has the body, and `ActionDone` ends it.
+
+    Attributes:
+        call: Number of the call.
+        status: As in HTTP.
+        headers: In order.
+        size: Of the body, None if that is not known.
+    """
+
+    call: int
+    status: int
+    headers: list[tuple[str, str]]
+    size: int | None
+
+
+class WantBody(_Message, frozen=True, tag=31):
+    """A route can take so many bytes more of its request's body; nothing is sent before it says so."""
+
+    call: int
+    size: int
+
+
 Question = CheckDocuments | RewriteDocuments
 Reply = DocumentsChecked | DocumentsRewritten
 
@@ -424,4 +476,6 @@ WorkerMessage = (
     | ActionDone
     | ActionPiece
     | RunNested
+    | AnswerHead
+    | WantBody
 )
