@@ -13,6 +13,7 @@ from headwater_protocol.errors import ApplicationError, HeadwaterError
 from headwater_protocol.values import Int64
 from msgspec import Meta, Struct, field
 
+from headwater import webhooks
 from headwater.actions import ActionCtx, ActionFunction, StreamFunction
 from headwater.authoring import action, mutation, query
 from headwater.context import MutationCtx, MutationFunction, QueryCtx, QueryFunction
@@ -77,6 +78,7 @@ __all__ = [
     "query",
     "replace",
     "route",
+    "webhooks",
 ]
 
 _CLIENT = {

@@ -170,7 +170,8 @@ class Bundle:
             for name, item in sorted(self._functions.items())
         )
         routes = sorted(
-            (route.manifest() for route in self._routes.values()), key=lambda route: (route.path, route.method)
+            (route.manifest() for route in self._routes.values()),
+            key=lambda route: (route.path, route.method),
         )
         return Manifest(tuple(tables), tuple(functions), self._providers, tuple(routes))
 
@@ -304,7 +305,9 @@ class Bundle:
         try:
             compiled = self._routes.get(name)
             if compiled is None:
-                raise RequestError(f"there is no route {name[:_NAME_CHARACTERS_SHOWN]!r}", code="unknown_function")
+                raise RequestError(
+                    f"there is no route {name[:_NAME_CHARACTERS_SHOWN]!r}", code="unknown_function"
+                )
             await answer(compiled, call, head, texts, exchange)
         except MemoryError:
             raise

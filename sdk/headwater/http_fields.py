@@ -31,7 +31,14 @@ OURS = frozenset(
 """Headers of an answer that say how it is sent, which is not up to a route."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
-_UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_UNSENDABLE = re.compile(r"[^\t\x20-\x7e]")
+
+
+def _pairs_of(pairs: Pairs) -> Iterable[tuple[str, str]]:
+    match pairs:
+        case Mapping():
+            return pairs.items()  # pyright: ignore[reportReturnType]  # a mapping is also an iterable, of anything
+    return pairs
 
 
 class Fields(Mapping[str, str]):
@@ -42,7 +49,7 @@ class Fields(Mapping[str, str]):
     """
 
     def __init__(self, pairs: Pairs = ()) -> None:
-        self._pairs = tuple(pairs.items() if isinstance(pairs, Mapping) else pairs)
+        self._pairs = tuple(_pairs_of(pairs))
         self._first: dict[str, str] = {}
         for name, value in self._pairs:
             self._first.setdefault(self._key(name), value)
@@ -96,7 +103,7 @@ def header_problem(headers: Iterable[tuple[str, str]]) -> str | None:
         if name.lower() in OURS:
             return f"the header {name} says how an answer is sent, and is set by the server"
         if wrong := _UNSENDABLE.search(value):
-            return f"the value of the header {name} has {wrong[0]!r} in it, which no header can have"
+            return f"the value of the header {name} has {wrong[0]!r} in it, which a header cannot have: it is printable ASCII"
         size += len(name) + len(value)
         if number > HEADERS_MAX or size > HEADER_BYTES_MAX:
             return f"an answer has at most {HEADERS_MAX} headers with {HEADER_BYTES_MAX} bytes in all"

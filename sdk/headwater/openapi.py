@@ -1,4 +1,4 @@
-"""A bundle's public functions as an OpenAPI 3.1 document: what other languages call over HTTP.
+"""A bundle's public functions and HTTP routes as an OpenAPI 3.1 document: what other languages call over HTTP.
 
 Pure. Equal manifests give equal documents. Schemas are those of the manifest, which describe the wire form; over
 HTTP, in the format `json`, integers beyond 2^53 are decimal text and bytes are base64.
@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headwater_protocol.manifest import FunctionManifest, Manifest
+    from headwater_protocol.route_manifest import RouteManifest
+
+ROUTES_AT = "/http"
 
 _DEFINITIONS = "#/$defs/"
 _COMPONENTS = "#/components/schemas/"
@@ -37,7 +42,10 @@ def openapi(manifest: Manifest, version: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Functions of a Headwater deployment", "version": version},
-        "paths": {http_path(item.name): {"post": _operation(item, schemas)} for item in called},
+        "paths": {
+            **{http_path(item.name): {"post": _operation(item, schemas)} for item in called},
+            **_route_paths(manifest.routes, schemas),
+        },
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -57,6 +65,42 @@ def http_path(name: str) -> str:
     return "/api/run/" + name.replace(":", "/")
 
 
+def _route_paths(
+    routes: Sequence[RouteManifest], schemas: dict[str, Any]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the routes by address; what they are sent and answer is not declared."""
+    paths: dict[str, dict[str, dict[str, Any]]] = {}
+    for route in routes:
+        address = ROUTES_AT + route.path.replace(":rest}", "}")
+        paths.setdefault(address, {})[route.method.lower()] = _route_operation(route, schemas)
+    return paths
+
+
+def _route_operation(route: RouteManifest, schemas: dict[str, Any]) -> dict[str, Any]:
+    hoisted = _hoisted(route.parameters, route.name, schemas)
+    summary, _, rest = route.doc.strip().partition("\n")
+    found: dict[str, Any] = {
+        "operationId": _operation_id(route.name),
+        "tags": [route.name.partition(":")[0]],
+        "x-headwater-kind": "route",
+        "responses": {"default": {"description": "What the route answers."}},
+    }
+    if hoisted.get("properties"):
+        found["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": schema}
+            for name, schema in hoisted["properties"].items()
+        ]
+    if summary:
+        found["summary"] = summary
+    if rest.strip():
+        found["description"] = rest.strip()
+    return found
+
+
+def _operation_id(name: str) -> str:
+    return name.replace("/", ".").replace(":", ".")
+
+
 def _operation(item: FunctionManifest, schemas: dict[str, Any]) -> dict[str, Any]:
     arguments = _hoisted(item.arguments, item.name, schemas)
     result = _hoisted(item.returns, item.name, schemas)
@@ -73,7 +117,7 @@ def _operation(item: FunctionManifest, schemas: dict[str, Any]) -> dict[str, Any
     failure = {"$ref": f"{_COMPONENTS}Error"}
     summary, _, rest = item.doc.strip().partition("\n")
     found: dict[str, Any] = {
-        "operationId": item.name.replace("/", ".").replace(":", "."),
+        "operationId": _operation_id(item.name),
         "tags": [item.name.partition(":")[0]],
         "x-headwater-kind": item.kind,
         **({"x-headwater-stream": True} if item.stream else {}),

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
-from headwater_protocol.errors import InternalError, RequestError
+from headwater_protocol.errors import InternalError
 from headwater_protocol.route_manifest import ANY_ORIGIN, CORS_AGE_MAX_S, CorsManifest, RouteManifest
 from headwater_protocol.route_patterns import Candidate, Pattern, parse_pattern, twin
 from msgspec import inspect as kinds
@@ -71,8 +71,8 @@ class Cors:
     max_age_s: int = 600
 
     def __post_init__(self) -> None:
-        origins = [self.origins] if self.origins == ANY_ORIGIN else self.origins
-        if isinstance(origins, str) or not origins:
+        origins = (ANY_ORIGIN,) if self.origins == ANY_ORIGIN else tuple(self.origins)
+        if (isinstance(self.origins, str) and self.origins != ANY_ORIGIN) or not origins:
             raise invalid_bundle('Cors: origins is a list of origins, or "*" for all')
         for origin in origins:
             if origin != ANY_ORIGIN and not _ORIGIN(origin):
@@ -88,7 +88,7 @@ class Cors:
                 raise invalid_bundle(f"Cors: {name!r} is no name of a header")
         if not 0 <= self.max_age_s <= CORS_AGE_MAX_S:
             raise invalid_bundle(f"Cors: max_age_s is from 0 to {CORS_AGE_MAX_S}")
-        object.__setattr__(self, "origins", tuple(origins))
+        object.__setattr__(self, "origins", origins)
 
     def manifest(self) -> CorsManifest:
         """Return it as the manifest has it."""
@@ -165,7 +165,9 @@ class RouteDecorator(Generic[C]):
             cors: Which pages of other origins may read its answers.
         """
         if method not in get_args(Method):
-            raise invalid_bundle(f"@route: the method is one of {', '.join(get_args(Method))}, got {method!r}")
+            raise invalid_bundle(
+                f"@route: the method is one of {', '.join(get_args(Method))}, got {method!r}"
+            )
         parse_pattern(path)
         chosen = cors or self._cors
 
@@ -176,9 +178,7 @@ class RouteDecorator(Generic[C]):
 
         return made
 
-    def using(
-        self, make: Callable[[C], Coroutine[Any, Any, D]] | Callable[[C], D], /
-    ) -> RouteDecorator[D]:
+    def using(self, make: Callable[[C], Coroutine[Any, Any, D]] | Callable[[C], D], /) -> RouteDecorator[D]:
         """Return a decorator whose functions take what `make` makes of the ctx; it may be an `async def`."""
         actions: Any = self._actions
         return RouteDecorator(actions.using(make), self._cors)
@@ -301,7 +301,9 @@ class Exchange(BodySource, Protocol):
         """Send a piece of its body; returns when the next one may be made."""
 
 
-async def answer(compiled: CompiledRoute, call: ActionCall, head: RequestHead, texts: Mapping[str, str], exchange: Exchange) -> None:
+async def answer(
+    compiled: CompiledRoute, call: ActionCall, head: RequestHead, texts: Mapping[str, str], exchange: Exchange
+) -> None:
     """Run a route and send its answer.
 
     Args:

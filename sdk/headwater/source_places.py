@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import headwater_protocol
 from headwater_protocol.errors import RequestError
 
 from headwater.refusals import invalid_bundle
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _FOLDER = str(Path(__file__).parent)
-_OTHERS = (_FOLDER, "<frozen importlib")
+_OTHERS = (_FOLDER, str(Path(headwater_protocol.__file__).parent), "<")  # "<": importlib, made functions
 
 
 @contextmanager

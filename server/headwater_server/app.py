@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
@@ -149,7 +149,7 @@ class Daemon:
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
-        self._runners: list[web.BaseRunner[Any]] = []
+        self._runners: list[web.BaseRunner] = []
         self._listening: list[asyncio.Server] = []
         self.port = 0
         self.tcp_port = 0
@@ -173,7 +173,12 @@ class Daemon:
             self._mono_s,
         )
         self.route_api = RouteApi(
-            self.actions, self.sign_ins, _route_limits(self.settings), self.metrics.routes, self._mono_s
+            self.actions,
+            self.sign_ins,
+            self.verifier.concerns,
+            _route_limits(self.settings),
+            self.metrics.routes,
+            self._mono_s,
         )
         self.calls = Calls(
             self.pool,
@@ -356,7 +361,7 @@ class Daemon:
             self.tcp_port = tcp.sockets[0].getsockname()[1]
 
     async def _open_http(
-        self, runner: web.BaseRunner[Any], host: str, port: int, websockets: Callable[[], int]
+        self, runner: web.BaseRunner, host: str, port: int, websockets: Callable[[], int]
     ) -> int:
         """Listen for HTTP; returns the port."""
         settings = self.settings

@@ -21,6 +21,7 @@ TESTED = [
     "determinism",
     "errors",
     "functions",
+    "http-routes",
     "limits",
     "multi-tenancy",
     "reading-and-writing",

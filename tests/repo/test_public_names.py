@@ -15,17 +15,18 @@ AUTHORING = {"Id", "Index", "Meta", "Struct", "Table", "action", "field", "mutat
 CONTEXTS = {"ActionCtx", "Auth", "Database", "DatabaseReader", "Identity", "MutationCtx", "Query", "QueryCtx"}
 PROVIDERS = {"jwt_provider", "oidc_provider"}
 FUNCTIONS = {"ActionFunction", "MutationFunction", "QueryFunction", "StreamFunction"}
+ROUTES = {"Cors", "Form", "Request", "Response", "RouteFunction", "Upload", "route", "webhooks"}
 VALUES = {"ApplicationError", "HeadwaterError", "Int64", "Page", "PageOptions"}
 CLIENT = {"BlockingClient", "Client", "ClientState", "LocalResults", "connect", "connect_blocking"}
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(headwater.__all__) == AUTHORING | CONTEXTS | FUNCTIONS | PROVIDERS | VALUES | CLIENT
+    assert set(headwater.__all__) == AUTHORING | CONTEXTS | FUNCTIONS | PROVIDERS | ROUTES | VALUES | CLIENT
     assert list(headwater.__all__) == sorted(headwater.__all__)
 
 
 def test_the_names_of_the_testing_kit_are_these() -> None:
-    assert headwater.testing.__all__ == ["Caller", "Deployment", "PendingMutation", "Watch"]
+    assert headwater.testing.__all__ == ["Caller", "Deployment", "Fetched", "PendingMutation", "Watch"]
     assert all(hasattr(headwater.testing, name) for name in headwater.testing.__all__)
 
 

@@ -16,5 +16,6 @@ from __future__ import annotations
 
 from headwater.testing.calls import Caller, PendingMutation, Watch
 from headwater.testing.deployment import Deployment
+from headwater.testing.fetching import Fetched
 
-__all__ = ["Caller", "Deployment", "PendingMutation", "Watch"]
+__all__ = ["Caller", "Deployment", "Fetched", "PendingMutation", "Watch"]

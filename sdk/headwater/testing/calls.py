@@ -11,7 +11,9 @@ from headwater_storage.proposal import CommitTs
 
 from headwater.bundle import CallFailure
 from headwater.context import MutationFunction, QueryFunction, R
+from headwater.http_fields import Headers
 from headwater.testing.actions import ActionStage
+from headwater.testing.fetching import encoded_body, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from headwater.actions import ActionFunction, StreamFunction
     from headwater.calls import CompiledFunction
     from headwater.context import MutationCtx, RegisteredFunction
+    from headwater.http_fields import Pairs
     from headwater.identity import Identity
+    from headwater.testing.fetching import Fetched
     from headwater.testing.worker import Worker
 
 P = ParamSpec("P")
@@ -136,6 +140,26 @@ class Caller:
         if isinstance(done, CallFailure):
             raise stage.worker.error_of(done.code, done.message)
         return pieces if compiled.stream else compiled.result.decode(done, stage.engine.table_name)
+
+    async def fetch(self, method: str, target: str, /, *, body: Any = None, headers: Pairs = ()) -> Fetched:
+        """Ask a route of the bundle and return its answer.
+
+        Args:
+            method: As in HTTP.
+            target: Path and query, as `/hooks/payments?try=2`, without what routes are served below.
+            body: Bytes and text as they are, anything else as JSON.
+            headers: A mapping or pairs.
+
+        Raises:
+            Exception: What the route raised, but for errors that clients are told: those are answers.
+        """
+        __tracebackhide__ = True
+        content, media_type = encoded_body(body)
+        given = Headers(headers)
+        if media_type and "Content-Type" not in given:
+            given = Headers([*given.pairs, ("Content-Type", media_type)])
+        backend = ActionStage(self._stage, self._identity)
+        return await fetch(self._stage, backend, self._identity, method, target, content, given.pairs)
 
     def watch(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Watch[R]:
         """Subscribe to a query, as a client does."""

@@ -26,7 +26,6 @@ from headwater_server.worker.messages import CheckDocuments, DocumentsChecked
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from headwater_protocol.manifest import ProviderManifest
     from headwater_storage.catalog import TableDefinition
     from headwater_storage.engine import Engine, PastDeploy
 

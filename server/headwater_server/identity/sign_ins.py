@@ -201,10 +201,6 @@ class SignIns:
             self._enter(check)
         return check
 
-    def concerns(self, token: str) -> bool:
-        """Tell whether a token claims to be of one of the providers."""
-        return self._verifier is not None and self._verifier.concerns(token)
-
     async def user_of(self, token: str) -> VerifiedToken:
         """Return who a token is from, for a caller without a connection of its own.
 

@@ -20,6 +20,7 @@ from headwater_protocol.errors import HeadwaterError, InternalError, RequestErro
 from headwater_protocol.route_manifest import ANY_ORIGIN
 from headwater_protocol.route_patterns import Candidate, Found, RouteTable, parse_pattern, segments_of
 
+from headwater_server.net.hangup import HangupWatch
 from headwater_server.net.json_values import to_json
 from headwater_server.net.keys import bearer_token
 from headwater_server.net.route_call import RouteCall, feed_body, send_answer, too_large
@@ -39,6 +40,7 @@ logger = logging.getLogger("headwater.routes")
 
 PREFIX = "/http"
 _APPLICATION_ERROR_STATUS = 400
+_GONE_STATUS = 499  # nobody reads it
 
 
 class Routes(Protocol):
@@ -60,10 +62,6 @@ class Routes(Protocol):
 
 class Tokens(Protocol):
     """Who says who is behind a token."""
-
-    def concerns(self, token: str) -> bool:
-        """Tell whether it claims to be of one of the bundle's providers."""
-        ...
 
     async def user_of(self, token: str) -> VerifiedToken:
         """Return who it is from; raises `unauthenticated`."""
@@ -117,6 +115,7 @@ class RouteApi:
     Args:
         routes: Has them answer.
         tokens: Says who asks.
+        concerns: Tells whether a token claims to be of one of the bundle's providers.
         limits: Bounds.
         metrics: Counted in.
         mono_s: Monotonic clock.
@@ -129,12 +128,14 @@ class RouteApi:
         self,
         routes: Routes,
         tokens: Tokens,
+        concerns: Callable[[str], bool],
         limits: RouteLimits,
         metrics: RouteMetrics,
         mono_s: Callable[[], float],
     ) -> None:
         self._routes = routes
         self._tokens = tokens
+        self._concerns = concerns
         self._limits = limits
         self._metrics = metrics
         self._mono_s = mono_s
@@ -195,7 +196,7 @@ class RouteApi:
         raw_path, _, query = target.partition("?")
         if not raw_path.startswith(prefix):
             raise RequestError(f"the path does not begin with {prefix}")
-        if not query.isascii():
+        if not query.isascii() or "#" in target:
             raise RequestError("the query is not percent-encoded")
         segments = segments_of(raw_path.removeprefix(prefix))
         if self._table is None:
@@ -204,7 +205,7 @@ class RouteApi:
         found = self._table.find(_method_asked(request), segments)
         if not found.methods:
             raise RequestError(f"there is nothing at {path[:200]}", code="unknown_function")
-        return _Asked(request.method, path, query.partition("#")[0], found, request.headers.get("Origin", ""))
+        return _Asked(request.method, path, query, found, request.headers.get("Origin", ""))
 
     async def _answer(
         self, request: web.BaseRequest, asked: _Asked, route: RouteManifest, headers: dict[str, str]
@@ -221,6 +222,8 @@ class RouteApi:
         self._running += 1
         try:
             identity = await self._identity(request)
+            if request.transport is None:
+                return web.Response(status=_GONE_STATUS)
             return await self._exchange(request, asked, route, identity, headers)
         finally:
             self._running -= 1
@@ -228,7 +231,7 @@ class RouteApi:
     async def _identity(self, request: web.BaseRequest) -> bytes | None:
         """Return who asks. A bearer of something that is no token of a provider is the route's own affair."""
         token = bearer_token(request)
-        if token is None or not self._tokens.concerns(token):
+        if token is None or not self._concerns(token):
             return None
         return (await self._tokens.user_of(token)).identity
 
@@ -262,18 +265,21 @@ class RouteApi:
                 mono_s=self._mono_s,
             )
         )
+        assert request.transport is not None, "it has just come"
+        watch = HangupWatch(request.transport, asyncio.get_running_loop().call_later)
         try:
             async with asyncio.timeout(limits.time_s) as deadline:
                 handler.lost = partial(_end_now, deadline)
                 return await send_answer(request, call, headers, stall_s=limits.stall_s)
         except TimeoutError:
             if request.transport is None:
-                return web.Response(status=499)  # nobody reads it
+                return web.Response(status=_GONE_STATUS)
             raise RequestError(
                 f"the answer took longer than {limits.time_s:g} s", code="time_limit"
             ) from None
         finally:
             handler.lost = None
+            watch.stop()
             feeding.cancel()
             await call.aclose()
 

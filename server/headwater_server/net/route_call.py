@@ -111,7 +111,9 @@ async def feed_body(
             async with asyncio.timeout(min(idle_s, left_s)):
                 content = await body.read(size)
         except TimeoutError:
-            feeder.feed(b"", is_last=True, failure=Failure("invalid_request", "the body did not come in time"))
+            feeder.feed(
+                b"", is_last=True, failure=Failure("invalid_request", "the body did not come in time")
+            )
             return
         except (web.RequestPayloadError, ConnectionError):
             why = "the body is cut short, or not compressed as its Content-Encoding says"

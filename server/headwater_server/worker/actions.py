@@ -95,7 +95,7 @@ class RunningAction:
         output: What it prints.
         tasks: Its tasks, with those that it has started; they end with it.
         started_ns: Monotonic time.
-        main: The task that runs the function.
+        main: The task that runs the function; None before its first step.
         pieces: Of one that streams to a caller that takes one result; else None.
         exchange: Of a route, its request and answer; else None.
     """
@@ -124,6 +124,7 @@ class RunningAction:
         self._tables = tables
         self._limits = limits
         self._over = False
+        self._stopped = False
         self._room = asyncio.Semaphore(limits.nested_calls_max)
         self._numbers = count(1)
         self._nested: dict[int, asyncio.Future[bytes]] = {}
@@ -180,6 +181,23 @@ class RunningAction:
         self._sender.send(ActionPiece(self.order.call, content))
 
     # ------------------------------------------------------------------ for the loop
+
+    def enter(self) -> None:
+        """Its task takes its first step.
+
+        Raises:
+            CancelledError: It was stopped before: a task that is cancelled earlier takes no step, and nobody would
+                hear that it is over.
+        """
+        self.main = asyncio.current_task()
+        if self._stopped:
+            raise asyncio.CancelledError
+
+    def stop(self) -> None:
+        """Cancel it."""
+        self._stopped = True
+        if self.main is not None:
+            self.main.cancel()
 
     def credit(self, size: int) -> None:
         """The caller has taken pieces of that size."""
@@ -270,8 +288,8 @@ class ActionServer:
                 self._begin(message)
             case StopAction(call, caller_left):
                 action = self._actions.get(call)
-                if action is not None and action.main is not None and self._stops(action, caller_left):
-                    action.main.cancel()
+                if action is not None and self._stops(action, caller_left):
+                    action.stop()
             case CreditAction(call, size):
                 if (action := self._actions.get(call)) is not None:
                     action.credit(size)
@@ -314,7 +332,7 @@ class ActionServer:
         self._actions[order.call] = action
         context = copy_context()
         context.run(_running.set, action)
-        action.main = self._loop.create_task(self._run(action), context=context)
+        self._loop.create_task(self._run(action), context=context)  # `action.tasks` has it
         if self._beating is None:
             self._beat()
 
@@ -322,6 +340,7 @@ class ActionServer:
         order = action.order
         ended: bytes | Failure
         try:
+            action.enter()
             found = await (self._action(action) if action.exchange is None else self._route(action))
             ended = self._checked(order.name, found)
         except asyncio.CancelledError:

@@ -6,6 +6,7 @@ from typing import Any
 
 from headwater.openapi import http_path, openapi
 from headwater_protocol.manifest import FunctionManifest, Manifest
+from headwater_protocol.route_manifest import RouteManifest
 
 NOTE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Note"}}, "required": []}
 
@@ -64,3 +65,19 @@ def test_definitions_stand_once_and_those_of_one_name_keep_apart() -> None:
     assert schemas["Note"]["properties"]["next"] == {"$ref": "#/components/schemas/Note"}
     references = re.findall(r'"\$ref": "([^"]*)"', json.dumps(made))
     assert {one.removeprefix("#/components/schemas/") for one in references} == set(schemas)
+
+
+def test_routes_stand_below_where_they_are_served() -> None:
+    number = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    none = {"type": "object", "properties": {}}
+    routes = (
+        RouteManifest("GET", "/a/{n}", "m:get", number, None, "What it does."),
+        RouteManifest("DELETE", "/a/{n}", "m:delete", number),
+        RouteManifest("GET", "/files/{path:rest}", "m:files", none),
+    )
+    paths = openapi(Manifest((), (), (), routes), "1")["paths"]
+    assert list(paths) == ["/http/a/{n}", "/http/files/{path}"]
+    assert list(paths["/http/a/{n}"]) == ["get", "delete"]
+    get = paths["/http/a/{n}"]["get"]
+    assert (get["summary"], get["operationId"]) == ("What it does.", "m.get")
+    assert get["parameters"] == [{"name": "n", "in": "path", "required": True, "schema": {"type": "integer"}}]

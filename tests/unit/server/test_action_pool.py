@@ -11,11 +11,13 @@ from headwater_server.functions.roster import Worker
 from headwater_server.worker.messages import (
     ActionDone,
     ActionPiece,
+    AnswerHead,
     Failure,
     KnowTables,
     RunAction,
     StopAction,
     Usage,
+    WantBody,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ class Receiver:
 
     def piece(self, action: Action, content: bytes) -> None:
         self.pieces.append(content)
+
+    def exchanged(self, action: Action, message: AnswerHead | WantBody) -> None:
+        raise AssertionError("no route was asked")
 
     def over(self, action: Action, content: bytes | None, failure: Failure | None) -> None:
         self.ended.append((content, failure.code if failure else ""))

@@ -123,7 +123,7 @@ class World:
             self.calls,
             self.switchboard,
             Metrics(),
-            self.providers.append,
+            lambda manifest: self.providers.append(manifest.providers),
             lambda: 0.0,
         )
 

@@ -40,9 +40,9 @@ async def numbers(ctx: ActionCtx, request: Request, whole: int, colour: Colour) 
     return Response({"whole": whole, "colour": colour.name})
 
 
-@route("GET", "/numbers/{any}/none")
-async def no_colour(ctx: ActionCtx, request: Request, any: str) -> Response:
-    return Response({"any": any})
+@route("GET", "/numbers/{whole}/none")
+async def no_colour(ctx: ActionCtx, request: Request, whole: str) -> Response:
+    return Response({"any": whole})
 
 
 @route("GET", "/files/{path:rest}")
@@ -89,7 +89,9 @@ async def orders(ctx: ActionCtx, request: Request) -> Response:
 @route("POST", "/form")
 async def form(ctx: ActionCtx, request: Request) -> Response:
     found = await request.form()
-    files = {name: [file.filename, file.media_type, file.content.decode()] for name, file in found.files.items()}
+    files = {
+        name: [file.filename, file.media_type, file.content.decode()] for name, file in found.files.items()
+    }
     return Response({"fields": found.pairs, "files": files})
 
 
@@ -215,7 +217,9 @@ async def fails(ctx: ActionCtx, request: Request, how: str) -> Response:
     return Response()
 
 
-pages = Cors(origins=["https://app.example.com"], headers=["X-Key"], exposed=["X-Told"], credentials=True, max_age_s=60)
+pages = Cors(
+    origins=["https://app.example.com"], headers=["X-Key"], exposed=["X-Told"], credentials=True, max_age_s=60
+)
 api = route.with_cors(pages)
 
 
