@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -43,12 +42,12 @@ from headwater_server.identity.verifier import Clocks, Verifier, VerifierOptions
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.data_api import DataApi
-from headwater_server.net.door import HttpDoor
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
 from headwater_server.net.inlet import InletLimits
 from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
+from headwater_server.net.listeners import DoorOptions, Listeners, is_loopback
 from headwater_server.net.route_api import RouteApi, RouteLimits
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
@@ -73,9 +72,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater")
 
-_HTTP_STOP_S = 0.3  # for answers on their way, and as long again for handlers that are cancelled
 _ENGINE_STOP_S = 1.0
-_BACKLOG = 1024
 
 
 class Daemon:
@@ -149,8 +146,7 @@ class Daemon:
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
-        self._runners: list[web.BaseRunner] = []
-        self._listening: list[asyncio.Server] = []
+        self._listeners = Listeners(_door_options(settings))
         self.port = 0
         self.tcp_port = 0
         self.routes_port = 0
@@ -263,7 +259,7 @@ class Daemon:
         Raises:
             RequestError: Strangers could connect, and guess the key.
         """
-        if self.key.weakness is not None and not _is_loopback(self.settings.host):
+        if self.key.weakness is not None and not is_loopback(self.settings.host):
             raise RequestError(
                 f"the key in {self.key.file} is not safe on {self.settings.host}, where others can try keys:"
                 f" {self.key.weakness}. Use a random one of 32 characters or more, or listen on 127.0.0.1"
@@ -300,8 +296,7 @@ class Daemon:
         self.calls.stopping = True
         self.route_api.stopping = True
         self.hub.refuse_new()
-        for server in self._listening:
-            server.close()
+        self._listeners.refuse_new()
 
     @property
     def is_busy(self) -> bool:
@@ -320,7 +315,7 @@ class Daemon:
         self.hub.drain()
         self.verifier.close()
         self.action_pool.close()
-        await asyncio.gather(self.pool.close(), *(runner.cleanup() for runner in self._runners))
+        await asyncio.gather(self.pool.close(), self._listeners.close())
         self.engine.stop()
         if self._engine_task is not None:
             # What is durable and not applied yet, the next start applies from the log.
@@ -345,41 +340,13 @@ class Daemon:
             self.route_api,
         ):
             routes.add_to(app)
-        runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_HTTP_STOP_S)
-        self.port = await self._open_http(runner, settings.host, settings.port, lambda: websockets.open)
+        listeners, host = self._listeners, settings.host
+        self.port = await listeners.open_app(app, host, settings.port, lambda: websockets.open)
         if settings.routes_port:
-            own = web.ServerRunner(
-                web.Server(self.route_api.handle), handle_signals=False, shutdown_timeout=_HTTP_STOP_S
-            )
-            host = settings.routes_host or settings.host
-            self.routes_port = await self._open_http(own, host, settings.routes_port, lambda: 0)
+            own = settings.routes_host or host
+            self.routes_port = await listeners.open_handler(self.route_api.handle, own, settings.routes_port)
         if settings.tcp_port:
-            tcp = await asyncio.get_running_loop().create_server(
-                lambda: TcpShell(self.hub), settings.host, settings.tcp_port, backlog=_BACKLOG
-            )
-            self._listening.append(tcp)
-            self.tcp_port = tcp.sockets[0].getsockname()[1]
-
-    async def _open_http(
-        self, runner: web.BaseRunner, host: str, port: int, websockets: Callable[[], int]
-    ) -> int:
-        """Listen for HTTP; returns the port."""
-        settings = self.settings
-        await runner.setup()
-        self._runners.append(runner)
-        assert runner.server is not None, "it has been set up"
-        door = HttpDoor(
-            runner.server,
-            settings.max_http_connections,
-            websockets,
-            settings.http_idle_limit_s,
-            settings.http_body_limit_s,
-            settings.http_header_limit_bytes,
-        )
-        server = await asyncio.get_running_loop().create_server(door, host, port, backlog=_BACKLOG)
-        self._listening.append(server)
-        found: int = server.sockets[0].getsockname()[1]
-        return found
+            self.tcp_port = await listeners.open_tcp(lambda: TcpShell(self.hub), host, settings.tcp_port)
 
     # ------------------------------------------------------------------ small rules of the whole
 
@@ -503,6 +470,15 @@ def _action_options(settings: Settings, transactions: WorkerLimits) -> ActionOpt
     )
 
 
+def _door_options(settings: Settings) -> DoorOptions:
+    return DoorOptions(
+        connections_max=settings.max_http_connections,
+        idle_limit_s=settings.http_idle_limit_s,
+        body_limit_s=settings.http_body_limit_s,
+        header_limit_bytes=settings.http_header_limit_bytes,
+    )
+
+
 def _route_limits(settings: Settings) -> RouteLimits:
     return RouteLimits(
         running_max=settings.routes_running_limit,
@@ -524,13 +500,6 @@ def _mutation_limits(settings: Settings) -> MutationLimits:
         attempts_max=settings.call_attempts_limit,
         gate_s=settings.mutation_gate_limit_ms / 1000,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _verifier_options(settings: Settings) -> VerifierOptions:
