@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from headwater_protocol import codec, deltas, messages, values
-from headwater_protocol.errors import ERROR_CODES, ProtocolError
+from headwater_protocol.errors import ERROR_CODES, ProtocolError, RequestError
 from headwater_protocol.frames import FrameDecoder, frame
 from headwater_protocol.limits import CONNECT_FRAME_BYTES
+from headwater_server.convex.values import encoded_value, json_text
 from vector_samples import BAD, CLIENT, DELTAS, ROWS, SERVER, VALUES
 
 PROTOCOL = Path(__file__).parents[1] / "protocol"
@@ -129,6 +130,18 @@ def _message_vectors(named: dict[str, Any]) -> list[Any]:
     ]
 
 
+def _convex_vector(name: str, value: Any) -> dict[str, Any]:
+    """Return a value as Convex's clients are sent it, and what becomes of it when they send it back."""
+    content = values.pack_value(value)
+    try:
+        text = json_text(content)
+    except RequestError as misfit:
+        return {"name": name, "hex": content.hex(), "code": misfit.code}
+    back = encoded_value(json.loads(text))
+    same = {} if back == content else {"back": back.hex()}
+    return {"name": name, "hex": content.hex(), "json": text.decode(), **same}
+
+
 def _delta_vector(name: str, old: Any, operations: Any) -> dict[str, Any]:
     new = deltas.apply_delta(old, values.pack_value(operations))
     packed = {part: values.pack_value(value).hex() for part, value in (("old", old), ("new", new))}
@@ -145,6 +158,7 @@ def files() -> dict[Path, str]:
             {"name": name, "hex": values.pack_value(value).hex(), "value": described_value(value)}
             for name, value in VALUES.items()
         ],
+        "vectors/convex_values.json": list(map(_convex_vector, VALUES, VALUES.values())),
         "vectors/deltas.json": [_delta_vector(name, *pair) for name, pair in DELTAS.items()],
         "vectors/bad.json": [
             {"name": name, "kind": kind, "hex": data.hex(), "code": check_bad(kind, data).code}

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headwater_protocol.messages import AddQuery, Connect
@@ -89,6 +89,21 @@ class AuthenticateRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyOffered:
+    """Check a key of the deployment, then call `authenticated` or `authentication_refused`. No message of our own asks it.
+
+    Attributes:
+        base: As in `AuthenticateRequested`.
+        key: The key.
+        claims: What a token of the user would claim as whom its holder acts; None: as nobody.
+    """
+
+    base: int
+    key: str = field(repr=False)
+    claims: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SendFrame:
     """Send this."""
 
@@ -115,6 +130,7 @@ ServerEvent = (
     | ActionCredited
     | ActionCancelled
     | AuthenticateRequested
+    | KeyOffered
     | SendFrame
     | PongReceived
     | PeerSilent

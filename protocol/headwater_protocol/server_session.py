@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from headwater_protocol.codec import (
     decode_client_message,
@@ -103,7 +103,7 @@ class Position:
         return self.encoded, self.query_set, self.identity
 
 
-SameTransitions = dict[object, tuple[Position, bytes]]
+SameTransitions = dict[object, tuple[Any, bytes]]
 """For one ts and certain changes: from where it starts, where it ends and the encoded transition."""
 
 _START = Position(Version(0, 0, 0), encode_version(Version(0, 0, 0)), 0, 0)
@@ -149,6 +149,11 @@ class ServerSession:
     def version(self) -> Version:
         """Where the last transition left the client."""
         return self._position.version
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have no answer."""
+        return len(self._mutations) + len(self._actions)
 
     @property
     def is_open(self) -> bool:
@@ -271,7 +276,7 @@ class ServerSession:
     def _begin_request(self, request: int, kind: str) -> None:
         if request <= self._last_request:
             raise ProtocolError(f"{kind}.request: expected more than {self._last_request}, got {request}")
-        if len(self._mutations) + len(self._actions) >= REQUESTS_IN_FLIGHT_MAX:
+        if self.in_flight >= REQUESTS_IN_FLIGHT_MAX:
             raise ProtocolError(f"{kind}: more than {REQUESTS_IN_FLIGHT_MAX} requests without an answer")
         self._last_request = request
 
@@ -516,6 +521,10 @@ class ServerSession:
         self._state = _State.CLOSED
         self._held.clear()
         return encode_message(FatalError(error_body(error)))
+
+    def closing(self, error: HeadwaterError) -> tuple[int, str]:
+        """Return the close code and reason for an error that ends the connection."""
+        return close_code(error), error.message
 
     def _require_open(self) -> None:
         if self._state is not _State.OPEN:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from headwater_protocol.errors import RequestError
+from headwater_protocol.values import Int64
 from msgspec import inspect as kinds
 from msgspec.structs import astuple
 
@@ -150,9 +151,9 @@ class ArgumentsCodec:
             raise self._refused(str(error)) from None
 
     def _decode_integral(self, content: bytes) -> Any:
-        """Decode what was refused once more, integral floats taken for ints where ints are expected.
+        """Decode what was refused once more, integral floats and `Int64`s taken for ints where ints are expected.
 
-        Clients whose only numbers are doubles send 10.0 for 10. Only after a refusal, so that
+        Clients whose only numbers are doubles send 10.0 for 10, or a BigInt. Only after a refusal, so that
         the others pay nothing for it.
         """
         try:
@@ -194,8 +195,10 @@ def _frozen(value: msgspec.Struct) -> bool:
 
 
 def _with_integers(value: Any, kind: kinds.Type) -> Any:
-    """Return a decoded value with integral floats as ints wherever its type wants an int."""
+    """Return a decoded value with integral floats, and `Int64`s, as ints wherever its type wants an int."""
     match unwrapped(kind):
+        case kinds.IntType() if type(value) is Int64:
+            return int(value)
         case kinds.IntType() | kinds.CustomType():
             exact = isinstance(value, float) and abs(value) <= _EXACT_INTEGER_MAX and value.is_integer()
             return int(value) if exact and (value or math.copysign(1, value) > 0) else value

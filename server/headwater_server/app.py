@@ -113,6 +113,7 @@ class Daemon:
         self.sign_ins = SignIns(
             self.verifier, _sign_in_limits(settings), self.metrics.identity, self._mono_s, self._wall_s
         )
+        self.keys = AdminKeys(b"")
         core = _reactive_core(self.switchboard, engine, self._mono_s, settings)
         self.mutations = Mutations(
             self.pool,
@@ -141,6 +142,8 @@ class Daemon:
             self._mono_s,
             self._history_ends,
             self.sign_ins,
+            self.keys,
+            settings.delta_memory_bytes // 4,
         )
         self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
         self._bodies = Bodies(settings.http_body_limit_s)
@@ -218,7 +221,6 @@ class Daemon:
         self.deploys.install = RequirementsInstaller(
             settings.data / PACKAGES_FOLDER, _install_options(settings), os.environ
         ).install
-        self.keys = AdminKeys(b"")
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
         )

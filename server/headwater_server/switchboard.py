@@ -184,7 +184,9 @@ class Switchboard:
         identity: bytes | None,
     ) -> None:
         """Have a query run in a round."""
-        self._pool.run_round_query(worker, round, call, key.name, key.arguments, identity, key.journal)
+        self._pool.run_round_query(
+            worker, round, call, key.name, key.arguments, identity, key.journal, internal=key.internal
+        )
 
     def close_round(self, worker: int, round: int) -> None:  # noqa: A002
         """Have a worker close a round's transaction."""

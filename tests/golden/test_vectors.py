@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from headwater_protocol import codec, messages, values
 from headwater_protocol.deltas import apply_delta
-from headwater_protocol.errors import ERROR_CODES
+from headwater_protocol.errors import ERROR_CODES, RequestError
 from headwater_protocol.frames import FrameDecoder
 from headwater_protocol.messages import Version
 
@@ -195,3 +195,18 @@ def test_spec_lists_every_message_as_the_code_has_it() -> None:
 def test_a_page_that_differs_is_found(right: str, wrong: str) -> None:
     assert right in SPEC
     assert differences(SPEC.replace(right, wrong))
+
+
+@pytest.mark.parametrize("vector", load("convex_values.json"), ids=lambda vector: vector["name"])
+def test_values_have_the_json_that_convex_clients_take(vector: dict[str, Any]) -> None:
+    from headwater_server.convex.values import encoded_value, json_text
+
+    content = bytes.fromhex(vector["hex"])
+    if "code" in vector:
+        with pytest.raises(RequestError) as misfit:
+            json_text(content)
+        assert misfit.value.code == vector["code"]
+        return
+    text = json_text(content).decode()
+    assert text == vector["json"]
+    assert encoded_value(json.loads(text)).hex() == vector.get("back", vector["hex"])

@@ -18,6 +18,7 @@ from headwater_protocol.messages import (
 from headwater_server.identity.sign_ins import SignInLimits, SignIns, Verifier
 from headwater_server.net.connection import Connection, ConnectionLimits
 from headwater_server.net.hub import Hub
+from headwater_server.net.keys import AdminKeys
 from headwater_server.observe.metrics import Metrics
 
 from support.reactive_steps import Steps
@@ -104,7 +105,9 @@ class NoActions:
         self.identities: list[bytes | None] = []
         self.refuses = False
 
-    def begin(self, name: str, arguments: bytes, caller: Any, *, identity: Any, window: int = 0) -> Any:
+    def begin(
+        self, name: str, arguments: bytes, caller: Any, *, identity: Any, internal: bool, window: int = 0
+    ) -> Any:
         self.begun.append((name, window, caller))
         self.identities.append(identity)
         if self.refuses:
@@ -151,7 +154,8 @@ class Place:
             lambda: self.now_s,
             lambda last_ts: TransientError(f"{last_ts} is ahead"),
             self.sign_ins,
-            self.turn.append,
+            AdminKeys(b""),
+            soon=self.turn.append,
         )
 
     def client(self, number: int = 0) -> tuple[Connection, MemorySink]:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from headwater_server.functions.failures import ErrorReporter
     from headwater_server.functions.lane import LaneChain
-    from headwater_server.identity.claims import VerifiedToken
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.sessions import Session
     from headwater_server.worker.request_row import Answer
@@ -118,6 +117,18 @@ class Publication(Protocol):
 
     def when_published(self, ts: int, action: Callable[[], None]) -> None:
         """Do something once `ts` is published; at once if it is."""
+
+
+class KnownUser(Protocol):
+    """Whoever a session is of: what has verified its token, or as whom the holder of a key acts."""
+
+    @property
+    def identity(self) -> bytes:
+        """As calls are given it."""
+
+    @property
+    def token_identifier(self) -> str:
+        """One person, whichever token."""
 
 
 class Receiver(Protocol):
@@ -239,7 +250,7 @@ class Mutations:
             self._queues.pop(queue.session, None)
 
     def request(
-        self, queue: SessionQueue, asked: MutationRequested, verified: VerifiedToken | None, *, internal: bool
+        self, queue: SessionQueue, asked: MutationRequested, user: KnownUser | None, *, internal: bool
     ) -> HeadwaterError | None:
         """Queue one mutation of a session.
 
@@ -248,15 +259,15 @@ class Mutations:
         Args:
             queue: The session's.
             asked: What the client sent.
-            verified: Who it is, None if nobody. A resend must be of the same user, with whatever token.
+            user: Who it is, None if nobody. A resend must be of the same user, with whatever token.
             internal: Whether internal functions may be called.
 
         Returns:
             Why the connection must end instead, None if it need not.
         """
         name, arguments, number = asked.name, asked.arguments, asked.request
-        identity = None if verified is None else verified.identity
-        proof = fingerprint(name, arguments, "" if verified is None else verified.token_identifier)
+        identity = None if user is None else user.identity
+        proof = fingerprint(name, arguments, "" if user is None else user.token_identifier)
         running = queue.running.request if queue.running is not None else None
         if running is not None and running.number == number:
             return None if running.fingerprint == proof else RequestError(code="session_in_use")
@@ -494,11 +505,7 @@ class Mutations:
 
     def _answer_session(self, call: MutationCall, decision: Decision) -> None:
         queue = self.queue_of(call)
-        if queue is None or queue.receiver is None:
-            return
-        if decision.error is not None and decision.error.code == "session_in_use":
-            queue.receiver.end(RequestError(decision.error.message, code="session_in_use"))
-        else:
+        if queue is not None and queue.receiver is not None:
             queue.receiver.receive_decision(call, decision)
 
 

@@ -313,6 +313,8 @@ class WorkerPool:
         arguments: bytes,
         identity: bytes | None,
         journal: bytes | None,
+        *,
+        internal: bool = False,
     ) -> None:
         """Run a query in a round; `round_query_done` or `round_query_killed` follows, or `worker_gone` alone.
 
@@ -320,8 +322,8 @@ class WorkerPool:
         """
         found = self._roster.workers.get(worker)
         if found is not None and self._listener is not None:
-            work = RoundWork(self._listener, worker, round_number, call, name, arguments, identity, journal)
-            self._send(found, work)
+            key = (name, arguments, identity, journal)
+            self._send(found, RoundWork(self._listener, worker, round_number, call, *key, internal=internal))
 
     def close_round(self, worker: int, round_number: int) -> None:
         """Have a worker close a round's transaction."""

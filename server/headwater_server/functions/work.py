@@ -241,7 +241,7 @@ class QueryWork(Work):
 class RoundWork(Work):
     """A query of a round: it belongs to the worker that has the round's transaction."""
 
-    __slots__ = ("arguments", "call", "identity", "journal", "receiver", "round", "worker")
+    __slots__ = ("arguments", "call", "identity", "internal", "journal", "receiver", "round", "worker")
 
     movable = False
 
@@ -255,9 +255,12 @@ class RoundWork(Work):
         arguments: bytes,
         identity: bytes | None,
         journal: bytes | None,
+        *,
+        internal: bool,
     ) -> None:
         super().__init__(name)
         self.receiver = receiver
+        self.internal = internal
         self.worker = worker
         self.round = round_number
         self.call = call
@@ -270,7 +273,8 @@ class RoundWork(Work):
 
     def message(self, number: int, now_us: int) -> RunQuery:
         """Return what to send to a worker."""
-        return RunQuery(number, self.round, now_us, self.name, self.arguments, self.identity, self.journal)
+        key = (self.name, self.arguments, self.identity, self.journal)
+        return RunQuery(number, self.round, now_us, *key, self.internal)
 
     def ran(self, done: QueryDone | MutationDone) -> None:
         """Tell how it ran."""

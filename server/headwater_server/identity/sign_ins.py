@@ -74,6 +74,19 @@ class Holder(Protocol):
         """The token does not hold any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class ActedUser:
+    """A user as whom the holder of a key acts.
+
+    Attributes:
+        identity: As in `VerifiedToken`.
+        token_identifier: As in `VerifiedToken`.
+    """
+
+    identity: bytes
+    token_identifier: str
+
+
 class Pace:
     """How fast something may happen: so often at once as in a minute, and then at that rate.
 
@@ -227,8 +240,8 @@ class SignIns:
             raise TransientError(UNVERIFIABLE)
         raise RequestError(REFUSED, code="unauthenticated")
 
-    def acting_as(self, claims: dict[str, Any], key_name: str) -> bytes:
-        """Return the identity of the user that the holder of a key wants to act as; it is logged who acts as whom.
+    def acting_as(self, claims: dict[str, Any], key_name: str) -> ActedUser:
+        """Return the user that the holder of a key wants to act as; it is logged who acts as whom.
 
         Args:
             claims: What a token of that user would claim: `sub` at least, `iss` where there are several issuers.
@@ -244,7 +257,7 @@ class SignIns:
         except RefusedTokenError as refusal:
             raise RequestError(f"actAs: {refusal.reason}") from None
         logger.warning("acting_as", extra={"fields": {"key": key_name, "user": token_identifier}})
-        return identity
+        return ActedUser(identity, token_identifier)
 
     def _enter(self, check: Check) -> None:
         if not check.is_over:

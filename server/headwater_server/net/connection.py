@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from headwater_protocol.errors import (
+    ERROR_CODES,
     HeadwaterError,
     InternalError,
     LocalProtocolError,
     ProtocolError,
     RequestError,
+    Retry,
     TransientError,
+    error_for,
 )
 from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX, ServerLimits
 from headwater_protocol.messages import ErrorBody
@@ -22,6 +25,7 @@ from headwater_protocol.server_events import (
     ActionRequested,
     AuthenticateRequested,
     Connected,
+    KeyOffered,
     MutationRequested,
     PeerSilent,
     PongReceived,
@@ -29,11 +33,12 @@ from headwater_protocol.server_events import (
     SendFrame,
     ServerEvent,
 )
-from headwater_protocol.server_session import ServerSession, close_code
 
+from headwater_server.convex.identity import claims_of
 from headwater_server.functions.mutations import Decision
 from headwater_server.identity.sign_ins import REFUSED, UNVERIFIABLE
 from headwater_server.net.inlet import InletLimits
+from headwater_server.net.keys import Right, hash_key
 from headwater_server.net.session_actions import SessionActions
 from headwater_server.reactive.sessions import QueryKey
 
@@ -43,9 +48,11 @@ if TYPE_CHECKING:
     from headwater_protocol.messages import AddQuery
 
     from headwater_server.functions.actions import Actions
-    from headwater_server.functions.mutations import MutationCall, Mutations, SessionQueue
+    from headwater_server.functions.mutations import KnownUser, MutationCall, Mutations, SessionQueue
     from headwater_server.identity.claims import VerifiedToken
-    from headwater_server.identity.sign_ins import Check, Pace, SignIns
+    from headwater_server.identity.sign_ins import ActedUser, Check, Pace, SignIns
+    from headwater_server.net.dialect import Dialect
+    from headwater_server.net.keys import AdminKeys
     from headwater_server.net.sinks import SharedFrames, Sink
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
@@ -100,6 +107,7 @@ class ConnectionHost(Protocol):
     frames: SharedFrames
     mono_s: Callable[[], float]
     sign_ins: SignIns
+    keys: AdminKeys
     draining: bool
 
     def refusal(self, last_ts: int) -> HeadwaterError | None:
@@ -126,13 +134,16 @@ class Connection:
         session_id: The client's name across connections, b"" before `Connect`.
         stalled_since_s: Since when the socket has taken nothing, monotonic; None while it does.
         verified: The token by which the client is known, None if it is nobody.
+        key_hash: Of the key of the deployment that it has shown; b"" if none.
+        has_room: Called when more may be taken of a client that had too much in flight.
     """
 
-    def __init__(self, hub: ConnectionHost, sink: Sink) -> None:
+    def __init__(self, hub: ConnectionHost, sink: Sink, dialect: Dialect) -> None:
         self._hub = hub
         self._sink = sink
         self._traffic = hub.metrics.traffic
-        self._wire = ServerSession(hub.limits.wire)
+        self._dialect = dialect
+        self._wire = dialect.session()
         self._queue: SessionQueue | None = None
         self._actions: SessionActions | None = None  # from the first one on; refers to this
         self._ended = False
@@ -143,6 +154,10 @@ class Connection:
         self._pace: Pace | None = None
         self._check: Check | None = None
         self._identity_lost = False
+        self._acted: ActedUser | None = None  # as whom the holder of a key acts
+        self._rights: frozenset[Right] = frozenset()
+        self.key_hash = b""
+        self.has_room: Callable[[], None] | None = None
         self.verified: VerifiedToken | None = None
         self.session: Session | None = None
         self.session_id = b""
@@ -174,6 +189,16 @@ class Connection:
     def refuse(self, message: str) -> None:
         """End a connection that sent something which is no frame of the protocol."""
         self.end(ProtocolError(message))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may be taken of this client until something of it is answered; `has_room` is called then."""
+        limit = self._dialect.in_flight_max
+        return limit > 0 and self._wire.in_flight >= limit and not self._ended
+
+    def _offer_room(self) -> None:
+        if self.has_room is not None and not self.is_full:
+            self.has_room()
 
     def cut(self) -> None:
         """End the socket without a word; `lost` follows."""
@@ -207,6 +232,8 @@ class Connection:
                     self._connect(connect.session, connect.last_ts)
                 case AuthenticateRequested(_, token):
                     self._authenticate(token)
+                case KeyOffered(_, key, claims):
+                    self._take_key(key, claims)
                 case SendFrame(frame):
                     self._send((frame,))
                 case PongReceived():
@@ -226,8 +253,11 @@ class Connection:
         self.session_id = session_id
         hub.take_over(self)
         self._queue = hub.mutations.attach(session_id, self)
-        self._send((self._wire.welcome(hub.incarnation, hub.core.published_ts),))
-        self.session = hub.core.connect(self, kept_back=self._keep_back)
+        welcome = self._wire.welcome(hub.incarnation, hub.core.published_ts)
+        if welcome is not None:
+            self._send((welcome,))
+        whole = self._dialect.whole_results
+        self.session = hub.core.connect(self, kept_back=self._keep_back, whole=whole)
 
     def _modify(self, add: Sequence[AddQuery], remove: Sequence[int]) -> None:
         session = self.session
@@ -253,14 +283,20 @@ class Connection:
         if self._queue is None:
             return
         if not self._identity_lost:
-            refusal = self._hub.mutations.request(self._queue, asked, self.verified, internal=False)
+            internal = Right.RUN in self._rights
+            refusal = self._hub.mutations.request(self._queue, asked, self._user, internal=internal)
         elif asked.sent_ts is None:
             refusal = None
             error = ErrorBody("unauthenticated", _LOST)
             self._answer(asked.request, Decision(self._hub.core.published_ts, None, error))
         else:  # it may have taken effect: no answer would be right
             refusal = TransientError(_LOST)
-        if refusal is not None:
+        if refusal is None:
+            return
+        if refusal.code == "session_in_use":
+            error = ErrorBody(refusal.code, refusal.message)
+            self._decided(asked.request, Decision(self._hub.core.published_ts, None, error))
+        else:
             self.end(refusal)
 
     def _act(self, asked: ActionRequested) -> None:
@@ -270,7 +306,9 @@ class Connection:
         else:
             if self._actions is None:
                 self._actions = self._session_actions()
-            self._actions.begin(asked, None if self.verified is None else self.verified.identity)
+            user = self._user
+            internal = Right.RUN in self._rights
+            self._actions.begin(asked, None if user is None else user.identity, internal=internal)
 
     def _session_actions(self) -> SessionActions:
         return SessionActions(
@@ -280,9 +318,44 @@ class Connection:
             lambda: self.stalled_since_s is not None,
             self._hub.limits.kept_answers_bytes,
             self._pieces_unread,
+            self._action_answered,
         )
 
+    def _action_answered(self) -> None:
+        if self._dialect.covers_actions and self.session is not None:
+            self._hub.core.modify(self.session, (), ())  # a transition is due
+        self._offer_room()
+
     # ------------------------------------------------------------------ who it is
+
+    @property
+    def _user(self) -> KnownUser | None:
+        return self.verified or self._acted
+
+    def _take_key(self, key: str, claims: dict[str, Any] | None) -> None:
+        """Let the holder of a key do what it opens, as a user if it says so."""
+        keys, acted, digest = self._hub.keys, None, hash_key(key)
+        try:
+            name, rights = keys.opened_by(digest)
+            if claims is not None:
+                keys.require(key, Right.ACT_AS)
+                acted = self._hub.sign_ins.acting_as(claims_of(claims), name)
+        except RequestError as refusal:
+            self._refuse_token(refusal.message)
+            return
+        self._accept(None, acted, digest, rights)
+
+    def review_key(self) -> None:
+        """Other keys are valid now: a client whose key is not any more is nobody."""
+        if not self.key_hash or self._ended:
+            return
+        try:
+            _, rights = self._hub.keys.opened_by(self.key_hash)
+        except RequestError:
+            self.lose_identity()
+            return
+        if rights != self._rights:
+            self.lose_identity()
 
     def _authenticate(self, token: str | None) -> None:
         if token is None:
@@ -308,19 +381,29 @@ class Connection:
         else:
             self._guarded(self._refuse_token)
 
-    def _accept(self, verified: VerifiedToken | None) -> Iterable[ServerEvent]:
-        """Be whoever a token is from; return what waits behind it."""
+    def _accept(
+        self,
+        verified: VerifiedToken | None,
+        acted: ActedUser | None = None,
+        key_hash: bytes = b"",
+        rights: frozenset[Right] = frozenset(),
+    ) -> Iterable[ServerEvent]:
+        """Be whoever a token is from, or a key opens; return what waits behind it."""
         waiting = self._wire.authenticated()
         self._identity_lost = False
+        self._acted, self.key_hash, self._rights = acted, key_hash, rights
         self._become(verified)
         if verified is not None:
             self._hub.sign_ins.watch(self, verified)
         return waiting
 
-    def _refuse_token(self) -> None:
-        frame, waiting = self._wire.authentication_refused(REFUSED)
+    def _refuse_token(self, why: str = REFUSED) -> None:
+        frame, waiting = self._wire.authentication_refused(why)
         self._send((frame,))
-        self._handle(waiting)
+        if self._dialect.ends_unidentified:
+            self.end(RequestError(why, code="unauthenticated"))
+        else:
+            self._handle(waiting)
 
     def lose_identity(self) -> None:
         """The client's token does not hold any more: it is nobody until it brings another one."""
@@ -328,18 +411,38 @@ class Connection:
             return
         self._identity_lost = True
         self._guarded(lambda: self._send((self._wire.identity_lost(_LOST),)))
-        self._become(None)
+        if self._dialect.ends_unidentified:
+            self.end(RequestError(_LOST, code="unauthenticated"))
+        else:
+            self._become(None)
 
     def _become(self, verified: VerifiedToken | None) -> None:
         self.verified = verified
         if self.session is not None:
-            self._hub.core.identify(self.session, None if verified is None else verified.identity)
+            user, internal = self._user, Right.READ in self._rights
+            self._hub.core.identify(self.session, None if user is None else user.identity, internal=internal)
 
     # ------------------------------------------------------------------ to the client
 
     def receive_decision(self, call: MutationCall, decision: Decision) -> None:
         """A call was decided without a commit of its own at this moment."""
-        self._answer(call.number, decision)
+        self._decided(call.number, decision)
+
+    def _decided(self, number: int, decision: Decision) -> None:
+        """Answer, or end the connection where an answer would not be right."""
+        error = decision.error
+        if error is None:
+            self._answer(number, decision)
+        elif error.code == "session_in_use" and not self._dialect.ends_on_faults:
+            self.end(RequestError(error.message, code="session_in_use"))  # it takes another session id
+        elif (
+            error.code != "session_in_use"
+            and self._dialect.ends_on_faults
+            and ERROR_CODES[error.code].retry is not Retry.NEVER
+        ):
+            self.end(error_for(error.code, error.message))
+        else:
+            self._answer(number, decision)
 
     def _answer(self, number: int, decision: Decision) -> None:
         if self.session is not None:
@@ -369,6 +472,7 @@ class Connection:
         if moved is not None:
             messages.append(self._transition(moved))
         self._send(messages)
+        self._offer_room()
 
     def _transition(self, moved: Moved) -> bytes:
         self._traffic.transitions += 1
@@ -427,8 +531,10 @@ class Connection:
         self._ended = True
         self._hub.metrics.sessions_refused.labels(error.code).inc()
         try:
-            self._send((self._wire.fatal(error),))
-            self._sink.close(close_code(error), error.message)
+            last_words = self._wire.fatal(error)
+            if last_words is not None:
+                self._send((last_words,))
+            self._sink.close(*self._wire.closing(error))
         except Exception:  # whatever it is, it must reach neither the core's step nor other clients
             logger.exception("connection_failed")
             self._sink.abort()
@@ -466,7 +572,8 @@ class Connection:
         check, self._check = self._check, None
         session, self.session = self.session, None
         queue, self._queue = self._queue, None
-        self.verified = None
+        self.verified = self._acted = None
+        self.has_room = None
         if actions is not None:
             actions.leave()
         if check is not None:

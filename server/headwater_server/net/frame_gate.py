@@ -34,6 +34,10 @@ class FrameGate:
     announced lengths; messages of many fragments smaller than 256 bytes; a message begun within another. All else is
     the reader's to refuse.
 
+    Args:
+        then_limit_bytes: Largest message from the second on, of clients that do not wait until they are accepted; None:
+            until `welcome` says.
+
     Attributes:
         limit_bytes: Largest message.
     """
@@ -46,11 +50,13 @@ class FrameGate:
         "_is_even",
         "_left_bytes",
         "_size_bytes",
+        "_then_limit_bytes",
         "limit_bytes",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, then_limit_bytes: int | None = None) -> None:
         self.limit_bytes = CONNECT_FRAME_BYTES
+        self._then_limit_bytes = then_limit_bytes
         self._head = b""  # the part that has come of a head that has not come whole
         self._left_bytes = 0  # of the present frame's payload
         self._size_bytes = 0  # of the present message's frames
@@ -114,6 +120,8 @@ class FrameGate:
         if first & _OPCODE:
             if self._goes_on:
                 raise ProtocolError("a message begins within another")
+            if self._fragments and self._then_limit_bytes is not None:
+                self.welcome(self._then_limit_bytes)
             self._size_bytes = self._fragments = 0
         elif not self._goes_on:
             raise ProtocolError("a fragment of no message")

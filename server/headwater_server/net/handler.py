@@ -23,8 +23,8 @@ class Passage:
 
     __slots__ = ("_connection", "_fault", "_feed", "_feed_eof", "_gate", "_welcomed")
 
-    def __init__(self) -> None:
-        self._gate = FrameGate()
+    def __init__(self, then_limit_bytes: int | None = None) -> None:
+        self._gate = FrameGate(then_limit_bytes)
         self._welcomed = False
         self._fault: ProtocolError | None = None
         self._feed: Callable[[bytes], tuple[bool, bytes]] | None = None

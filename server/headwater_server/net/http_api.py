@@ -196,7 +196,7 @@ class HttpApi:
             identity = None
             if call.act_as is not None:
                 name = self._keys.require(bearer_key(request), Right.ACT_AS)
-                identity = self._sign_ins.acting_as(call.act_as, name)
+                identity = self._sign_ins.acting_as(call.act_as, name).identity
             return _Caller(identity, reads=Right.READ in rights, runs=Right.RUN in rights)
         if call.act_as is not None:
             raise RequestError("`actAs` takes a key, not a token: Authorization: Headwater <key>")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from headwater_protocol.errors import HeadwaterError, TransientError
 
+from headwater_server.convex.bodies import JsonBodies
 from headwater_server.net.connection import Connection, ConnectionLimits
 from headwater_server.net.deflate import Deflater
+from headwater_server.net.dialect import Dialect, of_convex, our_own
 from headwater_server.net.inlet import Inlet
 from headwater_server.net.sinks import SharedFrames, Sink
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.actions import Actions
     from headwater_server.functions.mutations import Mutations
     from headwater_server.identity.sign_ins import SignIns
+    from headwater_server.net.keys import AdminKeys
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
 
@@ -50,6 +53,8 @@ class Hub:
         history_ends: Called with a client's newest ts that is ahead of ours; says how to refuse it, if so.
             Any client can cause it, so the hub writes the log line, not too often.
         sign_ins: Where tokens are verified.
+        keys: What opens the deployment.
+        json_bytes: Results kept as JSON for further clients of Convex that need the same.
         soon: Calls something at the end of this turn of the event loop.
         later: Calls something after so many seconds.
     """
@@ -65,6 +70,8 @@ class Hub:
         mono_s: Callable[[], float],
         history_ends: Callable[[int], HeadwaterError | None],
         sign_ins: SignIns,
+        keys: AdminKeys,
+        json_bytes: int = 16 << 20,
         soon: Callable[[Callable[[], None]], object] = _at_end_of_turn,
         later: Callable[[float, Callable[[], None]], object] = _after,
     ) -> None:
@@ -76,6 +83,10 @@ class Hub:
         self.limits = limits
         self.mono_s = mono_s
         self.sign_ins = sign_ins
+        self.keys = keys
+        keys.changed = self._review_keys
+        self.own = our_own(limits.wire)
+        self.convex = of_convex(limits.wire, JsonBodies(json_bytes))
         self.frames = SharedFrames(soon, Deflater(limits.deflate_from_bytes))
         self.inlet = Inlet(limits.inlet, lambda: mutations.is_full, mono_s, soon, later)
         self._history_ends = history_ends
@@ -96,13 +107,18 @@ class Hub:
         """Whether not even a socket can be taken: too many for each to be told so in the protocol."""
         return self.sockets >= _SOCKETS_FACTOR * self.limits.connections_max
 
-    def accept(self, sink: Sink) -> Connection | None:
-        """Return the connection of a new socket, None if there are too many; it is cut off then."""
+    def accept(self, sink: Sink, dialect: Dialect | None = None) -> Connection | None:
+        """Return the connection of a new socket, None if there are too many; it is cut off then.
+
+        Args:
+            sink: Its way out.
+            dialect: What its client speaks; our own protocol unless it is said.
+        """
         if self.is_full:
             self.metrics.sessions_refused.labels("overloaded").inc()
             sink.abort()
             return None
-        connection = Connection(self, sink)
+        connection = Connection(self, sink, dialect or self.own)
         self._connections[connection] = None
         self._sockets[connection] = None
         self.metrics.sessions.set(len(self._connections))
@@ -143,6 +159,10 @@ class Hub:
             del self._by_session[connection.session_id]
         self.metrics.sessions.set(len(self._connections))
         self.metrics.sessions_blocked.set(len(self._blocked))
+
+    def _review_keys(self) -> None:
+        for connection in list(self._connections):
+            connection.review_key()
 
     def gone(self, connection: Connection) -> None:
         """Forget a socket that has ended."""

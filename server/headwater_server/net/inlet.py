@@ -100,7 +100,7 @@ class Inlet:
                 break
             inflow = self._waiting.popleft()
             self._taken += inflow.take_one()
-            if inflow.has_more:
+            if inflow.has_more and not inflow.is_stopped:
                 self._waiting.append(inflow)
         if self._waiting or self._taken:
             self._need_turn()
@@ -125,6 +125,15 @@ class Inflow:
         self._read_on = read_on
         self._messages: deque[bytes] = deque()
         self._is_closed = False
+        self._is_stopped = (
+            False  # its client has too much in flight: it is in no queue until something is answered
+        )
+        connection.has_room = self._go_on
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether none of it may be taken until something of its client is answered."""
+        return self._is_stopped
 
     @property
     def has_more(self) -> bool:
@@ -137,7 +146,7 @@ class Inflow:
         for message in messages:
             if self._is_closed:
                 return
-            if not waits and not self.has_more and self._inlet.free():
+            if not waits and not self.has_more and not self._connection.is_full and self._inlet.free():
                 self._take(message)
             else:
                 self._messages.append(message)
@@ -145,9 +154,19 @@ class Inflow:
             self._pause()
             self._inlet.wait(self)
 
+    def _go_on(self) -> None:
+        """Let what waits have its turn again."""
+        if self._is_stopped:
+            self._is_stopped = False
+            if self.has_more:
+                self._inlet.wait(self)
+
     def take_one(self) -> bool:
-        """Take the next message; False if there was none."""
+        """Take the next message; False if there was none, or none may be taken."""
         if not self._messages:
+            return False
+        if self._connection.is_full:
+            self._is_stopped = True
             return False
         self._take(self._messages.popleft())
         if not self._messages:
@@ -165,4 +184,5 @@ class Inflow:
     def close(self) -> None:
         """Forget what waits, and take nothing more: the client is gone."""
         self._is_closed = True
+        self._connection.has_room = None
         self._messages.clear()

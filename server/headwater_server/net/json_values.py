@@ -2,7 +2,7 @@
 
 Pure. Three formats: `json` for people and scripts (64-bit integers beyond 2^53 as decimal
 text, bytes as base64, special floats as text; one way, as a plain reader expects),
-`convex_encoded_json`, which loses no number and no bytes (`$integer`, `$float`, `$bytes`), and
+`convex_encoded_json`, which loses no number and no bytes (`headwater_server.convex.values`), and
 `encoded`, which is the encoded value itself in base64, for clients that have the protocol's values.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import struct
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -19,18 +18,23 @@ import msgspec
 from headwater_protocol.errors import RequestError
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 
+from headwater_server.convex.values import EXACT_INTEGER_MAX, encoded_value, to_jsonable
+
 Format = Literal["json", "convex_encoded_json", "encoded"]
 FORMATS: tuple[Format, ...] = ("json", "convex_encoded_json", "encoded")
-EXACT_INTEGER_MAX = 2**53
 _decode = msgspec.msgpack.Decoder().decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def to_json(content: bytes, form: Format) -> Any:
-    """Return the JSON-able form of an encoded value."""
+    """Return the JSON-able form of an encoded value.
+
+    Raises:
+        RequestError: `invalid_result`: Convex's clients cannot have it.
+    """
     if form == "encoded":
         return base64.b64encode(content).decode()
-    return _out(_decode(content), lossless=form == "convex_encoded_json")
+    return to_jsonable(content) if form == "convex_encoded_json" else _out(_decode(content))
 
 
 def from_json(value: Any, form: Format) -> bytes:
@@ -42,47 +46,33 @@ def from_json(value: Any, form: Format) -> bytes:
     """
     if form == "encoded":
         return _bytes_in(value)
-    return _encode(_in(value, 0, lossless=form == "convex_encoded_json"))
+    return encoded_value(value) if form == "convex_encoded_json" else _encode(_in(value, 0))
 
 
-def _out(value: Any, *, lossless: bool) -> Any:
+def _out(value: Any) -> Any:
     match value:
         case None | bool() | str():
             return value
         case int():
-            return value if abs(value) <= EXACT_INTEGER_MAX else _integer_out(value, lossless=lossless)
+            return value if abs(value) <= EXACT_INTEGER_MAX else str(value)
         case float():
-            return _float_out(value, lossless=lossless)
+            if math.isfinite(value):
+                return value
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         case bytes():
-            text = base64.b64encode(value).decode()
-            return {"$bytes": text} if lossless else text
+            return base64.b64encode(value).decode()
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case list():
-            return [_out(item, lossless=lossless) for item in value]
+            return [_out(item) for item in value]
         case dict():
-            return {str(key): _out(item, lossless=lossless) for key, item in value.items()}
+            return {str(key): _out(item) for key, item in value.items()}
         case msgspec.msgpack.Ext(data=data):
-            return _integer_out(int.from_bytes(bytes(data), "big", signed=True), lossless=lossless)
+            return str(int.from_bytes(bytes(data), "big", signed=True))
     raise TypeError(f"a {type(value).__name__} cannot be a value")
 
 
-def _integer_out(value: int, *, lossless: bool) -> Any:
-    if not lossless:
-        return str(value)
-    return {"$integer": base64.b64encode(struct.pack("<q", value)).decode()}
-
-
-def _float_out(value: float, *, lossless: bool) -> Any:
-    special = math.isnan(value) or math.isinf(value)
-    if lossless and (special or (value == 0 and math.copysign(1, value) < 0)):
-        return {"$float": base64.b64encode(struct.pack("<d", value)).decode()}
-    if special:
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _in(value: Any, depth: int, *, lossless: bool) -> Any:
+def _in(value: Any, depth: int) -> Any:
     """Return a parsed value as what is encoded; `depth` lists and objects are around it."""
     match value:
         case bool() | None | str() | float():
@@ -97,17 +87,10 @@ def _in(value: Any, depth: int, *, lossless: bool) -> Any:
                 code="invalid_arguments",
             )
         case list():
-            return [_in(item, depth + 1, lossless=lossless) for item in value]
+            return [_in(item, depth + 1) for item in value]
         case dict():
-            if lossless and len(value) == 1:
-                ((name, inner),) = value.items()
-                if name in _SPECIAL:
-                    return _special(name, inner)
-            return {key: _in(item, depth + 1, lossless=lossless) for key, item in value.items()}
+            return {key: _in(item, depth + 1) for key, item in value.items()}
     raise TypeError(f"{type(value).__name__} is not parsed JSON")
-
-
-_SPECIAL = {"$integer": "<q", "$float": "<d", "$bytes": ""}
 
 
 def _bytes_in(value: Any) -> bytes:
@@ -115,14 +98,3 @@ def _bytes_in(value: Any) -> bytes:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
         raise RequestError(f"expected base64 text: {error}", code="invalid_arguments") from None
-
-
-def _special(name: str, inner: Any) -> Any:
-    try:
-        data = base64.b64decode(inner, validate=True)
-        layout = _SPECIAL[name]
-        return struct.unpack(layout, data)[0] if layout else data
-    except (binascii.Error, struct.error, TypeError, ValueError) as error:
-        raise RequestError(
-            f"{name} takes base64 text of its bytes: {error}", code="invalid_arguments"
-        ) from None

@@ -145,20 +145,24 @@ class AdminKeys:
 
     Attributes:
         used: Told of each use of a key that is not the admin key.
+        changed: Told when others are valid.
     """
 
     def __init__(self, valid_hash: bytes) -> None:
         self._valid_hash = valid_hash
         self._others: tuple[AccessKey, ...] = ()
         self.used: Callable[[AccessKey], None] = lambda _: None
+        self.changed: Callable[[], None] = lambda: None
 
     def replace(self, valid_hash: bytes) -> None:
         """Make another key the admin key from now on."""
         self._valid_hash = valid_hash
+        self.changed()
 
     def replace_others(self, others: Sequence[AccessKey]) -> None:
         """Make these the valid ones beside the admin key."""
         self._others = tuple(others)
+        self.changed()
 
     def require(self, key: str | None, right: Right = Right.ADMINISTER) -> str:
         """Return the name of a key if it has a right; the narrowest one unless it is said.
@@ -184,9 +188,17 @@ class AdminKeys:
         key = bearer_key(request)
         return frozenset() if key is None else ROLES[self._known(key)[1]]
 
+    def opened_by(self, digest: bytes) -> tuple[str, frozenset[Right]]:
+        """Return name and rights of the key with this hash; raises `unauthenticated`."""
+        name, role = self._with_hash(digest)
+        return name, ROLES[role]
+
     def _known(self, key: str) -> tuple[str, str]:
-        """Return name and role of a key. It is compared with each there is, whichever it is."""
-        offered = hash_key(key)
+        """Return name and role of a key."""
+        return self._with_hash(hash_key(key))
+
+    def _with_hash(self, offered: bytes) -> tuple[str, str]:
+        """Return name and role of the key with this hash. It is compared with each there is, whichever it is."""
         is_admin = hmac.compare_digest(offered, self._valid_hash)
         fitting = [other for other in self._others if hmac.compare_digest(offered, other.digest)]
         if is_admin:

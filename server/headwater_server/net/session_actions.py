@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from headwater_protocol.messages import ErrorBody
     from headwater_protocol.server_events import ActionRequested
-    from headwater_protocol.server_session import ServerSession
 
     from headwater_server.functions.actions import ActionHandle, Actions
+    from headwater_server.net.dialect import WireSession
 
 
 class SessionActions:
@@ -28,16 +28,18 @@ class SessionActions:
         is_blocked: Tells whether the client does not read at present.
         held_bytes_max: Bytes of frames that may wait.
         overflowed: Called when more do; it ends the connection.
+        answered: Called when one has been answered.
     """
 
     def __init__(
         self,
         actions: Actions,
-        wire: ServerSession,
+        wire: WireSession,
         send: Callable[[Sequence[bytes]], None],
         is_blocked: Callable[[], bool],
         held_bytes_max: int,
         overflowed: Callable[[], None],
+        answered: Callable[[], None],
     ) -> None:
         self._actions = actions
         self._wire = wire
@@ -45,16 +47,22 @@ class SessionActions:
         self._is_blocked = is_blocked
         self._held_bytes_max = held_bytes_max
         self._overflowed = overflowed
+        self._answered = answered
         self._running: dict[int, ActionHandle] = {}
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         self._left = False
 
-    def begin(self, asked: ActionRequested, identity: bytes | None) -> None:
+    def begin(self, asked: ActionRequested, identity: bytes | None, *, internal: bool) -> None:
         """Run an action that the client asked for."""
         caller = SessionCaller(self, asked.request, streams=asked.window > 0)
         handle = self._actions.begin(
-            asked.name, asked.arguments, caller, identity=identity, window=asked.window
+            asked.name,
+            asked.arguments,
+            caller,
+            identity=identity,
+            internal=internal,
+            window=asked.window,
         )
         if not caller.over:
             self._running[asked.request] = handle
@@ -102,6 +110,7 @@ class SessionActions:
             self._hold_or_send(frame)
         else:
             self._send((frame,))
+        self._answered()
 
     def _hold_or_send(self, frame: bytes) -> None:
         if self._held or self._is_blocked():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater_protocol.frames import frame
 from headwater_protocol.server_session import SameTransitions
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aiohttp import web
-    from headwater_protocol.server_session import Position
 
     from headwater_server.net.deflate import Deflater
     from headwater_server.reactive.moves import Moved
 
 _BINARY_FINAL = 0x82
 _BINARY_FINAL_DEFLATED = 0xC2
+_TEXT_FINAL = 0x81
+_TEXT_FINAL_DEFLATED = 0xC1
+_TEXT_BEGINS, _GOES_ON, _ENDS = 0x01, 0x00, 0x80
+_TEXT_FRAME_BYTES = 8 << 20  # some of the clients that take text refuse larger frames, not larger messages
 _CLOSE_TIMEOUT_S = 2.0
 _ENTRY_BYTES = 256  # what an entry of a cache costs besides its bytes
 
@@ -68,6 +71,20 @@ def websocket_frame(payload: bytes, first_byte: int = _BINARY_FINAL) -> bytes:
     return struct.pack(">BBQ", first_byte, 127, length) + payload
 
 
+def text_frames(payload: bytes) -> bytes:
+    """Return unmasked frames of a text: one, or fragments of it where it is large."""
+    if len(payload) <= _TEXT_FRAME_BYTES:
+        return websocket_frame(payload, _TEXT_FINAL)
+    starts = range(0, len(payload), _TEXT_FRAME_BYTES)
+    firsts = [_TEXT_BEGINS, *[_GOES_ON] * (len(starts) - 2), _ENDS]
+    return b"".join(
+        [
+            websocket_frame(payload[start : start + _TEXT_FRAME_BYTES], first)
+            for start, first in zip(starts, firsts, strict=True)
+        ]
+    )
+
+
 class _Transitions(SameTransitions):
     """Tells the size of each transition before it goes in; looking one up costs what it costs in a dict."""
 
@@ -75,7 +92,7 @@ class _Transitions(SameTransitions):
         super().__init__()
         self._make_room = make_room
 
-    def __setitem__(self, key: object, made: tuple[Position, bytes]) -> None:
+    def __setitem__(self, key: object, made: tuple[Any, bytes]) -> None:
         if isinstance(key, tuple):  # else it is in already, and goes in again under what is looked up faster
             self._make_room(len(made[1]))
         super().__setitem__(key, made)
@@ -128,21 +145,34 @@ class SharedFrames:
 
     def frame(self, message: bytes) -> bytes:
         """Return the WebSocket frame of a message."""
-        found = self._frames.get(message)
-        if found is None:
-            self._make_room(2 * len(message))
-            found = self._frames[message] = websocket_frame(message)
-        return found
+        return self._frames.get(message) or self._framed(message, websocket_frame)
 
     def deflated_frame(self, message: bytes) -> bytes:
         """Return the WebSocket frame of a message for a client that can inflate; compressed where that pays."""
         found = self._deflated_frames.get(message)
-        if found is None:
-            payload = self._deflater.deflated(message)
-            if payload is None:
-                return self.frame(message)
-            self._make_room(len(message) + len(payload))
-            found = self._deflated_frames[message] = websocket_frame(payload, _BINARY_FINAL_DEFLATED)
+        return found or self._deflated(message, _BINARY_FINAL_DEFLATED) or self.frame(message)
+
+    def text_frame(self, message: bytes) -> bytes:
+        """Return the WebSocket frames of a message that is text."""
+        return self._frames.get(message) or self._framed(message, text_frames)
+
+    def deflated_text_frame(self, message: bytes) -> bytes:
+        """Return the same for a client that can inflate; compressed where that pays."""
+        found = self._deflated_frames.get(message)
+        return found or self._deflated(message, _TEXT_FINAL_DEFLATED) or self.text_frame(message)
+
+    def _framed(self, message: bytes, framed: Callable[[bytes], bytes]) -> bytes:
+        """Make the frame of a message. Text is JSON and begins with another byte than any other message."""
+        self._make_room(2 * len(message))
+        found = self._frames[message] = framed(message)
+        return found
+
+    def _deflated(self, message: bytes, first_byte: int) -> bytes | None:
+        payload = self._deflater.deflated(message)
+        if payload is None:
+            return None
+        self._make_room(len(message) + len(payload))
+        found = self._deflated_frames[message] = websocket_frame(payload, first_byte)
         return found
 
     def clear(self) -> None:
@@ -177,12 +207,20 @@ class WebSocketSink:
     """
 
     def __init__(
-        self, socket: web.WebSocketResponse, transport: asyncio.Transport, frames: SharedFrames
+        self,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        frames: SharedFrames,
+        *,
+        text: bool = False,
     ) -> None:
         self._socket = socket
         self._transport = transport
         # A client may inflate in a smaller window than ours, or not at all: all frames may come to it as they are.
-        self._frame = frames.deflated_frame if socket.compress == WINDOW_BITS else frames.frame
+        if socket.compress == WINDOW_BITS:
+            self._frame = frames.deflated_text_frame if text else frames.deflated_frame
+        else:
+            self._frame = frames.text_frame if text else frames.frame
         self._closing: asyncio.Task[bool] | None = None
 
     def send(self, messages: Sequence[bytes]) -> None:

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from headwater_server.reactive.moves import Step
     from headwater_server.reactive.views import View
 
-
 __all__ = ["Effects", "ReactiveCore", "ReactiveOptions", "Window"]
 
 
@@ -102,10 +101,11 @@ class ReactiveCore:
     # ------------------------------------------------------------------------ sessions
 
     def connect(
-        self, handle: Any, identity: bytes | None = None, kept_back: Callable[[Any], None] | None = None
-    ) -> Session:
-        """Return the session of a new connection: nothing shown, nothing subscribed."""
-        session = Session(handle, identity, kept_back)
+        self, handle: Any, identity: bytes | None = None, kept_back: Callable[[Any], None] | None = None,
+        *, whole: bool = False,
+    ) -> Session:  # fmt: skip
+        """Return the session of a new connection: nothing shown, nothing subscribed; see `Session`."""
+        session = Session(handle, identity, kept_back, whole=whole)
         self._sessions[session] = None
         self._views.join(session)
         return session
@@ -134,19 +134,19 @@ class ReactiveCore:
             if query.query in session.subscriptions:
                 raise ValueError(f"query {query.query} is subscribed already")
             session.removed.pop(query.query, None)
-            live = self._live.subscribe(QueryKey(query.name, query.arguments, query.journal), session)
-            session.subscriptions[query.query] = Subscription(live)
+            key = QueryKey(query.name, query.arguments, query.journal, session.internal)
+            session.subscriptions[query.query] = Subscription(self._live.subscribe(key, session))
         session.holding = session.holding.modified(add, remove)
         session.due = True
         self._views.review(session)
         self._advance(session)
         self._start_rounds()
 
-    def identify(self, session: Session, identity: bytes | None) -> None:
+    def identify(self, session: Session, identity: bytes | None, *, internal: bool = False) -> None:
         """Give a session another identity; a transition at which all it shows is for that one follows."""
         if session.closed:
             return
-        self._live.change_identity(session, identity)
+        self._live.change_identity(session, identity, internal=internal)
         session.due = True
         self._views.review(session)
         self._advance(session)

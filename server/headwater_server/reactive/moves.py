@@ -44,21 +44,28 @@ class Holding:
         shown: Digest of the content it was sent last for each of them; None before the first.
         resumed: Digests of values that it says it kept from an earlier connection, by number, until something
             has been shown.
+        whole: Whether it takes whole results only, no deltas.
     """
 
-    __slots__ = ("numbers", "resumed", "shown")
+    __slots__ = ("numbers", "resumed", "shown", "whole")
 
     def __init__(
-        self, numbers: tuple[int, ...], shown: tuple[bytes | None, ...], resumed: dict[int, bytes]
+        self,
+        numbers: tuple[int, ...],
+        shown: tuple[bytes | None, ...],
+        resumed: dict[int, bytes],
+        *,
+        whole: bool = False,
     ) -> None:
         self.numbers = numbers
         self.shown = shown
         self.resumed = resumed
+        self.whole = whole
 
     @property
     def content(self) -> tuple[object, ...]:
         """What makes two of them equal."""
-        return (self.numbers, self.shown, *self.resumed.items())
+        return (self.whole, self.numbers, self.shown, *self.resumed.items())
 
     def modified(self, add: Sequence[AddQuery], remove: Sequence[int]) -> Holding:
         """Return what a client holds that looks at some queries no more and at others from now on."""
@@ -70,7 +77,7 @@ class Holding:
             shown[query.query] = None
             if query.digest is not None:
                 resumed[query.query] = query.digest
-        return Holding(tuple(shown), tuple(shown.values()), resumed)
+        return Holding(tuple(shown), tuple(shown.values()), resumed, whole=self.whole)
 
     def differs(self, queries: Sequence[LiveQuery], versions: Sequence[Version]) -> bool:
         """Tell whether the client does not hold these versions' contents and journals yet."""
@@ -81,6 +88,7 @@ class Holding:
 
 
 NOTHING = Holding((), (), {})
+NOTHING_OF_WHOLES = Holding((), (), {}, whole=True)
 
 
 class Step(NamedTuple):
@@ -140,7 +148,9 @@ class Moves:
             adopts = journal != query.key.journal
             if shown == content.digest and not adopts:
                 continue
-            if content.failure is None and content.digest in (shown, holding.resumed.get(number)):
+            if holding.whole:
+                body = self._bodies.change(None, content, journal)
+            elif content.failure is None and content.digest in (shown, holding.resumed.get(number)):
                 body = self._bodies.unchanged(content, journal)
             else:
                 body = self._bodies.change(shown, content, journal)
@@ -148,5 +158,7 @@ class Moves:
             if adopts:
                 adopted.append((number, version))
         digests = tuple([version.content.digest for version in self._versions])
-        after = holding if digests == holding.shown else Holding(holding.numbers, digests, {})
+        after = holding
+        if digests != holding.shown:
+            after = Holding(holding.numbers, digests, {}, whole=holding.whole)
         return Step(Moved(self._ts, changes), after, adopted)

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headwater_server.reactive.moves import NOTHING
+from headwater_server.reactive.moves import NOTHING, NOTHING_OF_WHOLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +28,7 @@ class QueryKey(NamedTuple):
     name: str
     arguments: bytes
     journal: bytes | None
+    internal: bool = False  # it may be an internal function: never shared with those who may not call one
 
     @property
     def size_bytes(self) -> int:
@@ -194,6 +195,7 @@ class Session:
     Attributes:
         handle: Whatever the server wants to find again when something is delivered.
         ts: Where the client stands: 0 before its first transition.
+        internal: Whether it may look at internal queries.
         subscriptions: By the client's number of the query.
         holding: What its client holds of them.
         removed: Queries taken away since the last transition, in order.
@@ -208,18 +210,24 @@ class Session:
     """
 
     __slots__ = (
-        "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "holding", "identity", "kept_back", "removed",
-        "subscriptions", "ts", "view",
+        "answers", "blocked", "closed", "cover", "due", "handle", "hold_ts", "holding", "identity", "internal", "kept_back",
+        "removed", "subscriptions", "ts", "view",
     )  # fmt: skip
 
     def __init__(
-        self, handle: Any, identity: bytes | None, kept_back: Callable[[Any], None] | None = None
+        self,
+        handle: Any,
+        identity: bytes | None,
+        kept_back: Callable[[Any], None] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         self.handle = handle
         self.identity = identity
+        self.internal = False
         self.ts = 0
         self.subscriptions: dict[int, Subscription] = {}
-        self.holding = NOTHING
+        self.holding = NOTHING_OF_WHOLES if whole else NOTHING
         self.removed: dict[int, None] = {}
         self.answers: deque[Any] = deque()
         self.cover = 0

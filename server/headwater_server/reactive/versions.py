@@ -73,8 +73,14 @@ class LiveQueries:
         if not query.subscribers:
             self._leave(query)
 
-    def change_identity(self, session: Session, identity: bytes | None) -> None:
+    def change_identity(self, session: Session, identity: bytes | None, *, internal: bool = False) -> None:
         """Give a session another identity; versions that were for its old one alone go if it was the last."""
+        if internal != session.internal:
+            session.internal = internal
+            for subscription in session.subscriptions.values():
+                before_query = subscription.query
+                subscription.query = self.subscribe(before_query.key._replace(internal=internal), session)
+                self.unsubscribe(before_query, session)
         before, session.identity = session.identity, identity
         for subscription in session.subscriptions.values():
             query = subscription.query

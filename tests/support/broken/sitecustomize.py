@@ -6,6 +6,7 @@ Python imports this module by itself when its folder is in `PYTHONPATH`; `BROKEN
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import queue
@@ -181,7 +182,56 @@ def old_bundle() -> None:
     pool.activate = activate_late
 
 
+def convex_chain() -> None:
+    """A transition to a Convex client does not begin where the last one ended."""
+    session = importlib.import_module("headwater_server.convex.session")
+    text = session.transition_text
+    session.transition_text = lambda start, end, parts: text(end, end, parts)
+
+
+def convex_order() -> None:
+    """Answers of a commit come behind the transitions that show it."""
+    core = importlib.import_module("headwater_server.reactive.core").ReactiveCore
+    session = importlib.import_module("headwater_server.convex.session").ConvexSession
+    publish, answer = core.publish, session.mutation_answer
+
+    def publish_first(self: Any, ts: int, keys: Any, answers: Any) -> None:
+        publish(self, ts, keys, ())
+        for answered in answers:
+            asyncio.get_running_loop().call_later(_LATE_S, self.answer, *answered)
+
+    core.publish = publish_first
+    session.mutation_answer = lambda self, *what, committed: answer(self, *what)
+
+
+def convex_uncovered() -> None:
+    """No transition follows the answer of a mutation that failed."""
+    session = importlib.import_module("headwater_server.reactive.sessions").Session
+    take = session.take_answer
+
+    def take_answer(self: Any, answer: Any, ts: int) -> None:
+        due = self.due
+        take(self, answer, ts)
+        self.due = due or answer[1].error is None
+
+    session.take_answer = take_answer
+
+
+def convex_error_data() -> None:
+    """Ordinary errors have `errorData`, too: null."""
+    for name in ("session", "bodies"):
+        module = importlib.import_module(f"headwater_server.convex.{name}")
+        told = module.told
+        module.told = lambda error, told=told: (
+            lambda made: made if made.data else made._replace(data=b"null")
+        )(told(error))
+
+
 RULES = {
+    "convex_chain": convex_chain,
+    "convex_order": convex_order,
+    "convex_uncovered": convex_uncovered,
+    "convex_error_data": convex_error_data,
     "old_bundle": old_bundle,
     "identities": identities,
     "identity_once": identity_once,

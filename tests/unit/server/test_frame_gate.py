@@ -113,3 +113,21 @@ def test_a_message_may_end_its_stream() -> None:
         gate.look_at(frame(FINAL | COMPRESSED | BINARY, payload))
     with pytest.raises(ProtocolError, match="more than one"):
         gate.look_at(frame(FINAL | COMPRESSED | BINARY, zlib.compress(b"Hello", wbits=-15) * 2))
+
+
+def test_clients_that_do_not_wait_may_send_more_behind_their_first_message() -> None:
+    greeting, large = frame(FINAL | TEXT, b"hello"), frame(FINAL | TEXT, bytes(CONNECT_FRAME_BYTES + 1))
+    FrameGate(1 << 20).look_at(greeting + large + large)
+    for gate, sent, code in (
+        (FrameGate(), greeting + large, "frame_too_large"),
+        (FrameGate(1 << 20), large, "frame_too_large"),
+        (FrameGate(1 << 20), greeting + frame(FINAL | TEXT, announced=(1 << 20) + 1), "frame_too_large"),
+        (
+            FrameGate(1 << 20),
+            frame(TEXT, b"he") + frame(FINAL, bytes(CONNECT_FRAME_BYTES)),
+            "frame_too_large",
+        ),
+    ):
+        with pytest.raises(ProtocolError) as refused:
+            gate.look_at(sent)
+        assert refused.value.code == code

@@ -19,6 +19,8 @@ class Client:
         self._place = place
         self._name = name
         self.reads = True
+        self.is_full = False
+        self.has_room: Callable[[], None] | None = None
         connection: Any = self
         self.inflow = Inflow(place.inlet, connection, self._pause, self._read_on)
 
@@ -150,3 +152,38 @@ def test_a_client_whose_first_message_cannot_be_handled_is_cut_at_once() -> None
     bad.send("bad", "0")
     assert bad.was_cut
     assert not place.taken
+
+
+def test_of_a_client_with_too_much_in_flight_nothing_is_taken_until_it_has_room() -> None:
+    place = Place()
+    one, other = Client(place, "a"), Client(place, "b")
+    one.is_full = True
+    one.send("1", "2", "3")
+    assert not one.reads
+    assert place.turn() == []
+    assert place.turn() == []
+    assert place.turns == []  # it costs no turns while it waits
+    other.send("1")
+    assert place.taken == ["b1"]
+    place.turn()
+    assert one.has_room is not None
+    one.has_room()
+    assert place.turn() == []  # it said so by mistake
+    one.is_full = False
+    one.has_room()
+    one.has_room()
+    assert place.turn() == ["a1", "a2", "a3"]
+    assert one.reads
+    one.send("4")
+    assert place.taken[-1] == "a4"
+
+
+def test_a_client_that_goes_while_it_may_not_send_is_forgotten() -> None:
+    place = Place()
+    one = Client(place, "a")
+    one.is_full = True
+    one.send("1")
+    place.turn()
+    one.inflow.close()
+    assert one.has_room is None
+    assert place.turn() == []

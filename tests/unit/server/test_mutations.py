@@ -391,14 +391,16 @@ def test_a_resend_that_joins_the_running_call_must_be_the_same_call() -> None:
     assert len(world.runner.started) == 1
 
 
-def test_a_stored_outcome_of_another_call_ends_the_connection() -> None:
+def test_that_the_stored_outcome_is_another_calls_is_the_receivers_to_tell() -> None:
     world = World()
     world.request(1)
     world.ran(
         world.runner.started[0], failure=Failure("session_in_use", "taken"), outcome=None, duplicate=True
     )
-    assert world.receiver.ended == "session_in_use"
-    assert not world.receiver.decisions
+    ((number, decision),) = world.receiver.decisions
+    assert number == 1
+    assert decision.error is not None
+    assert decision.error.code == "session_in_use"
 
 
 def test_a_queue_of_calls_that_are_refused_at_once_needs_no_deep_stack() -> None:

@@ -12,7 +12,7 @@ from headwater_protocol.server_session import ServerSession
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.deflate import Deflater
 from headwater_server.net.inlet import Inlet, InletLimits
-from headwater_server.net.sinks import SharedFrames, TcpSink, websocket_frame
+from headwater_server.net.sinks import SharedFrames, TcpSink, text_frames, websocket_frame
 from headwater_server.net.tcp import TcpShell
 from headwater_server.reactive.moves import Moved
 
@@ -190,6 +190,7 @@ class OneConnection:
     """A hub and its connection in one; ends it when a frame comes."""
 
     frame_limit_bytes = 100
+    is_full = False
     limits = ConnectionLimits()
 
     def __init__(self) -> None:
@@ -235,3 +236,26 @@ async def test_a_tcp_socket_that_the_hub_does_not_take_is_left_alone() -> None:
     assert transport.aborted
     shell.data_received(b"\x00\x00\x00\x01x")
     shell.connection_lost(None)
+
+
+def test_large_texts_go_out_in_fragments_that_some_clients_need() -> None:
+    assert text_frames(b"{}") == b"\x81\x02{}"
+    size = 8 << 20
+    framed = text_frames(b"x" * (2 * size + 5))
+    heads = [framed[0], framed[10 + size], framed[2 * (10 + size)]]
+    assert heads == [0x01, 0x00, 0x80]
+    assert framed[2 * (10 + size) + 1] == 5
+    assert len(framed) == 2 * (10 + size) + 2 + 5
+    assert text_frames(b"x" * size)[0] == 0x81
+
+
+def test_texts_are_framed_as_such_and_made_once() -> None:
+    frames = SharedFrames(Turn().soon, Deflater(10))
+    text, message = b'{"a":' + b"1" * 100 + b"}", b"\x90" * 100
+    assert frames.text_frame(text)[0] == 0x81
+    assert frames.text_frame(text) is frames.text_frame(text)
+    assert frames.frame(message)[0] == 0x82
+    assert frames.deflated_text_frame(text)[0] == 0xC1
+    assert frames.deflated_text_frame(text) is frames.deflated_text_frame(text)
+    assert frames.deflated_frame(message)[0] == 0xC2
+    assert frames.deflated_text_frame(b"{}")[0] == 0x81
