@@ -3,23 +3,14 @@
  * runs it. It takes the built package (`npm run build`), as users have it.
  */
 
-import { gzipSync } from "node:zlib";
-import { rolldown } from "rolldown";
 import { ClientSession } from "../dist/session.js";
 import { decodeValue, encodeValue } from "../dist/values.js";
+import { loadedBytes, MSGPACK } from "./size.mjs";
 
 const ROWS = 1_000;
 const [, , slices = "8", sliceMs = "500"] = process.argv;
 
-/** Bytes of what a page loads that imports a file of the package, minified and gzipped. */
-async function size(file, external = []) {
-  const input = new URL(`../dist/${file}`, import.meta.url).pathname;
-  const bundle = await rolldown({ input, external, logLevel: "silent" });
-  const { output } = await bundle.generate({ format: "esm", minify: true });
-  await bundle.close();
-  const text = output.map(({ code = "" }) => code).join("");
-  return { minified: Buffer.byteLength(text), gzipped: gzipSync(text, { level: 9 }).length };
-}
+const CORE = new URL("../dist/index.js", import.meta.url).pathname;
 
 function row(number) {
   return {
@@ -115,8 +106,8 @@ console.log(
   JSON.stringify({
     node: process.version,
     rows: ROWS,
-    core: await size("index.js"),
-    core_without_msgpack: await size("index.js", [/reader\.js$/, /writer\.js$/]),
+    core: await loadedBytes(CORE),
+    core_without_msgpack: await loadedBytes(CORE, MSGPACK),
     delta_ms: median(ours),
     json_ms: median(limit),
     whole_ms: median(whole),

@@ -7,16 +7,6 @@ interface Piece<T> {
   readonly size: number;
 }
 
-/** What a stream needs of the client. */
-export interface StreamHost<T> {
-  /** Begin the action; called with the first step of the loop. Throws what keeps it from beginning. */
-  readonly begin: (stream: ActionStream<T>) => void;
-  /** The caller has a piece of that size. */
-  readonly taken: (size: number) => void;
-  /** The caller has left: nobody takes what comes. */
-  readonly leave: () => void;
-}
-
 /**
  * The pieces of an action: `for await (const word of client.stream(api.answers.words, { text }))`.
  *
@@ -24,15 +14,28 @@ export interface StreamHost<T> {
  * ahead, so a slow loop slows the action down. Leaving the loop cancels the action.
  */
 export class ActionStream<T> implements AsyncIterableIterator<T> {
-  readonly #host: StreamHost<T>;
+  /** Whether nothing comes any more. For the client. */
+  over = false;
+  readonly #begin: (stream: ActionStream<T>) => Promise<unknown>;
+  readonly #taken: (size: number) => void;
+  readonly #leave: () => void;
   readonly #pieces: Piece<T>[] = [];
   #begun = false;
-  #over = false;
   #error: HeadwaterError | undefined; // thrown once, behind the last piece
   #waiting: (() => void)[] = [];
 
-  constructor(host: StreamHost<T>) {
-    this.#host = host;
+  /**
+   * `begin` is called with the first step of the loop and resolves with the end of the action, `taken` when the caller has a piece of that size, `leave` when
+   * it has left: nobody takes what comes.
+   */
+  constructor(
+    begin: (stream: ActionStream<T>) => Promise<unknown>,
+    taken: (size: number) => void,
+    leave: () => void,
+  ) {
+    this.#begin = begin;
+    this.#taken = taken;
+    this.#leave = leave;
   }
 
   [Symbol.asyncIterator](): this {
@@ -40,21 +43,24 @@ export class ActionStream<T> implements AsyncIterableIterator<T> {
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
-    if (!this.#begun && !this.#over) {
+    if (!this.#begun && !this.over) {
       this.#begun = true;
-      this.#host.begin(this);
+      this.#begin(this).then(
+        () => this.end(),
+        (error) => this.end(error),
+      );
     }
-    while (this.#pieces.length === 0 && !this.#over) {
+    while (this.#pieces.length === 0 && !this.over) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
     const piece = this.#pieces.shift();
-    if (piece !== undefined) {
-      this.#host.taken(piece.size);
+    if (piece) {
+      this.#taken(piece.size);
       return { done: false, value: piece.value };
     }
     const error = this.#error;
     this.#error = undefined;
-    if (error !== undefined) {
+    if (error) {
       throw error;
     }
     return { done: true, value: undefined };
@@ -62,26 +68,26 @@ export class ActionStream<T> implements AsyncIterableIterator<T> {
 
   /** Cancel the action, if it is not over; a loop that is left does it by itself. */
   async return(): Promise<IteratorResult<T, undefined>> {
-    if (this.#begun && !this.#over) {
-      this.#host.leave();
+    if (this.#begun && !this.over) {
+      this.#leave();
     }
     this.#pieces.length = 0;
-    this.end(undefined);
+    this.end();
     return { done: true, value: undefined };
   }
 
   /** Add a piece. For the client. */
   put(value: T, size: number): void {
-    if (!this.#over) {
+    if (!this.over) {
       this.#pieces.push({ value, size });
       this.#wake();
     }
   }
 
   /** Let nothing come any more. For the client. */
-  end(error: HeadwaterError | undefined): void {
-    if (!this.#over) {
-      this.#over = true;
+  end(error?: HeadwaterError): void {
+    if (!this.over) {
+      this.over = true;
       this.#error = error;
       this.#wake();
     }

@@ -3,12 +3,6 @@
 import { HeadwaterError } from "./errors.js";
 
 const DEFAULT_PORT = "4510";
-const SCHEMES = new Map([
-  ["ws:", "ws:"],
-  ["wss:", "wss:"],
-  ["http:", "ws:"],
-  ["https:", "wss:"],
-]);
 
 /**
  * Return the WebSocket address that `ws://host:port`, `wss://`, `http://` or `https://` means.
@@ -29,23 +23,15 @@ export function httpAddress(text: string): string {
 }
 
 function urlOf(text: string): URL {
-  const [, scheme = "", rest = ""] = /^(\w+:)\/\/([^?#]+)$/.exec(text) ?? [];
-  const protocol = SCHEMES.get(scheme);
+  const [, , secure, host = "", path] = /^(ws|http)(s?):\/\/([^/?#]+)([^?#]*)$/.exec(text) ?? [];
   // URL knows each scheme's own port and drops it; ours is another.
-  const url =
-    protocol !== undefined && URL.canParse(`${protocol}//${rest}`) && new URL(`${protocol}//${rest}`);
-  if (!url) {
-    throw new HeadwaterError(
-      "invalid_request",
-      `"${text}" is not an address; write wss://host or ws://host:port`,
-    );
+  const address = `ws${secure}://${secure || /:\d+$/.test(host) ? host : `${host}:${DEFAULT_PORT}`}${path}`;
+  if (!URL.canParse(address)) {
+    throw new HeadwaterError("invalid_request", `"${text}" is no address such as ws://host:port`);
   }
-  if (url.port === "" && protocol === "ws:" && !/:80(\/|$)/.test(rest)) {
-    url.port = DEFAULT_PORT;
-  }
-  return url;
+  return new URL(address);
 }
 
 function prefixOf(url: URL): string {
-  return url.pathname.replace(/\/+$/, "").replace(/\/sync$/, "");
+  return url.pathname.replace(/(\/sync)?\/*$/, "");
 }

@@ -30,8 +30,8 @@ export type Id<Table extends string> = string & { readonly [table]: Table };
 /** What a function of a bundle is; a `stream` is an action whose result comes in pieces. */
 export type FunctionKind = "query" | "mutation" | "action" | "stream";
 
-const NAME: unique symbol = Symbol("name of a function");
-const PAGE_ARGUMENT: unique symbol = Symbol("name of its argument of type PageOptions");
+const NAME: unique symbol = Symbol("name");
+const PAGE_ARGUMENT: unique symbol = Symbol("pages");
 declare const signature: unique symbol;
 
 /** A function of a bundle. `functionName` tells what it is called by. */
@@ -77,9 +77,9 @@ export interface PageOptions {
 
 /** Return the name that a reference stands for, `module:function`. */
 export function functionName(reference: AnyReference): string {
-  const name: unknown = reference[NAME];
-  if (typeof name !== "string") {
-    throw new HeadwaterError("invalid_request", "expected a function of the api, such as api.messages.list");
+  const name = reference[NAME];
+  if (!name) {
+    throw new HeadwaterError("invalid_request", "expected a function, such as api.messages.list");
   }
   return name;
 }
@@ -89,13 +89,16 @@ export function pageArgument(reference: AnyReference): string {
   return reference[PAGE_ARGUMENT] ?? "options";
 }
 
-/** Return a reference to a function by its name, for what no generated file describes. */
+/**
+ * Return a reference to a function by its name, for what no generated file describes. `argument` is the name of its
+ * argument of type `PageOptions`, if it has one that is not called `options`.
+ */
 export function functionReference<
   Kind extends FunctionKind,
   Arguments = Record<string, Value>,
   Result = Value,
->(name: string): FunctionReference<Kind, Arguments, Result> {
-  return Object.freeze({ [NAME]: name });
+>(name: string, argument?: string): FunctionReference<Kind, Arguments, Result> {
+  return Object.freeze({ [NAME]: name, [PAGE_ARGUMENT]: argument });
 }
 
 /**
@@ -105,23 +108,20 @@ export function functionReference<
  * `pageArguments` names, by function, the arguments of type `PageOptions` that are not called `options`.
  */
 export function makeApi<Api extends object>(pageArguments: Readonly<Record<string, string>> = {}): Api {
-  return place([], new Map(Object.entries(pageArguments))) as Api;
+  return place("", "", new Map(Object.entries(pageArguments))) as Api;
 }
 
-function place(path: readonly string[], pageArguments: ReadonlyMap<string, string>): object {
+/** Return what stands at a path: as a `module` of functions, as a function of a `name`; both empty at the top. */
+function place(module: string, name: string, pageArguments: ReadonlyMap<string, string>): object {
   const below = new Map<string, object>();
-  const name = path.length < 2 ? undefined : `${path.slice(0, -1).join("/")}:${path[path.length - 1]}`;
   return new Proxy(Object.freeze({}), {
     get(_target, key) {
       if (typeof key === "symbol") {
-        if (name !== undefined && key === PAGE_ARGUMENT) {
-          return pageArguments.get(name);
-        }
-        return key === NAME ? name : undefined;
+        return key === NAME ? name : key === PAGE_ARGUMENT ? pageArguments.get(name) : undefined;
       }
       let found = below.get(key);
-      if (found === undefined) {
-        found = place([...path, key], pageArguments);
+      if (!found) {
+        found = place(module ? `${module}/${key}` : key, module && `${module}:${key}`, pageArguments);
         below.set(key, found);
       }
       return found;

@@ -7,7 +7,6 @@ export type FetchToken = (how: { forceRefresh: boolean }) => Promise<string | nu
 
 const TRIES_MAX = 2; // fresh tokens that the server may refuse before the client gives up
 const LEEWAY_MS = 30_000; // a token is replaced so long before it runs out
-const DELAY_MAX_MS = 2 ** 31 - 1; // of a timer
 
 /** Is told whether somebody is signed in; while that is not so, whether another token is on its way. */
 export type AuthChange = (authenticated: boolean, isRefreshing: boolean) => void;
@@ -15,25 +14,16 @@ export type AuthChange = (authenticated: boolean, isRefreshing: boolean) => void
 /** Hands a token to the session; `refresh`: another one for the same user. */
 type Ask = (token: string | null, refresh: boolean) => void;
 
-/** What one call of `setAuth` stands for, until the next one. */
-interface SignIn {
-  readonly fetchToken: FetchToken;
-  readonly onChange: AuthChange;
-  /** What the server was last asked to accept. */
-  token: string | null;
-  /** Whether `onChange` was last told that somebody is signed in; undefined before it was told anything. */
-  told: boolean | undefined;
-  /** Fresh tokens that were refused since one was accepted. */
-  refused: number;
-  /** Whether a token is being fetched. */
-  fetching: boolean;
-}
-
 export class Authentication {
   readonly #environment: Environment;
   readonly #ask: Ask;
   readonly #ready: () => void;
-  #signIn: SignIn | undefined;
+  #fetchToken: FetchToken | undefined; // another function for each sign-in, undefined while there is none
+  #onChange: AuthChange = () => {};
+  #token: string | null = null; // what the server was last asked to accept for this sign-in
+  #told: boolean | undefined; // what `onChange` was last told for certain
+  #refused = 0; // fresh tokens since one was accepted
+  #fetching = false;
   #first = false;
   #asked = false; // the server was asked for an identity once, so that none has to be asked for too
   #forgetRefresh = (): void => {};
@@ -52,89 +42,90 @@ export class Authentication {
 
   /** Sign in with tokens of `fetchToken`. */
   set(fetchToken: FetchToken, onChange: AuthChange): void {
-    this.#forgetRefresh();
-    this.#signIn = { fetchToken, onChange, token: null, told: undefined, refused: 0, fetching: false };
+    this.close();
+    this.#fetchToken = (how) => fetchToken(how);
+    this.#onChange = onChange;
+    this.#told = undefined;
+    this.#refused = 0;
+    this.#fetching = false;
     this.#first = true;
-    void this.#fetch(this.#signIn, false);
+    void this.#fetch(false);
   }
 
   /** Sign out. */
   clear(): void {
-    this.#forgetRefresh();
-    this.#signIn = undefined;
+    this.close();
     this.#ended();
     this.#hand(null, false);
   }
 
   /** The server has accepted what it was asked for. */
   accepted(): void {
-    const signIn = this.#signIn;
-    if (signIn !== undefined && signIn.token !== null) {
-      signIn.refused = 0;
-      this.#tell(signIn, true);
+    if (this.#token !== null) {
+      this.#refused = 0;
+      this.#tell(true);
     }
   }
 
   /** The server has refused what it was asked for. */
   refused(): void {
-    const signIn = this.#signIn;
-    if (signIn === undefined || signIn.token === null) {
+    if (this.#token === null) {
       return;
     }
-    if (signIn.refused++ < TRIES_MAX) {
-      void this.#fetch(signIn, true);
+    if (this.#refused++ < TRIES_MAX) {
+      void this.#fetch(true);
     } else {
-      this.#signOut(signIn);
+      this.#signOut();
     }
   }
 
   /** The token that held does so no more. */
   lost(): void {
-    const signIn = this.#signIn;
-    if (signIn !== undefined && signIn.token !== null) {
-      this.#tell(signIn, false, true);
-      void this.#fetch(signIn, true);
+    if (this.#token !== null) {
+      this.#tell(false, true);
+      void this.#fetch(true);
     }
   }
 
   /** Nothing is asked any more. */
   close(): void {
     this.#forgetRefresh();
-    this.#signIn = undefined;
+    this.#fetchToken = undefined;
+    this.#token = null;
   }
 
-  async #fetch(signIn: SignIn, forceRefresh: boolean): Promise<void> {
-    if (signIn.fetching) {
+  async #fetch(forceRefresh: boolean): Promise<void> {
+    const fetchToken = this.#fetchToken;
+    if (!fetchToken || this.#fetching) {
       return; // what comes is asked for
     }
-    signIn.fetching = true;
+    this.#fetching = true;
     this.#forgetRefresh();
-    let token: string | null;
+    let token: string | null | undefined;
     try {
-      token = (await signIn.fetchToken({ forceRefresh })) ?? null;
+      token = await fetchToken({ forceRefresh });
     } catch (error) {
-      this.#environment.log("fetching a token failed", error);
-      token = null;
+      this.#environment.log("fetchToken failed", error);
     }
-    signIn.fetching = false;
-    if (this.#signIn !== signIn) {
+    if (this.#fetchToken !== fetchToken) {
       return; // another call has taken its place meanwhile
     }
-    if (token === null) {
-      this.#signOut(signIn);
+    this.#fetching = false;
+    if (token == null) {
+      this.#signOut();
     } else {
-      const refresh = signIn.token !== null && mayBeOfOneUser(signIn.token, token);
-      signIn.token = token;
+      const refresh = this.#token !== null && mayBeOfOneUser(this.#token, token);
+      this.#token = token;
+      this.#planRefresh(token);
       this.#hand(token, refresh);
-      this.#planRefresh(signIn, token);
     }
     this.#ended();
   }
 
-  #signOut(signIn: SignIn): void {
-    signIn.token = null;
+  #signOut(): void {
+    this.#token = null;
     this.#hand(null, false);
-    this.#tell(signIn, false);
+    this.#tell(false);
   }
 
   #hand(token: string | null, refresh: boolean): void {
@@ -144,11 +135,11 @@ export class Authentication {
     }
   }
 
-  #tell(signIn: SignIn, authenticated: boolean, isRefreshing = false): void {
+  #tell(authenticated: boolean, isRefreshing = false): void {
     const told = isRefreshing ? undefined : authenticated;
-    if (signIn.told !== told) {
-      signIn.told = told;
-      signIn.onChange(authenticated, isRefreshing);
+    if (this.#told !== told) {
+      this.#told = told;
+      this.#onChange(authenticated, isRefreshing);
     }
   }
 
@@ -159,21 +150,13 @@ export class Authentication {
     }
   }
 
-  #planRefresh(signIn: SignIn, token: string): void {
-    const endMs = endOf(token);
-    if (endMs !== undefined) {
-      const delayMs = Math.max(endMs - this.#environment.wallMs() - LEEWAY_MS, LEEWAY_MS);
-      this.#forgetRefresh = this.#environment.later(Math.min(delayMs, DELAY_MAX_MS), () => {
-        void this.#fetch(signIn, true);
-      });
+  #planRefresh(token: string): void {
+    const end = claimsOf(token).exp;
+    if (typeof end === "number") {
+      const delayMs = Math.max(end * 1000 - this.#environment.wallMs() - LEEWAY_MS, LEEWAY_MS);
+      this.#forgetRefresh = this.#environment.later(delayMs, () => void this.#fetch(true));
     }
   }
-}
-
-/** Return when a JWT runs out; undefined if it does not say, or is none. */
-function endOf(token: string): number | undefined {
-  const end = claimsOf(token).exp;
-  return typeof end === "number" ? end * 1000 : undefined;
 }
 
 /** Whether nothing says that two tokens are of two users: the sign-in service may know somebody else meanwhile. */
@@ -185,10 +168,7 @@ function mayBeOfOneUser(one: string, other: string): boolean {
 /** Return what a JWT claims, unverified; nothing if it is none. */
 function claimsOf(token: string): { iss?: unknown; sub?: unknown; exp?: unknown } {
   try {
-    const payload: unknown = JSON.parse(
-      atob((token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/")),
-    );
-    return typeof payload === "object" && payload !== null ? { ...payload } : {};
+    return Object(JSON.parse(atob((token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/"))));
   } catch {
     return {};
   }

@@ -10,13 +10,15 @@ import { type AnyReference, type Args, functionName, type Given, pageArgument, t
 import { type AuthChange, Authentication, type FetchToken } from "./authentication.js";
 import { Calls } from "./calls.js";
 import { Connection } from "./connection.js";
-import { type ConnectionState, sameState, Waiting } from "./connectionState.js";
+import { type ConnectionState, sameState } from "./connectionState.js";
 import { type Environment, runtimeEnvironment, type SocketConstructor } from "./environment.js";
 import { HeadwaterError } from "./errors.js";
 import type { ClientEvent } from "./events.js";
+import { followed } from "./followers.js";
 import { SESSION_BYTES } from "./limits.js";
 import { LocalStore } from "./localStore.js";
 import { PageChain, type PagedQuery, type PagedQueryArgs, type PagedWatch, type PageOf } from "./pages.js";
+import { called } from "./query.js";
 import { ClientSession } from "./session.js";
 import { type Listener, resultOf, Subscriptions } from "./subscriptions.js";
 import { canonicalBytes } from "./values.js";
@@ -61,9 +63,7 @@ export class HeadwaterClient {
   readonly #connection: Connection;
   readonly #subscriptions: Subscriptions;
   readonly #authentication: Authentication;
-  readonly #waiting: Waiting;
   readonly #calls: Calls;
-  readonly #streams = new Map<number, ActionStream<unknown>>(); // by request
   readonly #chains = new Set<PageChain>(); // of which a page has changed in the present step
   readonly #stateListeners = new Set<(state: ConnectionState) => void>();
   readonly #events: ClientEvent[] = [];
@@ -75,24 +75,31 @@ export class HeadwaterClient {
    * is none.
    */
   constructor(address: string, options: ClientOptions = {}) {
-    const runtime = runtimeEnvironment(options.webSocket);
-    this.#environment = options.log === undefined ? runtime : { ...runtime, log: options.log };
+    this.#environment = runtimeEnvironment(options);
     this.#session = new ClientSession(
       this.#environment.randomBytes(SESSION_BYTES),
       `headwater-typescript ${VERSION}`,
     );
-    this.#connection = new Connection(syncAddress(address), this.#session, this.#environment, {
-      dispatch: (events) => this.#dispatch(events),
-      changed: () => this.#changed(),
-      ended: (error) => {
+    this.#connection = new Connection(
+      syncAddress(address),
+      this.#session,
+      this.#environment,
+      (events) => this.#dispatch(events),
+      () => this.#changed(),
+      (error) => {
         this.#calls.end(error);
         this.#dispatch(this.#subscriptions.failures(error));
       },
-    });
-    const inFlightMax = Math.min(options.inFlightMax ?? IN_FLIGHT_MAX, IN_FLIGHT_MAX);
-    this.#calls = new Calls(this.#session, inFlightMax, () => this.#act());
+    );
+    const { inFlightMax = IN_FLIGHT_MAX } = options;
+    this.#calls = new Calls(
+      this.#session,
+      Math.min(inFlightMax, IN_FLIGHT_MAX),
+      this.#environment.wallMs,
+      () => this.#act(),
+      () => this.#changed(),
+    );
     this.#subscriptions = new Subscriptions(this.#session);
-    this.#waiting = new Waiting(this.#environment.wallMs, () => this.#changed());
     this.#authentication = new Authentication(
       this.#environment,
       (token, refresh) => {
@@ -111,8 +118,7 @@ export class HeadwaterClient {
    * show in it. Rejects with what the query fails with.
    */
   async query<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Promise<Returns<F>> {
-    const [name, packed] = [functionName(query), packedArgs(args)];
-    return this.#waiting.during("query", () => this.#calls.ask(name, packed)) as Promise<Returns<F>>;
+    return this.#calls.ask(...called(query, args)) as Promise<Returns<F>>;
   }
 
   /**
@@ -128,13 +134,13 @@ export class HeadwaterClient {
     ...given: [...Given<F>, options?: MutationOptions<F>]
   ): Promise<Returns<F>> {
     const [args, options] = given as unknown as [args?: Args<F>, options?: MutationOptions<F>];
-    const [name, packed] = [functionName(mutation), packedArgs(args)];
+    const [name, packed] = called(mutation, args);
     const optimisticUpdate = options?.optimisticUpdate;
     const update: Update | undefined =
       optimisticUpdate && ((view) => optimisticUpdate(new LocalStore(view), (args ?? {}) as Args<F>));
-    return this.#waiting.during("mutation", () =>
-      this.#calls.request(() => this.#session.mutate(name, packed, update)),
-    ) as Promise<Returns<F>>;
+    return this.#calls.request("mutation", () => this.#session.mutate(name, packed, update)) as Promise<
+      Returns<F>
+    >;
   }
 
   /**
@@ -142,10 +148,8 @@ export class HeadwaterClient {
    * connection ends before the answer.
    */
   async action<F extends AnyReference<"action">>(action: F, ...[args]: Given<F>): Promise<Returns<F>> {
-    const [name, packed] = [functionName(action), packedArgs(args)];
-    return this.#waiting.during("action", () =>
-      this.#calls.request(() => this.#session.act(name, packed)),
-    ) as Promise<Returns<F>>;
+    const [name, packed] = called(action, args);
+    return this.#calls.request("action", () => this.#session.act(name, packed)) as Promise<Returns<F>>;
   }
 
   /**
@@ -155,39 +159,37 @@ export class HeadwaterClient {
    * connection ends meanwhile. Leaving it cancels the action.
    */
   stream<F extends AnyReference<"stream">>(stream: F, ...[args]: Given<F>): ActionStream<Returns<F>> {
-    const [name, packed] = [functionName(stream), packedArgs(args)];
+    const [name, packed] = called(stream, args);
     let number = 0;
-    return new ActionStream<Returns<F>>({
-      begin: (pieces) => {
-        const begun = this.#waiting.during("action", () =>
-          this.#calls.request(() => {
+    return new ActionStream<Returns<F>>(
+      (pieces) =>
+        this.#calls.request(
+          "action",
+          () => {
+            if (pieces.over) {
+              throw new HeadwaterError("cancelled", "it was cancelled before it was sent");
+            }
             number = this.#session.act(name, packed, STREAM_WINDOW_BYTES);
-            this.#streams.set(number, pieces as ActionStream<unknown>);
             return number;
-          }),
-        );
-        const end = (error?: HeadwaterError) => {
-          this.#streams.delete(number);
-          pieces.end(error);
-        };
-        begun.then(() => end(), end);
-      },
-      taken: (size) => {
+          },
+          (value, size) => pieces.put(value as Returns<F>, size),
+        ),
+      (size) => {
         this.#session.take(number, size);
         this.#act();
       },
-      leave: () => {
+      () => {
         this.#session.leave(number);
         this.#act();
       },
-    });
+    );
   }
 
   // ---------------------------------------------------------------------------------------------- queries
 
   /** Look at a query's results as they change. */
   watch<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Watch<Returns<F>> {
-    const [name, packed] = [functionName(query), packedArgs(args)];
+    const [name, packed] = called(query, args);
     return {
       onUpdate: (callback) => this.#follow(name, packed, callback),
       localResult: () => resultOf(this.#subscriptions.outcome(name, packed)) as Returns<F> | undefined,
@@ -208,15 +210,16 @@ export class HeadwaterClient {
   ): PagedWatch<PageOf<F>> {
     const [name, argument] = [functionName(query), pageArgument(query)];
     const given: object = args;
-    return new PageChain(initialNumItems, {
-      follow: (asked, changed) => {
+    return new PageChain(
+      initialNumItems,
+      (asked, changed) => {
         const packed = canonicalBytes({ ...given, [argument]: asked });
         const unfollow = this.#follow(name, packed, changed, true);
         return { unfollow, outcome: () => this.#subscriptions.outcome(name, packed) };
       },
-      touch: (chain) => this.#chains.add(chain),
-      settled: () => this.#dispatch([]),
-    }).watch() as PagedWatch<PageOf<F>>;
+      (chain) => this.#chains.add(chain),
+      () => this.#dispatch([]),
+    ) as PagedWatch<unknown> as PagedWatch<PageOf<F>>;
   }
 
   #follow(name: string, packed: Uint8Array, listener: Listener, part = false): () => void {
@@ -241,7 +244,7 @@ export class HeadwaterClient {
    */
   setAuth(fetchToken: FetchToken, onChange: AuthChange = () => {}): void {
     this.#calls.requireOpen();
-    this.#authentication.set(fetchToken, onChange);
+    this.#authentication.set(fetchToken, (...told) => this.#guarded(() => onChange(...told)));
   }
 
   /** Sign out. */
@@ -258,11 +261,7 @@ export class HeadwaterClient {
 
   /** Call `callback` whenever the client stands otherwise; return what ends that. */
   onConnectionState(callback: (state: ConnectionState) => void): () => void {
-    const called = (state: ConnectionState) => callback(state);
-    this.#stateListeners.add(called);
-    return () => {
-      this.#stateListeners.delete(called);
-    };
+    return followed(this.#stateListeners, callback);
   }
 
   /** End the connection and everything that waits for it. May be called twice. */
@@ -278,7 +277,7 @@ export class HeadwaterClient {
   /** Show and send what a call has changed. */
   #act(): void {
     this.#dispatch(this.#session.takeEvents());
-    if (!this.#authentication.holds && !this.#calls.over) {
+    if (!this.#authentication.holds) {
       this.#connection.begin();
     }
     this.#connection.flush();
@@ -323,10 +322,10 @@ export class HeadwaterClient {
         settled.push(() => this.#calls.resolved(event.request, event.outcome));
         break;
       case "PieceArrived":
-        settled.push(() => this.#streams.get(event.request)?.put(event.value, event.size));
+        settled.push(() => this.#calls.arrived(event.request, event.value, event.size));
         break;
       case "UpdateFailed":
-        this.#environment.log("an optimistic update failed on new results", event.error);
+        this.#environment.log("an optimistic update failed", event.error);
         break;
       case "IdentityChanged":
         if (this.#session.signedIn) {
@@ -360,30 +359,26 @@ export class HeadwaterClient {
     const state = this.#look();
     if (!sameState(state, this.#state)) {
       this.#state = state;
-      for (const listener of [...this.#stateListeners]) {
+      for (const listener of this.#stateListeners) {
         this.#guarded(() => listener(state));
       }
     }
   }
 
   #look(): ConnectionState {
-    const [connection, waiting] = [this.#connection, this.#waiting];
+    const [connection, { count, oldest }] = [this.#connection, this.#calls];
     return Object.freeze({
       phase: connection.phase,
       isWebSocketConnected: connection.phase === "open",
       hasEverConnected: connection.opened > 0,
       connectionCount: connection.opened,
       connectionRetries: connection.attempt,
-      inflightQueries: waiting.count("query"),
-      inflightMutations: waiting.count("mutation"),
-      inflightActions: waiting.count("action"),
-      hasInflightRequests: waiting.oldest !== null,
-      timeOfOldestInflightRequest: waiting.oldest,
+      inflightQueries: count.query,
+      inflightMutations: count.mutation,
+      inflightActions: count.action,
+      hasInflightRequests: oldest !== null,
+      timeOfOldestInflightRequest: oldest,
       lastProblem: connection.problem,
     });
   }
-}
-
-function packedArgs(args: unknown): Uint8Array {
-  return canonicalBytes(args ?? {});
 }

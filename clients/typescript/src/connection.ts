@@ -6,28 +6,12 @@ import { HeadwaterError, ProtocolError } from "./errors.js";
 import type { ClientEvent } from "./events.js";
 import { SESSION_BYTES } from "./limits.js";
 import type { ClientSession } from "./session.js";
-import { Transport } from "./transport.js";
+import { openTransport, type Transport } from "./transport.js";
 
 const TICKS_PER_HEARTBEAT = 4;
 
 /** Where a connection stands: before the first, with one, after the first was lost, over. */
 export type Phase = "connecting" | "open" | "reconnecting" | "closed";
-
-/** Close codes that stand for an error that another connection would meet again. */
-const FINAL_CLOSES = new Map([
-  [1002, "protocol_error"],
-  [1007, "protocol_error"],
-  [1009, "frame_too_large"],
-]);
-
-/** What the client around a connection is told. */
-export interface ConnectionEvents {
-  dispatch(events: readonly ClientEvent[]): void;
-  /** An attribute has changed. */
-  changed(): void;
-  /** There will be no other connection. */
-  ended(error: HeadwaterError): void;
-}
 
 export class Connection {
   phase: Phase = "connecting";
@@ -40,7 +24,9 @@ export class Connection {
   readonly #address: string;
   readonly #session: ClientSession;
   readonly #environment: Environment;
-  readonly #events: ConnectionEvents;
+  readonly #dispatch: (events: readonly ClientEvent[]) => void;
+  readonly #changed: () => void;
+  readonly #ended: (error: HeadwaterError) => void;
   #transport: Transport | undefined; // while there is one, also while it opens
   #carries = false; // the transport is open
   #flushing = false;
@@ -48,16 +34,26 @@ export class Connection {
   #forgetRetry: (() => void) | undefined; // while the next attempt waits
   #forgetTick = (): void => {};
 
-  constructor(address: string, session: ClientSession, environment: Environment, events: ConnectionEvents) {
+  /** `changed` is called when an attribute has changed, `ended` when there will be no other connection. */
+  constructor(
+    address: string,
+    session: ClientSession,
+    environment: Environment,
+    dispatch: (events: readonly ClientEvent[]) => void,
+    changed: () => void,
+    ended: (error: HeadwaterError) => void,
+  ) {
     this.#address = address;
     this.#session = session;
     this.#environment = environment;
-    this.#events = events;
+    this.#dispatch = dispatch;
+    this.#changed = changed;
+    this.#ended = ended;
   }
 
   /** Connect, and stay connected. May be called again. */
   begin(): void {
-    if (this.#forgetOnline === undefined && this.phase !== "closed") {
+    if (!this.#forgetOnline && this.phase !== "closed") {
       this.#forgetOnline = this.#environment.whenOnline(() => this.#retry());
       this.#open();
     }
@@ -81,11 +77,13 @@ export class Connection {
   #open(): void {
     this.#forgetRetry = undefined;
     try {
-      this.#transport = new Transport(this.#address, this.#environment, {
-        opened: () => this.#greet(),
-        received: (frame) => this.#receive(frame),
-        ended: (problem, code) => this.#lost(problem, finalError(code, problem)),
-      });
+      this.#transport = openTransport(
+        this.#address,
+        this.#environment,
+        () => this.#greet(),
+        (frame) => this.#receive(frame),
+        (problem, code) => this.#lost(problem, finalError(code, problem)),
+      );
     } catch (error) {
       // A browser refuses some addresses by throwing, and so does a runtime without WebSocket.
       this.#lost(String(error), error instanceof HeadwaterError ? error : undefined);
@@ -114,7 +112,7 @@ export class Connection {
     this.flush();
     if (this.attempt > 0 && this.#session.settled) {
       this.attempt = 0;
-      this.#events.changed();
+      this.#changed();
     }
   }
 
@@ -129,7 +127,7 @@ export class Connection {
 
   /** Hand on what the session tells, and see to what concerns the connection. */
   #take(events: readonly ClientEvent[]): void {
-    this.#events.dispatch(events);
+    this.#dispatch(events);
     for (const event of events) {
       if (event.type === "Opened") {
         this.opened++;
@@ -140,7 +138,7 @@ export class Connection {
         const { error, reconnect } = event;
         this.#lost(`the server ended it: ${error.message}`, reconnect ? undefined : error);
         if (error.code === "session_in_use") {
-          this.#events.dispatch(this.#session.renew(this.#environment.randomBytes(SESSION_BYTES)));
+          this.#dispatch(this.#session.renew(this.#environment.randomBytes(SESSION_BYTES)));
         }
       }
     }
@@ -161,9 +159,9 @@ export class Connection {
       return;
     }
     this.problem = problem;
-    if (final !== undefined) {
+    if (final) {
       this.#end();
-      return this.#events.ended(final);
+      return this.#ended(final);
     }
     this.#leave();
     const pauseMs = backoffMs(this.attempt++, this.#environment.chance());
@@ -179,7 +177,7 @@ export class Connection {
 
   /** Do not wait any longer with the next attempt. */
   #retry(): void {
-    if (this.#forgetRetry !== undefined) {
+    if (this.#forgetRetry) {
       this.#forgetRetry();
       this.#open();
     }
@@ -193,16 +191,26 @@ export class Connection {
     this.#carries = false;
     this.#transport?.close();
     this.#transport = undefined;
-    this.#events.dispatch(this.#session.disconnected());
+    this.#dispatch(this.#session.disconnected());
   }
 
   #move(phase: Phase): void {
-    this.phase = phase;
-    this.#events.changed();
+    if (this.phase !== "closed") {
+      this.phase = phase; // else one who was told of an event has closed it, before the event was seen to here
+      this.#changed();
+    }
   }
 }
 
-function finalError(code: number, problem: string): HeadwaterError | undefined {
-  const found = FINAL_CLOSES.get(code);
-  return found === undefined ? undefined : new HeadwaterError(found, problem);
+/** Return the error that a close code stands for, if another connection would meet it again. */
+function finalError(closeCode: number, problem: string): HeadwaterError | undefined {
+  switch (closeCode) {
+    case 1002:
+    case 1007:
+      return new ProtocolError(problem);
+    case 1009:
+      return new HeadwaterError("frame_too_large", problem);
+    default:
+      return undefined;
+  }
 }

@@ -25,45 +25,7 @@ export interface ConnectionState {
   readonly lastProblem: string | null;
 }
 
-/** Kinds of calls that wait. */
-export type CallKind = "query" | "mutation" | "action";
-
-/** Calls that wait for their results. */
-export class Waiting {
-  readonly #began = new Map<symbol, readonly [CallKind, Date]>(); // in the order of the calls
-  readonly #wallMs: () => number;
-  readonly #changed: () => void;
-
-  constructor(wallMs: () => number, changed: () => void) {
-    this.#wallMs = wallMs;
-    this.#changed = changed;
-  }
-
-  /** Count a call until it is over. */
-  async during<T>(kind: CallKind, call: () => Promise<T>): Promise<T> {
-    const key = Symbol(kind);
-    this.#began.set(key, [kind, new Date(this.#wallMs())]);
-    try {
-      const promise = call();
-      this.#changed();
-      return await promise;
-    } finally {
-      this.#began.delete(key);
-      this.#changed();
-    }
-  }
-
-  count(kind: CallKind): number {
-    return [...this.#began.values()].filter(([one]) => one === kind).length;
-  }
-
-  get oldest(): Date | null {
-    const [first] = this.#began.values();
-    return first?.[1] ?? null;
-  }
-}
-
 /** Tell whether two states say the same. */
 export function sameState(one: ConnectionState, other: ConnectionState): boolean {
-  return (Object.keys(one) as (keyof ConnectionState)[]).every((name) => one[name] === other[name]);
+  return JSON.stringify(one) === JSON.stringify(other);
 }

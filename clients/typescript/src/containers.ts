@@ -12,9 +12,6 @@ export function isList(value: unknown): value is List {
 
 /** Tell whether something is a dict: an object of no class. */
 export function isDict(value: unknown): value is Dict {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    return false;
-  }
-  const prototype: unknown = Object.getPrototypeOf(value);
+  const prototype: unknown = typeof value === "object" && value !== null && Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
 }

@@ -2,6 +2,8 @@
 
 import { HeadwaterError } from "./errors.js";
 
+const DELAY_MAX_MS = 2 ** 31 - 1; // a timer takes what is longer for no time at all
+
 /** A function that may be handed one with narrower parameters: runtimes describe their events each in their way. */
 type Handler<Event> = { bivariant(event: Event): void }["bivariant"] | null;
 
@@ -26,25 +28,32 @@ export interface Environment {
   /** Uniform in [0, 1). */
   chance(): number;
   randomBytes(count: number): Uint8Array;
-  /** Call once, later; return what calls it off. */
+  /** Call once, later, in 24 days at most; return what calls it off. */
   later(delayMs: number, call: () => void): () => void;
   /** Call whenever the network is there again, where that is told; return what ends it. */
   whenOnline(call: () => void): () => void;
   openSocket(address: string): Socket;
   /** Tell the developer what no caller is told. */
-  log(message: string, error?: unknown): void;
+  log(message: string, error: unknown): void;
 }
 
-/** Return what the runtime offers; `socket` where it has no WebSocket of its own. */
-export function runtimeEnvironment(socket: SocketConstructor | undefined): Environment {
-  const Constructor: SocketConstructor | undefined = socket ?? globalThis.WebSocket;
+/** Return what the runtime offers, but for what is handed over: a WebSocket where it has none of its own. */
+export function runtimeEnvironment({
+  webSocket: Constructor = globalThis.WebSocket,
+  // biome-ignore lint/suspicious/noConsole: the console is where a developer looks
+  log = (message, error) => console.error(`headwater: ${message}`, error),
+}: {
+  readonly webSocket?: SocketConstructor;
+  readonly log?: Environment["log"];
+}): Environment {
   return {
+    log,
     nowMs: () => performance.now(),
     wallMs: () => Date.now(),
     chance: () => Math.random(),
     randomBytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
     later(delayMs, call) {
-      const timer = setTimeout(call, delayMs);
+      const timer = setTimeout(call, Math.min(delayMs, DELAY_MAX_MS));
       return () => clearTimeout(timer);
     },
     whenOnline(call) {
@@ -52,15 +61,10 @@ export function runtimeEnvironment(socket: SocketConstructor | undefined): Envir
       return () => globalThis.removeEventListener?.("online", call);
     },
     openSocket(address) {
-      if (Constructor === undefined) {
-        throw new HeadwaterError(
-          "invalid_request",
-          "this runtime has no WebSocket: hand one over as the option `webSocket`, such as that of the package `ws`",
-        );
+      if (!Constructor) {
+        throw new HeadwaterError("invalid_request", "no WebSocket: hand one over as the option webSocket");
       }
       return new Constructor(address);
     },
-    // biome-ignore lint/suspicious/noConsole: the console is where a developer looks
-    log: (message, error) => console.error(`headwater: ${message}`, ...(error === undefined ? [] : [error])),
   };
 }

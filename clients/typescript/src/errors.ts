@@ -5,15 +5,6 @@ import type { Value } from "./api.js";
 /** What a caller may do after an error. */
 export type Retry = "never" | "same_request" | "after_reconnect";
 
-const RETRIES = new Map<string, Retry>([
-  ["session_in_use", "after_reconnect"],
-  ["conflict", "same_request"],
-  ["overloaded", "same_request"],
-  ["unavailable", "after_reconnect"],
-  ["no_bundle", "same_request"],
-  ["disk_full", "same_request"],
-]);
-
 /** Base of all errors of a client and its server. `code` is one of the protocol's table of errors. */
 export class HeadwaterError extends Error {
   override readonly name: string = "HeadwaterError";
@@ -22,14 +13,25 @@ export class HeadwaterError extends Error {
   readonly data: Value;
 
   constructor(code: string, message: string, data: Value = null) {
-    super(message);
+    super(message || code);
     this.code = code;
     this.data = data;
   }
 
   /** What a caller may do. */
   get retry(): Retry {
-    return RETRIES.get(this.code) ?? "never";
+    switch (this.code) {
+      case "conflict":
+      case "disk_full":
+      case "no_bundle":
+      case "overloaded":
+        return "same_request";
+      case "session_in_use":
+      case "unavailable":
+        return "after_reconnect";
+      default:
+        return "never";
+    }
   }
 }
 
@@ -38,7 +40,7 @@ export class ApplicationError extends HeadwaterError {
   override readonly name = "ApplicationError";
 
   constructor(data: Value, message = "") {
-    super("application_error", message || (typeof data === "string" ? data : "the function refused"), data);
+    super("application_error", message || (typeof data === "string" ? data : ""), data);
   }
 }
 
@@ -55,5 +57,5 @@ export class ProtocolError extends HeadwaterError {
 export function errorFor(code: string, message: string, data: Value = null): HeadwaterError {
   return code === "application_error"
     ? new ApplicationError(data, message)
-    : new HeadwaterError(code, message || code, data);
+    : new HeadwaterError(code, message, data);
 }

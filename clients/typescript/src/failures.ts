@@ -1,18 +1,10 @@
 /** Errors as they cross the wire. Pure. */
 
-import { errorFor, HeadwaterError } from "./errors.js";
+import { errorFor, type HeadwaterError } from "./errors.js";
 import type { ErrorBody } from "./messages.js";
 import { decodeValue } from "./values.js";
 
 /** Return the error for one that came over the wire. Throws `ProtocolError` if its data is no encoded value. */
 export function errorFrom(body: ErrorBody): HeadwaterError {
   return errorFor(body.code, body.message, body.data === null ? null : decodeValue(body.data));
-}
-
-/** Return the error for a message that the server would not take. */
-export function tooLarge(sizeBytes: number, limitBytes: number): HeadwaterError {
-  return new HeadwaterError(
-    "frame_too_large",
-    `a message of ${sizeBytes} bytes is larger than the server's limit of ${limitBytes}`,
-  );
 }

@@ -5,7 +5,7 @@ import { SILENCE_FACTOR } from "./limits.js";
 /** Watches one connection. Its owner sets the two flags at each message and ticks at least four times an interval. */
 export class Heartbeat {
   /** Each side sends something at least this often. */
-  readonly intervalMs: number;
+  readonly heartbeatMs: number;
   /** Set by the owner at each message from the peer, cleared by `tick`. */
   heard = true;
   /** Set by the owner at each message to the peer, cleared by `tick`. */
@@ -13,12 +13,12 @@ export class Heartbeat {
   #heardAtMs = 0;
   #spokeAtMs = 0;
 
-  constructor(intervalMs: number) {
-    this.intervalMs = intervalMs;
+  constructor(heartbeatMs: number) {
+    this.heartbeatMs = heartbeatMs;
   }
 
   /** Return what is due at a monotonic time. */
-  tick(nowMs: number): "nothing" | "ping" | "lost" {
+  tick(nowMs: number): "ping" | "lost" | undefined {
     if (this.heard) {
       this.heard = false;
       this.#heardAtMs = nowMs;
@@ -27,9 +27,9 @@ export class Heartbeat {
       this.spoke = false;
       this.#spokeAtMs = nowMs;
     }
-    if (nowMs - this.#heardAtMs >= SILENCE_FACTOR * this.intervalMs) {
+    if (nowMs - this.#heardAtMs >= SILENCE_FACTOR * this.heartbeatMs) {
       return "lost";
     }
-    return nowMs - this.#spokeAtMs >= this.intervalMs / 2 ? "ping" : "nothing";
+    return nowMs - this.#spokeAtMs >= this.heartbeatMs / 2 ? "ping" : undefined;
   }
 }

@@ -24,7 +24,7 @@ export class Identity {
   signedIn = false;
   readonly #send: (message: ClientMessage) => void;
   #holds: Attempt = { token: null, signIn: 0 }; // the last accepted one
-  #attempts = new Map<number, Attempt>(); // without a verdict, by number
+  readonly #attempts = new Map<number, Attempt>(); // without a verdict, by number, which rises
   #isFirst = true; // nobody signed in, and no connection yet: what was called waits for who that will be
   #knownAs = NONE; // the sign-in that this connection's server has accepted
 
@@ -43,7 +43,7 @@ export class Identity {
   }
 
   /** Ask for another identity: now if there is a connection, else with the next one. */
-  ask(token: string | null, { refresh, now }: { readonly refresh: boolean; readonly now: boolean }): void {
+  ask(token: string | null, refresh: boolean, now: boolean): void {
     if (token === null || !refresh || !this.signedIn) {
       this.signIn += this.#isFirst ? 0 : 1;
       this.#isFirst = false;
@@ -53,7 +53,7 @@ export class Identity {
     if (now) {
       this.#sendAttempt(attempt);
     } else {
-      this.#attempts = new Map([[0, attempt]]);
+      this.#attempts.set(this.asked++, attempt);
     }
   }
 
@@ -61,33 +61,29 @@ export class Identity {
   resume(): void {
     this.#isFirst = false;
     this.asked = 0;
-    const pending = [...this.#attempts.values()].at(-1);
+    const pending = [...this.#attempts.values()].at(-1); // of several only the last still counts
     this.#attempts.clear();
     const wanted = pending ?? this.#holds;
-    if (pending !== undefined || wanted.token !== null) {
+    if (pending || wanted.token !== null) {
       this.#forget(wanted.signIn);
       this.#sendAttempt(wanted);
     }
   }
 
-  /** The connection has ended: of several attempts only the last still counts. */
+  /** The connection has ended. */
   disconnected(): void {
     this.#knownAs = NONE;
-    const last = [...this.#attempts.values()].at(-1);
-    if (last !== undefined) {
-      this.#attempts = new Map([[0, last]]);
-    }
   }
 
   /** Values hold under this identity from now on; false if its token was taken back meanwhile. */
   accepted(identity: number): boolean {
     const attempt = this.#attempts.get(identity - 1);
-    for (const number of [...this.#attempts.keys()]) {
+    for (const number of this.#attempts.keys()) {
       if (number < identity) {
         this.#attempts.delete(number);
       }
     }
-    if (attempt === undefined) {
+    if (!attempt) {
       this.#forget();
       return false;
     }
@@ -105,7 +101,7 @@ export class Identity {
       return true;
     }
     if (number + 1 !== reflected || this.#holds.token === null) {
-      throw new ProtocolError(`AuthError: authentication ${number} neither waits for a verdict nor holds`);
+      throw new ProtocolError(`unexpected AuthError ${number}`);
     }
     this.#forget();
     if (this.signedIn) {

@@ -26,8 +26,6 @@ export class LoadedPage {
   splitAbove: number;
   /** Whether it may become one page with the next. */
   joins = true;
-  /** Whether it is followed no more. */
-  dropped = false;
   readonly #followed: FollowedPage;
 
   constructor(options: AskedPage, follow: FollowPage, changed: Listener) {
@@ -70,15 +68,12 @@ export class LoadedPage {
   /** Where it ends for good; null while it is not known, and of the last page, whose end is open. */
   get endKept(): string | null {
     const { result } = this;
-    return result === undefined || result.isDone ? null : result.continueCursor;
+    return result && !result.isDone ? result.continueCursor : null;
   }
 
   /** Follow it no more. */
   drop(): void {
-    if (!this.dropped) {
-      this.dropped = true;
-      this.#followed.unfollow();
-    }
+    this.#followed.unfollow();
   }
 
   /** Do not split it before it has grown as much again. */

@@ -1,7 +1,8 @@
 /** What an optimistic update reads and changes: the results that this client shows. Pure. */
 
 import { type AnyReference, type Args, functionName, type Returns, type Value } from "./api.js";
-import { canonicalBytes, decodeValue } from "./values.js";
+import { called } from "./query.js";
+import { decodeValue } from "./values.js";
 import type { View } from "./view.js";
 
 /**
@@ -18,7 +19,7 @@ export class LocalStore {
 
   /** Return what a query shows; undefined if nobody follows it, nothing has come yet or it failed. */
   getQuery<F extends AnyReference<"query">>(query: F, args: Args<F>): Returns<F> | undefined {
-    return this.#view.get(functionName(query), canonicalBytes(args)) as Returns<F> | undefined;
+    return this.#view.get(...called(query, args)) as Returns<F> | undefined;
   }
 
   /** Return arguments and value of every followed query of a function that shows one. */
@@ -31,6 +32,6 @@ export class LocalStore {
 
   /** Show another value for a query; without effect if nobody follows it. Throws `invalid_arguments` if it is none. */
   setQuery<F extends AnyReference<"query">>(query: F, args: Args<F>, value: Returns<F>): void {
-    this.#view.set(functionName(query), canonicalBytes(args), value as Value);
+    this.#view.set(...called(query, args), value as Value);
   }
 }

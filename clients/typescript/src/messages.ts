@@ -8,7 +8,7 @@
 import { ProtocolError } from "./errors.js";
 import { LIST_ITEMS_MAX } from "./limits.js";
 import { Reader } from "./reader.js";
-import { Writer } from "./writer.js";
+import { encodeValue } from "./values.js";
 
 type Read<T> = (reader: Reader) => T;
 type Shape = Record<string, Read<unknown>>;
@@ -26,68 +26,76 @@ function listOf<T>(read: Read<T>): Read<readonly T[]> {
   return (reader) => {
     const count = reader.arrayHead();
     if (count > LIST_ITEMS_MAX) {
-      throw new ProtocolError(`expected at most ${LIST_ITEMS_MAX} items, got ${count}`);
+      throw new ProtocolError(`unexpected ${count} items`);
     }
     return Array.from({ length: count }, () => read(reader));
   };
 }
 
-/** Read the `count` elements that follow as fields; those from `required` on may be left out and are null then. */
-function fieldsOf<S extends Shape>(
-  name: string,
-  shape: S,
-  required: number,
-  reader: Reader,
-  count: number,
-): Fields<S> {
-  const readers = Object.entries(shape);
-  if (count < required) {
-    throw new ProtocolError(`${name}: expected ${required} fields, got ${count}`);
-  }
-  const values: Record<string, unknown> = {};
-  for (const [place, [field, read]] of readers.entries()) {
-    try {
-      values[field] = place < count ? read(reader) : null;
-    } catch (error) {
-      throw error instanceof ProtocolError ? new ProtocolError(`${name}.${field}: ${error.message}`) : error;
-    }
-  }
-  reader.skip(count - readers.length);
-  return values as Fields<S>;
+/** Return an error that says where it was, too. */
+function placed(error: unknown, place: string): unknown {
+  return error instanceof ProtocolError ? new ProtocolError(`${place}: ${error.message}`) : error;
 }
 
-function struct<S extends Shape>(name: string, shape: S, required: number): Read<Fields<S>> {
-  return (reader) => fieldsOf(name, shape, required, reader, reader.arrayHead());
+/** Read so many elements that follow as fields; the last `optional` ones may be left out and are null then. */
+function fields<S extends Shape>(shape: S, optional = 0): (reader: Reader, count: number) => Fields<S> {
+  const readers = Object.entries(shape);
+  return (reader, count) => {
+    if (count < readers.length - optional) {
+      throw new ProtocolError(`expected ${readers.length} fields, got ${count}`);
+    }
+    const values: Record<string, unknown> = {};
+    let left = count;
+    for (const [name, read] of readers) {
+      try {
+        values[name] = left-- > 0 ? read(reader) : null;
+      } catch (error) {
+        throw placed(error, name);
+      }
+    }
+    reader.skip(left);
+    return values as Fields<S>;
+  };
+}
+
+function struct<S extends Shape>(shape: S, optional = 0): Read<Fields<S>> {
+  const read = fields(shape, optional);
+  return (reader) => read(reader, reader.arrayHead());
 }
 
 /** Read an array that says by its first element which of several it is. */
-function tagged<T>(what: string, kinds: Record<number, (reader: Reader, count: number) => T>): Read<T> {
+function tagged<T>(kinds: Record<number, (reader: Reader, count: number) => T>): Read<T> {
   return (reader) => {
     const count = reader.arrayHead();
     const tag = count === 0 ? -1 : reader.uint();
     const read = kinds[tag];
-    if (read === undefined) {
-      throw new ProtocolError(`expected ${what}, got ${count === 0 ? "an empty array" : `number ${tag}`}`);
+    if (!read) {
+      throw new ProtocolError(`unexpected kind ${tag}`);
     }
     return read(reader, count - 1);
   };
 }
 
 function kind<Name extends string, S extends Shape>(type: Name, shape: S, optional = 0) {
-  const required = Object.keys(shape).length - optional;
-  return (reader: Reader, count: number): { readonly type: Name } & Fields<S> => ({
-    type,
-    ...fieldsOf(type, shape, required, reader, count),
-  });
+  const read = fields(shape, optional);
+  return (reader: Reader, count: number): { readonly type: Name } & Fields<S> => {
+    try {
+      return { type, ...read(reader, count) };
+    } catch (error) {
+      throw placed(error, type);
+    }
+  };
 }
 
-const version = struct("Version", { querySet: uint, identity: uint, ts: uint }, 3);
-const errorBody = struct("Error", { code: text, message: text, data: orNil(bytes) }, 2);
+const version = struct({ querySet: uint, identity: uint, ts: uint });
+const errorBody = struct({ code: text, message: text, data: orNil(bytes) }, 1);
 
-const value = kind("Value", { content: bytes, digest: bytes, journal: orNil(bytes) }, 1);
-const delta = kind("Delta", { operations: bytes, digest: bytes, journal: orNil(bytes) }, 1);
-const unchanged = kind("Unchanged", { digest: bytes, journal: orNil(bytes) }, 1);
-const failed = kind("Failed", { error: errorBody });
+const held = { digest: bytes, journal: orNil(bytes) };
+const value = kind("Value", { content: bytes, ...held }, 1);
+const delta = kind("Delta", { operations: bytes, ...held }, 1);
+const unchanged = kind("Unchanged", held, 1);
+const failure = { error: errorBody };
+const failed = kind("Failed", failure);
 const removed = kind("Removed", {});
 
 /** Where a session stands. */
@@ -99,16 +107,16 @@ export type ChangeBody = ReturnType<
   typeof value | typeof delta | typeof unchanged | typeof failed | typeof removed
 >;
 
-const changeBody = tagged<ChangeBody>("a change body", {
+const changeBody = tagged<ChangeBody>({
   0: value,
   1: delta,
   2: unchanged,
   3: failed,
   4: removed,
 });
-const change = struct("Change", { query: uint, body: changeBody }, 2);
+const change = struct({ query: uint, body: changeBody });
 
-const told = kind(
+const welcome = kind(
   "Welcome",
   {
     version: uint,
@@ -116,22 +124,17 @@ const told = kind(
     ts: uint,
     frameLimitBytes: uint,
     heartbeatMs: uint,
-    streamWindow: orNil(uint),
+    window: orNil(uint),
   },
   1,
 );
-/** A server that says nothing of streams knows none. */
-function welcome(reader: Reader, count: number) {
-  const found = told(reader, count);
-  return { ...found, streamWindow: found.streamWindow ?? 0 };
-}
 const transition = kind("Transition", { start: version, end: version, changes: listOf(change) });
 const outcome = { value: orNil(bytes), error: orNil(errorBody) };
 const mutationAnswer = kind("MutationAnswer", { request: uint, ts: uint, ...outcome });
 const actionAnswer = kind("ActionAnswer", { request: uint, ...outcome });
 const actionPiece = kind("ActionPiece", { request: uint, content: bytes });
 const authError = kind("AuthError", { base: uint, message: text });
-const fatalError = kind("FatalError", { error: errorBody });
+const fatalError = kind("FatalError", failure);
 const ping = kind("Ping", { nonce: uint });
 const pong = kind("Pong", { nonce: uint });
 
@@ -153,7 +156,7 @@ export type ServerMessage = ReturnType<
   | typeof pong
 >;
 
-const serverMessage = tagged<ServerMessage>("the number of a server message", {
+const serverMessage = tagged<ServerMessage>({
   33: welcome,
   34: transition,
   35: mutationAnswer,
@@ -170,7 +173,7 @@ export function decodeServerMessage(frame: Uint8Array): ServerMessage {
   const reader = new Reader(frame);
   const message = serverMessage(reader);
   if (reader.left > 0) {
-    throw new ProtocolError(`${message.type}: ${reader.left} bytes follow the message`);
+    throw new ProtocolError(`unexpected ${reader.left} bytes behind ${message.type}`);
   }
   return message;
 }
@@ -205,7 +208,5 @@ export type ClientMessage =
 
 /** Return the bytes of a message. */
 export function encodeMessage(message: ClientMessage): Uint8Array {
-  const writer = new Writer(false);
-  writer.value(message, "message", 0);
-  return writer.done();
+  return encodeValue(message);
 }

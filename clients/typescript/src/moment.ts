@@ -24,6 +24,11 @@ export function microsecondOf(date: Date): number {
   return date instanceof Moment ? date.microsecond : 0;
 }
 
+/** Tell whether two dates are the same to the microsecond. */
+export function isSameMoment(one: Date & Partial<Moment>, other: Date & Partial<Moment>): boolean {
+  return one.getTime() === other.getTime() && one.microsecond === other.microsecond;
+}
+
 /** Return whole seconds since 1970, rounded down, and the nanoseconds behind them. */
 export function secondsOf(date: Date): [seconds: number, nanoseconds: number] {
   const ms = date.getTime();

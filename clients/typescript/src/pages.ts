@@ -8,7 +8,8 @@
  */
 
 import type { Args, FunctionReference, Page, PageOptions, Returns, Value } from "./api.js";
-import { Exchange, joinDue, splitDue } from "./exchange.js";
+import { Exchange, exchangeDue } from "./exchange.js";
+import { followed } from "./followers.js";
 import { type FollowPage, LoadedPage } from "./loadedPage.js";
 import { shared } from "./sharing.js";
 import type { Listener } from "./subscriptions.js";
@@ -45,21 +46,14 @@ export type PagedQueryArgs<F> = Omit<Args<F>, PageArgument<F>>;
 /** A row of a paginated query. */
 export type PageOf<F> = Returns<F> extends Page<infer T> ? T : never;
 
-/** What a chain needs of its client. */
-export interface Chained {
-  readonly follow: FollowPage;
-  /** Have `settle` called behind the step that goes on. */
-  touch(chain: PageChain): void;
-  /** There is no step going on: have it called now. */
-  settled(): void;
-}
-
 const NOTHING: Paged<Value> = Object.freeze({ results: [], status: "LoadingFirstPage" });
 
 /** The loaded pages of one query. */
-export class PageChain {
+export class PageChain implements PagedWatch<Value> {
   readonly #numItems: number;
-  readonly #client: Chained;
+  readonly #followPage: FollowPage;
+  readonly #touch: () => void;
+  readonly #settleNow: () => void;
   readonly #listeners = new Set<Listener>();
   #pages: LoadedPage[] = [];
   #sizes: number[] = []; // of the pages that were asked for
@@ -68,50 +62,50 @@ export class PageChain {
   #shown = NOTHING;
   #failure: unknown; // what a page failed with, undefined while none does
 
-  constructor(numItems: number, client: Chained) {
+  /** `touch` has `settle` called behind the step that goes on; `settleNow`, without one, now. */
+  constructor(
+    numItems: number,
+    follow: FollowPage,
+    touch: (chain: PageChain) => void,
+    settleNow: () => void,
+  ) {
     this.#numItems = numItems;
-    this.#client = client;
+    this.#followPage = follow;
+    this.#touch = () => touch(this);
+    this.#settleNow = settleNow;
   }
 
-  /** Return the chain as its user has it. */
-  watch(): PagedWatch<Value> {
-    return {
-      onUpdate: (callback) => this.#onUpdate(callback),
-      localResult: () => {
-        if (this.#failure !== undefined) {
-          throw this.#failure;
-        }
-        return this.#shown;
-      },
-      loadMore: (numItems = this.#numItems) => this.#loadMore(numItems),
-    };
-  }
+  readonly localResult = (): Paged<Value> => {
+    if (this.#failure !== undefined) {
+      throw this.#failure;
+    }
+    return this.#shown;
+  };
 
-  #onUpdate(callback: Listener): () => void {
-    const listener = () => callback();
-    this.#listeners.add(listener);
+  readonly onUpdate = (callback: Listener): (() => void) => {
+    const unfollow = followed(this.#listeners, callback, () => {
+      if (this.#listeners.size === 0) {
+        this.#close();
+      }
+    });
     if (this.#sizes.length === 0) {
       this.#load(this.#numItems);
     }
-    return () => {
-      if (this.#listeners.delete(listener) && this.#listeners.size === 0) {
-        this.#close();
-      }
-    };
-  }
+    return unfollow;
+  };
 
-  #loadMore(numItems: number): boolean {
-    const may = this.#sizes.length > 0 && this.#shown.status === "CanLoadMore";
+  readonly loadMore = (numItems = this.#numItems): boolean => {
+    const may = this.#shown.status === "CanLoadMore";
     if (may) {
       this.#load(numItems);
     }
     return may;
-  }
+  };
 
   #load(numItems: number): void {
     this.#sizes.push(numItems);
-    this.#client.touch(this);
-    this.#client.settled();
+    this.#touch();
+    this.#settleNow();
   }
 
   #close(): void {
@@ -137,7 +131,7 @@ export class PageChain {
       this.#failure = error; // a page cannot be followed: the client has too many queries
     }
     if (this.#pages.length > before && this.#pages.at(-1)?.came) {
-      this.#client.touch(this); // somebody else follows that page too, so that it is there at once
+      this.#touch(); // somebody else follows that page too, so that it is there at once
     }
     return this.#shown === shown && this.#failure === failure ? [] : this.#listeners;
   }
@@ -164,7 +158,7 @@ export class PageChain {
     }
     const last = this.#pages.at(-1)?.result;
     const numItems = this.#sizes[this.#pages.length];
-    if (numItems !== undefined && last !== undefined && !last.isDone) {
+    if (numItems !== undefined && last && !last.isDone) {
       this.#pages.push(this.#follow({ numItems, cursor: last.continueCursor }));
     }
   }
@@ -176,33 +170,32 @@ export class PageChain {
         this.#shown.results,
         this.#pages.flatMap((page) => page.rows),
       );
-      const status = this.#status();
+      const [first, last] = [this.#pages[0]?.result, this.#pages.at(-1)?.result];
+      const status = !first
+        ? "LoadingFirstPage"
+        : !last
+          ? "LoadingMore"
+          : last.isDone
+            ? "Exhausted"
+            : "CanLoadMore";
       if (results !== this.#shown.results || status !== this.#shown.status) {
         this.#shown = Object.freeze({ results: results as Value[], status });
       }
     }
   }
 
-  #status(): PageStatus {
-    if (this.#pages[0]?.result === undefined) {
-      return "LoadingFirstPage";
-    }
-    const last = this.#pages.at(-1)?.result;
-    return last === undefined ? "LoadingMore" : last.isDone ? "Exhausted" : "CanLoadMore";
-  }
-
   // ---------------------------------------------------------------------------------- splitting, joining
 
   #goOnExchanging(): void {
     const exchange = this.#exchange;
-    if (exchange === undefined) {
+    if (!exchange) {
       this.#exchange = this.#dueExchange();
-    } else if (exchange.old.some((page) => page.dropped || page.endKept === null)) {
+    } else if (exchange.old.some((page) => !this.#pages.includes(page) || page.endKept === null)) {
       this.#dropExchange();
     } else if (!exchange.waits) {
       const second = exchange.second();
-      if (second !== undefined) {
-        exchange.replacements.push(this.#follow(second, true));
+      if (second) {
+        exchange.fresh.push(this.#follow(second, true));
       } else if (exchange.fits) {
         this.#putInPlace(exchange);
       } else {
@@ -213,21 +206,21 @@ export class PageChain {
   }
 
   #dueExchange(): Exchange | undefined {
-    const due = splitDue(this.#pages) ?? joinDue(this.#pages);
-    return due && new Exchange(due.old, [this.#follow(due.options, true)]);
+    const due = exchangeDue(this.#pages);
+    return due && new Exchange(due[0], [this.#follow(due[1], true)]);
   }
 
-  #putInPlace({ old, replacements }: Exchange): void {
+  #putInPlace({ old, fresh }: Exchange): void {
     const place = this.#pages.indexOf(old[0] as LoadedPage);
-    this.#pages.splice(place, old.length, ...replacements);
-    this.#sizes.splice(place, old.length, ...replacements.map((page) => page.numItems));
+    this.#pages.splice(place, old.length, ...fresh);
+    this.#sizes.splice(place, old.length, ...fresh.map((page) => page.numItems));
     this.#exchange = undefined;
     this.#drop(old);
-    this.#client.touch(this);
+    this.#touch();
   }
 
   #dropExchange(): void {
-    this.#drop(this.#exchange?.replacements ?? []);
+    this.#drop(this.#exchange?.fresh ?? []);
     this.#exchange = undefined;
   }
 
@@ -236,7 +229,7 @@ export class PageChain {
   /** `marked`: with the same arguments as a page that is there it would be that page, so it gets an id. */
   #follow(options: LoadedPage["options"], marked = false): LoadedPage {
     const asked = marked ? { ...options, id: ++this.#marks } : options;
-    return new LoadedPage(asked, this.#client.follow, () => this.#client.touch(this));
+    return new LoadedPage(asked, this.#followPage, this.#touch);
   }
 
   #drop(pages: readonly LoadedPage[]): void {

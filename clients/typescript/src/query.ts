@@ -1,13 +1,13 @@
 /** One subscription of a session: what the server has told of it, and what it shows. Pure. */
 
-import type { Value } from "./api.js";
+import { type AnyReference, functionName, type Value } from "./api.js";
 import { applyDelta } from "./deltas.js";
 import { ProtocolError } from "./errors.js";
 import type { Outcome } from "./events.js";
 import { errorFrom } from "./failures.js";
 import type { ChangeBody } from "./messages.js";
 import { shared } from "./sharing.js";
-import { decodeValue, keyOf } from "./values.js";
+import { canonicalBytes, decodeValue, keyOf } from "./values.js";
 
 const OVERHEAD_BYTES = 64; // numbers, headers and digest of one query in a ModifyQuerySet, at most
 
@@ -27,9 +27,7 @@ export class Query {
   digest: Uint8Array | null = null;
   /** What the server wants back when the query is resumed. */
   journal: Uint8Array | null = null;
-  /** What has come since the last step, if anything. */
-  arrived: Outcome | undefined;
-  /** What stands since then; undefined before the first result. */
+  /** What stands since the last step; undefined before the first result. */
   settled: Outcome | undefined;
   /** What an update shows in place of `settled`, undefined while none does. */
   shown: Value | undefined;
@@ -49,54 +47,49 @@ export class Query {
   /** Return what a change brings, without applying it; undefined if it stays as it is. */
   outcomeOf(number: number, body: ChangeBody): Outcome | undefined {
     switch (body.type) {
-      case "Value":
-        return { value: sharedWith(this.value, decodeValue(body.content)) };
+      case "Value": {
+        const fresh = decodeValue(body.content);
+        return { value: this.value === undefined ? fresh : shared(this.value, fresh) };
+      }
       case "Delta":
-        if (this.digest === null || this.value === undefined) {
-          throw new ProtocolError(`Transition.changes: a delta for query ${number}, which has no value`);
+        if (this.digest !== null && this.value !== undefined) {
+          return { value: applyDelta(this.value, body.operations) };
         }
-        return { value: applyDelta(this.value, body.operations) };
+        break;
       case "Unchanged":
-        if (this.digest === null || keyOf(body.digest) !== keyOf(this.digest)) {
-          throw new ProtocolError(
-            `Transition.changes: query ${number} has another value than 'unchanged' says`,
-          );
+        if (this.digest !== null && keyOf(body.digest) === keyOf(this.digest)) {
+          return undefined;
         }
-        return undefined;
+        break;
       case "Failed":
         return { error: errorFrom(body.error) };
       case "Removed":
         return undefined;
     }
+    throw new ProtocolError(`unexpected ${body.type} for query ${number}`);
   }
 
   /** Take over a change, with what `outcomeOf` returned for it. */
   apply(body: ChangeBody, outcome: Outcome | undefined): void {
-    switch (body.type) {
-      case "Value":
-      case "Delta":
-        this.value = outcome?.value;
-        this.digest = body.digest;
-        this.journal = body.journal;
-        break;
-      case "Unchanged":
-        this.journal = body.journal;
-        break;
-      case "Failed":
-        this.value = undefined;
-        this.digest = null;
-        break;
-      case "Removed":
-        break;
+    if (outcome) {
+      this.value = outcome.value;
+    }
+    if (body.type === "Failed") {
+      this.digest = null;
+    } else if (body.type !== "Removed") {
+      // Copies: a part of a frame would keep all of it in memory.
+      this.digest = body.digest.slice();
+      this.journal = body.journal?.slice() ?? null;
     }
   }
-}
-
-function sharedWith(held: Value | undefined, fresh: Value): Value {
-  return held === undefined ? fresh : shared(held, fresh);
 }
 
 /** Return what tells a function with its arguments from all others. */
 export function keyOfQuery(name: string, args: Uint8Array): string {
   return `${name} ${keyOf(args)}`;
+}
+
+/** Return a function's name, and its arguments in bytes that are equal for equal ones. */
+export function called(reference: AnyReference, args: unknown): [name: string, packed: Uint8Array] {
+  return [functionName(reference), canonicalBytes(args ?? {})];
 }

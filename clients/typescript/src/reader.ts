@@ -7,11 +7,21 @@
 
 import type { Value } from "./api.js";
 import { ProtocolError } from "./errors.js";
-import { UNKNOWN_VALUES_MAX } from "./limits.js";
+import { UNKNOWN_VALUES_MAX, VALUE_DEPTH_MAX } from "./limits.js";
 import { dateOf } from "./moment.js";
 
 const TEXT = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const SHORT_TEXT_BYTES = 24; // below, it is faster to look at the bytes than to call the decoder
+
+/** Return the value whose bytes these are, frozen. */
+export function decodeValue(data: Uint8Array, depth = VALUE_DEPTH_MAX): Value {
+  const reader = new Reader(data);
+  const value = reader.value(depth);
+  if (reader.left > 0) {
+    throw new ProtocolError(`unexpected ${reader.left} bytes behind a value`);
+  }
+  return value;
+}
 
 export class Reader {
   readonly #data: Uint8Array;

@@ -1,4 +1,4 @@
-/** Mutations and actions of a client that are in flight, and the frames they go out in. Pure. */
+/** Mutations and actions of a client, and the frames they go out in. Pure. */
 
 import type { Value } from "./api.js";
 import { ProtocolError } from "./errors.js";
@@ -8,100 +8,61 @@ import { type ActionAnswer, encodeMessage, type MutationAnswer } from "./message
 import { decodeValue } from "./values.js";
 import type { Update } from "./view.js";
 
-/** A mutation or action in flight. */
-export class Request {
-  readonly number: number;
+/** What is called. */
+export interface Call {
   readonly kind: "mutation" | "action";
   readonly name: string;
   readonly args: Uint8Array;
   /** Shows a mutation's change before the server does, see `Screen`. */
-  readonly update: Update | undefined;
+  readonly update?: Update | undefined;
+  /** Bytes of pieces of an action that may be on their way; 0: one result is asked for. */
+  readonly window?: number;
+}
+
+/** A call in flight. */
+export interface Request extends Call {
+  readonly number: number;
   /** Number of the sign-in under which it was made, and whether that was with a token. */
   readonly signIn: number;
   readonly signedIn: boolean;
   /** Newest ts the server had told when a connection first carried it, undefined before. */
-  sentTs: number | undefined;
+  sentTs?: number;
   /** Whether this connection has carried it and owes the answer. */
-  waits = false;
+  waits?: boolean;
   /** Whether more than one connection has carried it. */
-  resent = false;
-  /** Bytes of pieces of an action that may be on their way; 0: one result is asked for. */
-  readonly window: number;
+  resent?: boolean;
   /** Whether its caller takes no pieces any more. */
-  left = false;
+  left?: boolean;
   /** What a mutation that succeeded came to, until a transition covers its ts. */
-  success: { readonly ts: number; readonly value: Value } | undefined;
-
-  constructor(
-    number: number,
-    kind: "mutation" | "action",
-    name: string,
-    args: Uint8Array,
-    update: Update | undefined,
-    { signIn, signedIn }: { readonly signIn: number; readonly signedIn: boolean },
-    window: number,
-  ) {
-    this.number = number;
-    this.kind = kind;
-    this.name = name;
-    this.args = args;
-    this.update = update;
-    this.signIn = signIn;
-    this.signedIn = signedIn;
-    this.window = window;
-  }
-
-  /** Whether it is to be sent on this connection, and was not yet. */
-  get outstanding(): boolean {
-    return this.success === undefined && !this.waits;
-  }
-
-  /** Whether any connection has carried it. */
-  get sent(): boolean {
-    return this.sentTs !== undefined;
-  }
-
-  /** Whether it is a mutation without an answer: it will be sent again if the connection ends. */
-  get undecided(): boolean {
-    return this.kind === "mutation" && this.success === undefined;
-  }
-
-  /** Whether it succeeded and results that hold at `ts` show its effect. */
-  decidedBy(ts: number): boolean {
-    return this.success !== undefined && this.success.ts <= ts;
-  }
+  success?: { readonly ts: number; readonly value: Value };
 }
 
-/**
- * Return the frame of a request as it is sent now.
- *
- * `inFlight` are all that are, by number, rising; `toldTs` is the newest ts the server has told.
- */
-export function requestFrame(request: Request, inFlight: Iterable<Request>, toldTs: number): Uint8Array {
-  const { number, kind, name, args } = request;
-  if (kind === "action") {
-    return encodeMessage(
-      request.window > 0 ? [4, number, name, args, request.window] : [4, number, name, args],
-    );
-  }
-  let below = number;
-  for (const other of inFlight) {
-    if (other.undecided) {
-      below = Math.min(other.number, number);
-      break;
-    }
-  }
-  return encodeMessage([3, number, name, args, below, request.sentTs ?? toldTs]);
+/** Whether any connection has carried it. */
+export function isSent({ sentTs }: Request): boolean {
+  return sentTs !== undefined;
+}
+
+/** Whether it is to be sent on this connection, and was not yet. */
+export function isOutstanding({ success, waits }: Request): boolean {
+  return !success && !waits;
+}
+
+/** Return the frame of a request. Answers to those below `below` are there; `toldTs` is the newest ts that was told. */
+export function requestFrame(request: Request, below: number, toldTs: number): Uint8Array {
+  const { number, kind, name, args, window, sentTs = toldTs } = request;
+  return encodeMessage(
+    kind === "mutation"
+      ? [3, number, name, args, below, sentTs]
+      : window
+        ? [4, number, name, args, window]
+        : [4, number, name, args],
+  );
 }
 
 /** Return what an answer carries. Throws `ProtocolError` if it has both a value and an error, or neither. */
-export function outcomeOf(answer: MutationAnswer | ActionAnswer): Outcome {
-  const { value, error } = answer;
-  if (value !== null && error === null) {
-    return { value: decodeValue(value) };
+export function outcomeOf({ type, value, error }: MutationAnswer | ActionAnswer): Outcome {
+  if ((value === null) === (error === null)) {
+    throw new ProtocolError(`${type}: expected either a value or an error`);
   }
-  if (error === null || value !== null) {
-    throw new ProtocolError(`${answer.type}: expected either a value or an error`);
-  }
-  return { error: errorFrom(error) };
+  return error === null ? { value: decodeValue(value as Uint8Array) } : { error: errorFrom(error) };
 }

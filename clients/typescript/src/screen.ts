@@ -23,8 +23,13 @@ export type Updates = readonly (readonly [request: number, update: Update])[];
 export class Screen {
   /** By number. */
   readonly queries = new Map<number, Query>();
-  #arrived = new Set<number>(); // in the order in which they came
+  #arrived = new Map<number, Outcome>(); // since the last step, in the order in which they came
   readonly #overlaid = new Set<number>();
+  readonly #tell: (event: ClientEvent) => void;
+
+  constructor(tell: (event: ClientEvent) => void) {
+    this.#tell = tell;
+  }
 
   /** Forget a query. */
   remove(number: number): void {
@@ -34,63 +39,65 @@ export class Screen {
   }
 
   /** Take a change that has arrived; the next step shows it. */
-  apply(number: number, query: Query, body: ChangeBody, outcome: Outcome | undefined): ClientEvent[] {
+  apply(number: number, query: Query, body: ChangeBody, outcome: Outcome | undefined): void {
     query.apply(body, outcome);
-    if (outcome === undefined) {
-      return [];
-    }
     if (query.confirmed) {
-      return [{ type: "QueryChanged", query: number, outcome }];
+      this.#changed(number, outcome);
+    } else if (outcome) {
+      this.#arrived.set(number, outcome);
     }
-    query.arrived = outcome;
-    this.#arrived.add(number);
-    return [];
   }
 
   /** Take a step: show all that has arrived, under the updates that it does not cover. */
-  settle(updates: Updates): ClientEvent[] {
-    const settled = this.#arrived;
-    this.#arrived = new Set();
-    for (const number of settled) {
+  settle(updates: Updates): void {
+    const arrived = this.#arrived;
+    this.#arrived = new Map();
+    for (const [number, outcome] of arrived) {
       const query = this.queries.get(number);
-      if (query !== undefined) {
-        query.settled = query.arrived;
-        query.arrived = undefined;
+      if (query) {
+        query.settled = outcome;
       }
     }
-    return this.show(updates, settled);
+    this.show(updates, new Set(arrived.keys()));
   }
 
   /** Run an update for the first time, over the others; what it throws reaches the caller. */
   attempt(updates: Updates, update: Update): void {
     const base = this.#base();
-    update(new View(base, this.#overlay(updates, base, [])));
+    update(
+      new View(
+        base,
+        this.#overlay(updates, base, () => {}),
+      ),
+    );
   }
 
   /** Show what stands since the last step, `settled` having come with it, under these updates. */
-  show(updates: Updates, settled: ReadonlySet<number> = new Set()): ClientEvent[] {
-    const events: ClientEvent[] = [];
-    const overlay: Layer = updates.length > 0 ? this.#overlay(updates, this.#base(), events) : new Map();
+  show(updates: Updates, settled: ReadonlySet<number> = new Set()): void {
+    const overlay: Layer = updates.length > 0 ? this.#overlay(updates, this.#base(), this.#tell) : new Map();
     const numbers = new Set([...settled, ...[...this.#overlaid].sort((one, other) => one - other)]);
-    for (const number of overlay.size > 0 ? [...numbers, ...this.queries.keys()] : numbers) {
+    for (const number of overlay.size > 0 ? this.queries.keys() : []) {
       numbers.add(number);
     }
     for (const number of numbers) {
       const query = this.queries.get(number);
-      if (query !== undefined) {
+      if (query) {
         const content = query.confirmed ? undefined : overlay.get(query.key);
         const outcome = difference(query, content, settled.has(number));
-        if (content === undefined) {
+        if (!content) {
           this.#overlaid.delete(number);
         } else {
           this.#overlaid.add(number);
         }
-        if (outcome !== undefined) {
-          events.push({ type: "QueryChanged", query: number, outcome });
-        }
+        this.#changed(number, outcome);
       }
     }
-    return events;
+  }
+
+  #changed(query: number, outcome: Outcome | undefined): void {
+    if (outcome) {
+      this.#tell({ type: "QueryChanged", query, outcome });
+    }
   }
 
   /** What stands since the last step. */
@@ -105,7 +112,7 @@ export class Screen {
   }
 
   /** Run the updates one on top of the other; one that fails changes nothing. */
-  #overlay(updates: Updates, base: Layer, failures: ClientEvent[]): Layer {
+  #overlay(updates: Updates, base: Layer, failed: (event: ClientEvent) => void): Layer {
     const subscribed = new Set(
       [...this.queries.values()].filter((query) => !query.confirmed).map(({ key }) => key),
     );
@@ -115,7 +122,7 @@ export class Screen {
       try {
         update(view);
       } catch (error) {
-        failures.push({ type: "UpdateFailed", request, error });
+        failed({ type: "UpdateFailed", request, error });
         continue;
       }
       for (const [key, shown] of view.changes) {
@@ -136,7 +143,7 @@ export class Screen {
  */
 function difference(query: Query, content: Shown | undefined, fresh: boolean): Outcome | undefined {
   const { settled, shown } = query;
-  if (content !== undefined) {
+  if (content) {
     query.shown = shared(shown ?? settled?.value, content.value);
     return query.shown === shown ? undefined : { value: query.shown };
   }

@@ -16,12 +16,13 @@
 
 import { HeadwaterError, ProtocolError } from "./errors.js";
 import type { ClientEvent } from "./events.js";
-import { errorFrom, tooLarge } from "./failures.js";
+import { errorFrom } from "./failures.js";
 import { Heartbeat } from "./heartbeat.js";
 import { Identity } from "./identity.js";
 import { InFlight } from "./inFlight.js";
 import { CONNECT_FRAME_BYTES, QUERIES_MAX, REQUESTS_IN_FLIGHT_MAX } from "./limits.js";
 import {
+  type ActionPiece,
   type ClientMessage,
   decodeServerMessage,
   encodeMessage,
@@ -33,14 +34,14 @@ import {
 } from "./messages.js";
 import { Query } from "./query.js";
 import { QuerySet } from "./querySet.js";
-import { outcomeOf, type Request, requestFrame } from "./requests.js";
+import { type Call, isSent, outcomeOf, type Request, requestFrame } from "./requests.js";
 import { Screen } from "./screen.js";
 import { checkStep } from "./steps.js";
+import { decodeValue } from "./values.js";
 import type { Update } from "./view.js";
 
 const VERSIONS = [1];
 const GREETING_INTERVAL_MS = 5_000; // heartbeat until the server has told its own
-const FRAME_LIMIT_BYTES = 16 * 1024 * 1024; // what a server is thought to take before it has told
 const FINAL_CODES = new Set(["unsupported_version", "protocol_error", "frame_too_large", "unauthenticated"]);
 const START: Version = { querySet: 0, identity: 0, ts: 0 };
 
@@ -57,12 +58,11 @@ export class ClientSession {
   #behind = false; // more has arrived than is shown
   #heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
   #pings = 0;
-  #frameLimitBytes = FRAME_LIMIT_BYTES;
-  #frames: Uint8Array[] = [];
   #events: ClientEvent[] = [];
-  readonly #screen = new Screen();
+  readonly #tell = (...events: readonly ClientEvent[]) => void this.#events.push(...events);
+  readonly #screen = new Screen(this.#tell);
   #nextQuery = 1;
-  readonly #querySet = new QuerySet((message) => this.#append(message), FRAME_LIMIT_BYTES);
+  readonly #querySet = new QuerySet(this.#tell);
   readonly #requests = new InFlight();
   #serverStreams = false; // the server of this connection takes `CancelAction`
   readonly #identity = new Identity((message) => this.#send(message));
@@ -93,7 +93,7 @@ export class ClientSession {
 
   /** Interval of the heartbeat at present. */
   get heartbeatMs(): number {
-    return this.#heartbeat.intervalMs;
+    return this.#heartbeat.heartbeatMs;
   }
 
   /** Return what calls of the caller have changed on the screen; each event is handed out once. */
@@ -111,11 +111,12 @@ export class ClientSession {
    */
   subscribe(name: string, args: Uint8Array, confirmed = false): number {
     if (this.#screen.queries.size >= QUERIES_MAX) {
-      throw new HeadwaterError("overloaded", `more than ${QUERIES_MAX} queries in one session`);
+      throw new HeadwaterError("overloaded", `more than ${QUERIES_MAX} queries`);
     }
     const query = new Query(name, args, confirmed);
-    if (query.sizeBytes > this.#frameLimitBytes) {
-      throw tooLarge(query.sizeBytes, this.#frameLimitBytes);
+    const refusal = this.#querySet.refusal(query.sizeBytes);
+    if (refusal) {
+      throw refusal;
     }
     const number = this.#nextQuery++;
     this.#screen.queries.set(number, query);
@@ -142,11 +143,11 @@ export class ClientSession {
    * flight, and `frame_too_large`.
    */
   mutate(name: string, args: Uint8Array, update?: Update): number {
-    if (update !== undefined) {
+    if (update) {
       this.#screen.attempt(this.#requests.updates(), update);
     }
-    const number = this.#request("mutation", name, args, update);
-    if (update !== undefined) {
+    const number = this.#request({ kind: "mutation", name, args, update });
+    if (update) {
       this.#show();
     }
     return number;
@@ -158,7 +159,7 @@ export class ClientSession {
    * With a window, so many bytes of its pieces may be on their way: `PieceArrived` comes for each before the end.
    */
   act(name: string, args: Uint8Array, window = 0): number {
-    return this.#request("action", name, args, undefined, window);
+    return this.#request({ kind: "action", name, args, window });
   }
 
   /** Say that the caller has a piece of an action: as many more bytes may come. */
@@ -171,13 +172,13 @@ export class ClientSession {
   /** Nobody takes an action's pieces any more. `Resolved` follows; at once if it was never sent. */
   leave(number: number): void {
     const request = this.#requests.get(number);
-    if (request === undefined) {
+    if (!request) {
       return;
     }
     request.left = true;
     if (!request.waits) {
       const error = new HeadwaterError("cancelled", "it was cancelled before it was sent");
-      this.#events.push(this.#requests.resolve(request, { error }));
+      this.#tell(this.#requests.resolve(request, { error }));
     } else if (this.#serverStreams) {
       this.#send([9, number]);
     }
@@ -191,22 +192,23 @@ export class ClientSession {
    * is another token of the same user: calls go on.
    */
   authenticate(token: string | null, refresh = false): void {
-    this.#identity.ask(token, { refresh, now: this.#state === "open" });
-    this.#events.push(...this.#strand());
+    this.#identity.ask(token, refresh, this.#state === "open");
+    this.#strand();
   }
 
   #show(): void {
-    this.#events.push(...this.#screen.show(this.#requests.updates()));
+    this.#screen.show(this.#requests.updates());
   }
 
-  #request(kind: "mutation" | "action", name: string, args: Uint8Array, update?: Update, window = 0): number {
+  #request(call: Call): number {
     if (this.#requests.size >= REQUESTS_IN_FLIGHT_MAX) {
-      throw new HeadwaterError("overloaded", `more than ${REQUESTS_IN_FLIGHT_MAX} requests in flight`);
+      throw new HeadwaterError("overloaded", `more than ${REQUESTS_IN_FLIGHT_MAX} requests`);
     }
-    const request = this.#requests.made(kind, name, args, update, this.#identity, window);
-    const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
-    if (frame.length > this.#frameLimitBytes) {
-      throw tooLarge(frame.length, this.#frameLimitBytes);
+    const request = this.#requests.made(call, this.#identity);
+    const frame = this.#frameOf(request);
+    const refusal = this.#querySet.refusal(frame.length);
+    if (refusal) {
+      throw refusal;
     }
     this.#requests.add(request);
     if (this.#state === "open" && this.#identity.isReady) {
@@ -219,9 +221,7 @@ export class ClientSession {
 
   /** Return the frames that are to be sent now, in order; each is handed out once. */
   takeFrames(): Uint8Array[] {
-    this.#querySet.flush();
-    const frames = this.#frames;
-    this.#frames = [];
+    const frames = this.#querySet.takeFrames();
     this.#heartbeat.spoke ||= frames.length > 0;
     return frames;
   }
@@ -230,24 +230,24 @@ export class ClientSession {
   connect(): void {
     this.#state = "greeting";
     this.#heartbeat = new Heartbeat(GREETING_INTERVAL_MS);
-    this.#frames = [];
+    this.#querySet.forget();
     this.#send([1, VERSIONS, this.#name, this.#lastTs, this.#incarnation, this.#client]);
   }
 
   /** End the connection: actions that it carried are lost, everything else waits for the next one. */
   disconnected(): ClientEvent[] {
-    if (this.#state === "idle") {
-      return [];
+    if (this.#state !== "idle") {
+      this.#state = "idle";
+      this.#version = START;
+      this.#querySet.forget();
+      this.#identity.disconnected();
+      for (const query of this.#screen.queries.values()) {
+        query.carried = false;
+      }
+      this.#tell(...this.#requests.disconnected());
+      this.#strand();
     }
-    this.#state = "idle";
-    this.#frames = [];
-    this.#version = START;
-    this.#querySet.forget();
-    this.#identity.disconnected();
-    for (const query of this.#screen.queries.values()) {
-      query.carried = false;
-    }
-    return [...this.#requests.disconnected(), ...this.#strand()];
+    return this.takeEvents();
   }
 
   /**
@@ -259,15 +259,14 @@ export class ClientSession {
   renew(session: Uint8Array): ClientEvent[] {
     this.#name = session;
     const unsure = this.#requests.unsure();
-    return [...this.#screen.show(this.#requests.updates()), ...unsure];
+    this.#show();
+    this.#tell(...unsure);
+    return this.takeEvents();
   }
 
   /** Do what is due at a monotonic time; call it at least four times a heartbeat. */
   tick(nowMs: number): ClientEvent[] {
-    if (this.#state === "idle") {
-      return [];
-    }
-    const due = this.#heartbeat.tick(nowMs);
+    const due = this.#state === "idle" ? undefined : this.#heartbeat.tick(nowMs);
     if (due === "ping" && this.#state === "open") {
       this.#send([6, ++this.#pings]);
     }
@@ -280,9 +279,10 @@ export class ClientSession {
       const message = decodeServerMessage(frame);
       this.#heartbeat.heard = true;
       if (this.#state !== "open" && message.type !== "Welcome" && message.type !== "FatalError") {
-        throw new ProtocolError(`${message.type}: expected Welcome first`);
+        throw new ProtocolError(`unexpected ${message.type} before Welcome`);
       }
-      return this.#told(message);
+      this.#told(message);
+      return this.takeEvents();
     } catch (error) {
       if (error instanceof ProtocolError) {
         for (const query of this.#screen.queries.values()) {
@@ -295,7 +295,7 @@ export class ClientSession {
 
   // ----------------------------------------------------------------------------------- what the server says
 
-  #told(message: ServerMessage): ClientEvent[] {
+  #told(message: ServerMessage): void {
     switch (message.type) {
       case "Transition":
         return this.#transition(message);
@@ -303,50 +303,48 @@ export class ClientSession {
         return this.#mutationAnswer(message);
       case "ActionAnswer": {
         const outcome = outcomeOf(message);
-        return [this.#requests.resolve(this.#requests.answered(message, "action"), outcome)];
+        return this.#tell(this.#requests.resolve(this.#requests.asked(message), outcome));
       }
       case "ActionPiece":
-        return this.#requests.arrived(message);
+        return this.#piece(message);
       case "Welcome":
         return this.#welcome(message);
-      case "AuthError":
-        return [
-          this.#identity.refused(message.base, this.#version.identity)
-            ? { type: "AuthenticationFailed", message: message.message }
-            : { type: "IdentityLost", message: message.message },
-        ];
+      case "AuthError": {
+        const refused = this.#identity.refused(message.base, this.#version.identity);
+        return this.#tell({
+          type: refused ? "AuthenticationFailed" : "IdentityLost",
+          message: message.message,
+        });
+      }
       case "FatalError": {
-        const reconnect = !FINAL_CODES.has(message.error.code);
-        return [{ type: "Fatal", error: errorFrom(message.error), reconnect }];
+        const error = errorFrom(message.error);
+        return this.#tell({ type: "Fatal", error, reconnect: !FINAL_CODES.has(error.code) });
       }
       case "Ping":
-        this.#send([7, message.nonce]);
-        return [];
+        return this.#send([7, message.nonce]);
       case "Pong":
-        return [];
+        return;
     }
   }
 
-  #welcome(message: Welcome): ClientEvent[] {
+  #welcome({ version, incarnation, ts, frameLimitBytes, heartbeatMs, window }: Welcome): void {
     if (this.#state !== "greeting") {
-      throw new ProtocolError("Welcome: expected only once on a connection");
+      throw new ProtocolError("unexpected Welcome");
     }
-    if (!VERSIONS.includes(message.version)) {
-      throw new ProtocolError(`Welcome.version: got ${message.version}`, "unsupported_version");
+    if (!VERSIONS.includes(version)) {
+      throw new ProtocolError(`unexpected version ${version}`, "unsupported_version");
     }
-    if (message.frameLimitBytes < CONNECT_FRAME_BYTES || message.heartbeatMs === 0) {
-      throw new ProtocolError(
-        `Welcome: expected frame_limit_bytes of ${CONNECT_FRAME_BYTES} or more and a heartbeat`,
-      );
+    if (frameLimitBytes < CONNECT_FRAME_BYTES || heartbeatMs === 0) {
+      throw new ProtocolError(`unexpected frame limit ${frameLimitBytes} or heartbeat ${heartbeatMs}`);
     }
     this.#state = "open";
-    this.#incarnation = message.incarnation;
-    this.#toldTs = Math.max(this.#toldTs, message.ts);
-    this.#serverStreams = message.streamWindow > 0;
-    this.#frameLimitBytes = message.frameLimitBytes;
-    this.#querySet.limitFrames(message.frameLimitBytes);
-    this.#heartbeat = new Heartbeat(message.heartbeatMs);
-    return [{ type: "Opened" }, ...this.#resume()];
+    this.#incarnation = incarnation;
+    this.#toldTs = Math.max(this.#toldTs, ts);
+    this.#serverStreams = !!window; // a server that says nothing of streams knows none
+    this.#querySet.frameLimitBytes = frameLimitBytes;
+    this.#heartbeat = new Heartbeat(heartbeatMs);
+    this.#tell({ type: "Opened" });
+    this.#resume();
   }
 
   /**
@@ -355,74 +353,70 @@ export class ClientSession {
    * Before that goes what was called while nobody was signed in. What the present user has called waits for the
    * verdict on their token.
    */
-  #resume(): ClientEvent[] {
+  #resume(): void {
     this.#requests.connected();
-    const events = this.#sendOutstanding(({ signIn }) => signIn !== this.#identity.signIn);
+    this.#sendOutstanding(({ signIn }) => signIn !== this.#identity.signIn);
     this.#identity.resume();
-    events.push(...this.#querySet.resume(this.#screen.queries));
+    this.#querySet.resume(this.#screen.queries);
     this.#resumed = this.#querySet.number;
     if (this.#identity.isReady) {
-      events.push(...this.#sendOutstanding());
+      this.#sendOutstanding();
     } else {
       this.#requests.hold();
     }
-    return events;
   }
 
   /** Send those of the requests that this connection has not carried, unless they are too large for it. */
-  #sendOutstanding(of: (request: Request) => boolean = () => true): ClientEvent[] {
-    const events: ClientEvent[] = [];
+  #sendOutstanding(of: (request: Request) => boolean = () => true): void {
     for (const request of this.#requests.outstanding().filter(of)) {
-      const frame = requestFrame(request, this.#requests.all(), this.#toldTs);
-      if (frame.length <= this.#frameLimitBytes) {
+      const frame = this.#frameOf(request);
+      const refusal = this.#querySet.refusal(frame.length);
+      if (refusal === undefined) {
         this.#sendRequest(request, frame);
       } else {
-        events.push(...this.#drop(request, tooLarge(frame.length, this.#frameLimitBytes)));
+        this.#drop(request, refusal);
       }
     }
-    return events;
   }
 
   /** End the calls of users who are not this client's any more, unless the connection carries them. */
-  #strand(): ClientEvent[] {
-    const events: ClientEvent[] = [];
-    for (const [request, error] of this.#requests.stranded(this.#identity.signIn)) {
-      events.push(...this.#drop(request, error));
+  #strand(): void {
+    const stranded = this.#requests.stranded(this.#identity.signIn);
+    for (const [request, error] of stranded) {
+      this.#drop(request, error);
     }
-    return events.length > 0 && this.#behind && this.#state === "open"
-      ? [...events, ...this.#settle()]
-      : events;
+    if (stranded.length > 0 && this.#behind && this.#state === "open") {
+      this.#settle();
+    }
   }
 
-  /** End a call without an answer of the server. */
-  #drop(request: Request, error: HeadwaterError): ClientEvent[] {
+  /** End a call without a result. */
+  #drop(request: Request, error: HeadwaterError): void {
     const gone = this.#requests.resolve(request, { error });
-    return request.update === undefined ? [gone] : [...this.#screen.show(this.#requests.updates()), gone];
+    if (request.update) {
+      this.#show();
+    }
+    this.#tell(gone);
   }
 
-  #transition({ start, end, changes }: Transition): ClientEvent[] {
+  #transition({ start, end, changes }: Transition): void {
     const sent = { querySet: this.#querySet.number, identity: this.#identity.asked };
     checkStep(start, end, this.#version, this.#lastTs, sent);
-    const updates = new Map<number, () => ClientEvent[]>();
+    const updates = new Map<number, () => void>();
     for (const { query: number, body } of changes) {
       if (updates.has(number) || number === 0 || number >= this.#nextQuery) {
-        throw new ProtocolError(`Transition.changes: query ${number} comes twice or was never subscribed`);
+        throw new ProtocolError(`unexpected query ${number}`);
       }
       const query = this.#screen.queries.get(number);
-      if (query === undefined) {
-        updates.set(number, () => []); // the client has removed it meanwhile
-      } else {
-        const outcome = query.outcomeOf(number, body);
-        updates.set(number, () => this.#screen.apply(number, query, body, outcome));
-      }
+      const outcome = query?.outcomeOf(number, body);
+      updates.set(number, () => query && this.#screen.apply(number, query, body, outcome)); // else it was removed
     }
-    const events: ClientEvent[] = [];
     const verdict = end.identity > start.identity;
     if (verdict && this.#identity.accepted(end.identity)) {
-      events.push({ type: "IdentityChanged" });
+      this.#tell({ type: "IdentityChanged" });
     }
     for (const apply of updates.values()) {
-      events.push(...apply());
+      apply();
     }
     this.#version = end;
     this.#toldTs = Math.max(this.#toldTs, end.ts);
@@ -430,9 +424,9 @@ export class ClientSession {
       this.#lastTs = end.ts; // else some values are still those of the last connection
     }
     if (verdict && this.#identity.isReady) {
-      events.push(...this.#sendOutstanding());
+      this.#sendOutstanding();
     }
-    return [...events, ...this.#settle()];
+    this.#settle();
   }
 
   /**
@@ -442,54 +436,64 @@ export class ClientSession {
    * results may have its change already, and its update would show it again. The answer to a resend tells a ts
    * that its commit is not behind, so the results that reach it decide.
    */
-  #settle(): ClientEvent[] {
+  #settle(): void {
     this.#behind = this.#version.querySet < this.#resumed || this.#requests.inDoubt(this.#lastTs);
     if (this.#behind) {
       return this.#resolve();
     }
     this.#shownTs = this.#lastTs;
     const covered = this.#requests.covered(this.#shownTs);
-    return [
-      ...this.#screen.settle(this.#requests.updates()),
-      { type: "Moved", ts: this.#shownTs },
-      ...covered,
-    ];
+    this.#screen.settle(this.#requests.updates());
+    this.#tell({ type: "Moved", ts: this.#shownTs }, ...covered);
   }
 
   /** Resolve the mutations that what is shown covers already. */
-  #resolve(): ClientEvent[] {
+  #resolve(): void {
     const covered = this.#requests.covered(this.#shownTs);
-    return covered.length > 0 ? [...this.#screen.show(this.#requests.updates()), ...covered] : [];
+    if (covered.length > 0) {
+      this.#show();
+      this.#tell(...covered);
+    }
   }
 
-  #mutationAnswer(answer: MutationAnswer): ClientEvent[] {
-    const outcome = outcomeOf(answer);
-    const request = this.#requests.answered(answer, "mutation");
-    if (outcome.error === undefined) {
-      request.success = { ts: answer.ts, value: outcome.value };
-      return this.#behind ? this.#settle() : this.#resolve();
+  #mutationAnswer(answer: MutationAnswer): void {
+    const { value, error } = outcomeOf(answer);
+    const request = this.#requests.asked(answer);
+    if (error === undefined) {
+      request.waits = false;
+      request.success = { ts: answer.ts, value };
+    } else {
+      this.#drop(request, error);
     }
-    const gone = this.#requests.resolve(request, outcome);
-    const events = request.update === undefined ? [] : this.#screen.show(this.#requests.updates());
-    return [...events, gone, ...(this.#behind ? this.#settle() : [])];
+    if (this.#behind) {
+      this.#settle();
+    } else {
+      this.#resolve();
+    }
+  }
+
+  #piece(piece: ActionPiece): void {
+    const { number, left } = this.#requests.asked(piece);
+    const value = decodeValue(piece.content);
+    if (!left) {
+      this.#tell({ type: "PieceArrived", request: number, value, size: piece.content.length });
+    }
   }
 
   // ------------------------------------------------------------------------------------------------ frames
 
-  #send(message: ClientMessage): void {
-    this.#querySet.flush();
-    this.#append(message);
+  #frameOf(request: Request): Uint8Array {
+    return requestFrame(request, this.#requests.answeredBelow(request), this.#toldTs);
   }
 
-  #append(message: ClientMessage): void {
-    this.#frames.push(encodeMessage(message));
+  #send(message: ClientMessage): void {
+    this.#querySet.send(encodeMessage(message));
   }
 
   #sendRequest(request: Request, frame: Uint8Array): void {
-    request.resent = request.sent;
+    request.resent = isSent(request);
     request.sentTs ??= this.#toldTs;
     request.waits = true;
-    this.#querySet.flush();
-    this.#frames.push(frame);
+    this.#querySet.send(frame);
   }
 }

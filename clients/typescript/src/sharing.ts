@@ -6,8 +6,8 @@
 
 import type { Value } from "./api.js";
 import { type Dict, isDict, isList, type List } from "./containers.js";
-import { microsecondOf } from "./moment.js";
-import { decodeValue, encodeValue } from "./values.js";
+import { isSameMoment } from "./moment.js";
+import { decodeValue, encodeValue, keyOf as keyOfBytes } from "./values.js";
 
 /**
  * Return a value equal to `fresh` in which every part that equals its counterpart in `old` *is* that
@@ -21,51 +21,27 @@ export function shared(old: Value | undefined, fresh: Value): Value {
     return fresh;
   }
   if (isList(fresh)) {
-    return sharedList(isList(old) ? old : undefined, fresh);
+    return sharedList(isList(old) ? old : [], fresh);
   }
   if (isDict(fresh)) {
-    return sharedDict(isDict(old) ? old : undefined, fresh);
+    return sharedDict(isDict(old) ? old : {}, fresh);
   }
-  return old !== undefined && equalLeaves(old, fresh) ? old : leaf(fresh);
+  return sharedLeaf(old, fresh);
 }
 
-/** Return a value without parts, a copy if it could be changed. Throws `invalid_arguments` if it is no value. */
-function leaf(fresh: Value): Value {
-  if (fresh === null || typeof fresh === "number" || typeof fresh === "boolean") {
-    return fresh;
-  }
-  const bytes = encodeValue(fresh);
-  return typeof fresh === "object" ? decodeValue(bytes) : fresh;
-}
-
-function sharedList(old: List | undefined, fresh: List): Value {
-  if (old === undefined) {
-    return Object.freeze(fresh.map((element) => shared(undefined, element)));
-  }
-  const counterparts = new Counterparts(old);
-  const made = fresh.map((element, place) => shared(counterparts.of(element, place), element));
-  const same = made.length === old.length && made.every((element, place) => Object.is(element, old[place]));
-  return same ? old : Object.freeze(made);
-}
-
-/** The elements of an old list, as those of a new one look for theirs. */
-class Counterparts {
-  readonly #old: List;
-  #byKey: Map<Value, Value> | undefined; // made once an element is not at its old place
-
-  constructor(old: List) {
-    this.#old = old;
-  }
-
-  of(element: Value, place: number): Value | undefined {
+function sharedList(old: List, fresh: List): Value {
+  let byKey: Map<Value, Value> | undefined; // made once an element is not at its old place
+  const made = fresh.map((element, place) => {
     const key = keyOf(element);
-    const beside = this.#old[place];
+    const beside = old[place];
     if (beside !== undefined && keyOf(beside) === key) {
-      return beside;
+      return shared(beside, element);
     }
-    this.#byKey ??= new Map(this.#old.map((other) => [keyOf(other), other]));
-    return this.#byKey.get(key) ?? beside;
-  }
+    byKey ??= new Map(old.map((other) => [keyOf(other), other]));
+    return shared(byKey.get(key) ?? beside, element);
+  });
+  const same = made.length === old.length && made.every((element, place) => Object.is(element, old[place]));
+  return Object.freeze(same ? old : made);
 }
 
 /** Return what tells an element from its neighbours: the id of a row, else the element itself. */
@@ -73,27 +49,31 @@ function keyOf(element: Value): Value {
   return isDict(element) ? (element._id ?? element) : element;
 }
 
-function sharedDict(old: Dict | undefined, fresh: object): Value {
+function sharedDict(old: Dict, fresh: object): Value {
   // A field that is `undefined` is none, see `encodeValue`.
   const fields = Object.entries(fresh).filter(([, field]) => field !== undefined);
   const made = fields.map(([name, field]): [string, Value] => [name, shared(ownField(old, name), field)]);
   const same =
-    old !== undefined &&
     made.length === Object.keys(old).length &&
-    made.every(([name, field]) => Object.hasOwn(old, name) && Object.is(field, old[name]));
-  return same ? old : Object.freeze(Object.fromEntries(made));
+    made.every(([name, field]) => Object.is(field, ownField(old, name)));
+  return Object.freeze(same ? old : Object.fromEntries(made));
 }
 
-function ownField(dict: Dict | undefined, name: string): Value | undefined {
-  return dict !== undefined && Object.hasOwn(dict, name) ? dict[name] : undefined;
+function ownField(dict: Dict, name: string): Value | undefined {
+  return Object.hasOwn(dict, name) ? dict[name] : undefined;
 }
 
-function equalLeaves(one: Value, other: Value): boolean {
-  if (one instanceof Uint8Array && other instanceof Uint8Array) {
-    return one.length === other.length && one.every((byte, place) => byte === other[place]);
+/** The same for a value without parts, which is copied if it could be changed. */
+function sharedLeaf(old: Value | undefined, fresh: Value): Value {
+  if (fresh === null || typeof fresh === "number" || typeof fresh === "boolean") {
+    return fresh;
   }
-  if (one instanceof Date && other instanceof Date) {
-    return one.getTime() === other.getTime() && microsecondOf(one) === microsecondOf(other);
+  if (
+    (old instanceof Date && fresh instanceof Date && isSameMoment(old, fresh)) ||
+    (old instanceof Uint8Array && fresh instanceof Uint8Array && keyOfBytes(old) === keyOfBytes(fresh))
+  ) {
+    return old;
   }
-  return false; // all others are equal only if they are the same
+  const bytes = encodeValue(fresh);
+  return typeof fresh === "object" ? decodeValue(bytes) : fresh;
 }

@@ -15,15 +15,14 @@ export function checkStep(
   lastTs: number,
   sent: Omit<Version, "ts">,
 ): void {
-  if (start.querySet !== version.querySet || start.identity !== version.identity || start.ts !== version.ts) {
-    throw new ProtocolError("Transition.start: expected where the last one ended");
-  }
-  if (end.ts < Math.max(start.ts, lastTs)) {
-    throw new ProtocolError(`Transition.end: expected ts ${lastTs} or later, got ${end.ts}`);
-  }
-  for (const part of ["querySet", "identity"] as const) {
-    if (end[part] < start[part] || end[part] > sent[part]) {
-      throw new ProtocolError(`Transition.end: ${part} ${end[part]} was never sent`);
+  const latest = { ...sent, ts: Infinity };
+  const earliest = { ...start, ts: Math.max(start.ts, lastTs) };
+  for (const part of ["querySet", "identity", "ts"] as const) {
+    if (start[part] !== version[part]) {
+      throw new ProtocolError(`unexpected start ${part} ${start[part]}`);
+    }
+    if (end[part] < earliest[part] || end[part] > latest[part]) {
+      throw new ProtocolError(`unexpected end ${part} ${end[part]}`);
     }
   }
 }

@@ -3,6 +3,7 @@
 import type { Value } from "./api.js";
 import type { HeadwaterError } from "./errors.js";
 import type { ClientEvent, Outcome } from "./events.js";
+import { followed } from "./followers.js";
 import { keyOfQuery } from "./query.js";
 import type { ClientSession } from "./session.js";
 
@@ -10,16 +11,12 @@ import type { ClientSession } from "./session.js";
 export type Listener = () => void;
 
 /** Followers of one query, and the newest that came. */
-class Subscription {
+interface Subscription {
   readonly number: number;
-  outcome: Outcome | undefined;
+  outcome?: Outcome;
   /** Page chains, which look at all their pages before anybody else is told of one. */
-  readonly parts = new Set<Listener>();
-  readonly listeners = new Set<Listener>();
-
-  constructor(number: number) {
-    this.number = number;
-  }
+  readonly parts: Set<Listener>;
+  readonly listeners: Set<Listener>;
 }
 
 export class Subscriptions {
@@ -35,23 +32,19 @@ export class Subscriptions {
   follow(name: string, args: Uint8Array, listener: Listener, part = false): () => void {
     const key = keyOfQuery(name, args);
     let found = this.#byKey.get(key);
-    if (found === undefined) {
-      found = new Subscription(this.#session.subscribe(name, args));
+    if (!found) {
+      found = { number: this.#session.subscribe(name, args), parts: new Set(), listeners: new Set() };
       this.#byKey.set(key, found);
       this.#byNumber.set(found.number, found);
     }
-    const subscription = found;
-    // An own function for each follower: the same listener may follow twice.
-    const followed = () => listener();
-    (part ? subscription.parts : subscription.listeners).add(followed);
-    return () => {
-      const followers = part ? subscription.parts : subscription.listeners;
-      if (followers.delete(followed) && subscription.parts.size + subscription.listeners.size === 0) {
+    const { number, parts, listeners } = found;
+    return followed(part ? parts : listeners, listener, () => {
+      if (parts.size + listeners.size === 0) {
         this.#byKey.delete(key);
-        this.#byNumber.delete(subscription.number);
-        this.#session.unsubscribe(subscription.number);
+        this.#byNumber.delete(number);
+        this.#session.unsubscribe(number);
       }
-    };
+    });
   }
 
   /** Return what a query came to; undefined while nobody follows it or nothing has come. */
@@ -62,7 +55,7 @@ export class Subscriptions {
   /** Take a result: have the parts called at once, and the listeners added to those who are to be told. */
   put(number: number, outcome: Outcome, told: Set<Listener>): void {
     const found = this.#byNumber.get(number);
-    if (found === undefined || isSame(found.outcome, outcome)) {
+    if (!found || isSame(found.outcome, outcome)) {
       return;
     }
     found.outcome = outcome;
@@ -86,7 +79,7 @@ function isSame(one: Outcome | undefined, other: Outcome): boolean {
 
 /** Return the value of an outcome, undefined if there is none. Throws its error. */
 export function resultOf(outcome: Outcome | undefined): Value | undefined {
-  if (outcome?.error !== undefined) {
+  if (outcome?.error) {
     throw outcome.error;
   }
   return outcome?.value;

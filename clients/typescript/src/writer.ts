@@ -10,7 +10,23 @@ const INT64_EXTENSION = 1;
 const INT_MIN = -(2n ** 63n);
 const INT_MAX = 2n ** 63n - 1n;
 
-export class Writer {
+/**
+ * Return the bytes of a value. Fields that are `undefined` are left out.
+ *
+ * Throws `invalid_arguments`, naming the place, if it is none.
+ */
+export function encodeValue(value: unknown, ordered = false): Uint8Array {
+  const writer = new Writer(ordered);
+  writer.value(value, "$", 0);
+  return writer.done();
+}
+
+/** Return bytes that are equal if the values are: of dicts with their fields in order. */
+export function canonicalBytes(value: unknown): Uint8Array {
+  return encodeValue(value, true);
+}
+
+class Writer {
   #buffer = new Uint8Array(128);
   #view = new DataView(this.#buffer.buffer);
   #length = 0;

@@ -38,6 +38,7 @@ test("the argument for pages is called as the api says, else options", () => {
   expect(pageArgument(told.admin.users.list)).toBe("how");
   expect(pageArgument(told.messages.list)).toBe("options");
   expect(pageArgument(functionReference<"query">("a/b:c"))).toBe("options");
+  expect(pageArgument(functionReference<"query">("a/b:c", "how"))).toBe("how");
 });
 
 test("what is no function is refused", () => {

@@ -123,7 +123,7 @@ test("whoever signs out is asked for as nobody, and the last sign-in counts", as
 
 test("a service that fails is told of, and signs nobody in", async () => {
   await signIn();
-  expect([told, environment.logged]).toStrictEqual([[false], ["fetching a token failed"]]);
+  expect([told, environment.logged]).toStrictEqual([[false], ["fetchToken failed"]]);
 });
 
 test("a fresh token of another user is another sign-in, so that no call goes out as that user's", async () => {

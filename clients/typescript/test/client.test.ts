@@ -47,6 +47,21 @@ describe("calls", () => {
     });
   });
 
+  test("a call that cannot be made leaves its room to the next one", async () => {
+    const [client, board] = [daemon.client("daemon", { inFlightMax: 1 }), newBoard()];
+    const add = (key: string, optimisticUpdate = () => {}) =>
+      client.mutation(api.rows.add, { board, key, rank: 0 }, { optimisticUpdate });
+    const [first, failing, last] = [
+      add("a"),
+      add("b", () => {
+        throw new Error("an update that fails at once");
+      }),
+      add("c"),
+    ];
+    await expect(failing).rejects.toThrow("at once");
+    await Promise.all([first, last]);
+  });
+
   test("a mutation's effect is in what the client shows when it resolves", async () => {
     const [client, board] = [daemon.client(), newBoard()];
     const watch = client.watch(api.rows.listed, { board });
@@ -166,6 +181,25 @@ describe("streams", () => {
     expect(rows).toBeLessThan(100);
   });
 
+  test("one that is left while it waits for room is never begun", async () => {
+    const sent: Uint8Array[] = [];
+    class Listened extends WebSocket {
+      override send(data: Uint8Array): void {
+        sent.push(data);
+        super.send(data);
+      }
+    }
+    const client = daemon.client("daemon", { inFlightMax: 1, webSocket: Listened });
+    const [slow, board] = [client.action(api.acts.slow, { seconds: 0.3 }), newBoard()];
+    const stream = client.stream(api.acts.words, { board, count: 1 });
+    const next = stream.next();
+    await stream.return();
+    expect(await next).toEqual({ done: true, value: undefined });
+    await slow;
+    await client.action(api.acts.slow, { seconds: 0 });
+    expect(sent.filter((frame) => Buffer.from(frame).includes("acts:words"))).toEqual([]);
+  });
+
   test("a stream that nobody begins asks for nothing", async () => {
     const client = daemon.client();
     const stream = client.stream(api.acts.words, { board: newBoard(), count: 1 });
@@ -189,6 +223,26 @@ describe("live queries", () => {
     await client.mutation(api.rows.add, { board, key: "k", rank: 1 });
     expect(one.localResult()).toHaveLength(1);
     third();
+  });
+
+  test("who has left is not called any more, not even in the round in which somebody else took it away", async () => {
+    const [client, board] = [daemon.client(), newBoard()];
+    const watch = client.watch(api.rows.listed, { board });
+    const pages = client.paginate(api.rows.ranked, { board }, { initialNumItems: 3 });
+    await client.mutation(api.rows.add, { board, key: "k", rank: 1 });
+    for (const follow of [
+      watch.onUpdate,
+      pages.onUpdate,
+      (call: () => void) => client.onConnectionState(call),
+    ]) {
+      let calls = 0;
+      let second = (): void => {};
+      const first = follow(() => second());
+      second = follow(() => calls++);
+      await client.mutation(api.rows.append, { board, key: "k", text: "." });
+      first();
+      expect(calls).toBe(0);
+    }
   });
 
   test("rows that did not change are the same objects", async () => {
@@ -369,7 +423,21 @@ describe("connections", () => {
   });
 
   test.each(["", "localhost", "ftp://host", "ws://"])("%j is no address", (address) => {
-    expect(() => new HeadwaterClient(address)).toThrow("is not an address");
+    expect(() => new HeadwaterClient(address)).toThrow("is no address");
+  });
+
+  test("an `onChange` that throws keeps nobody from asking", async () => {
+    const logged: unknown[] = [];
+    const client = daemon.client("daemon", { log: (...what) => logged.push(what) });
+    const error = new Error("not ours");
+    client.setAuth(
+      async () => null,
+      () => {
+        throw error;
+      },
+    );
+    expect(await client.query(api.rows.listed, { board: "" })).toStrictEqual([]);
+    expect(logged).toStrictEqual([["a listener failed", error]]);
   });
 
   test("a daemon without sign-in refuses tokens: fresh ones are fetched, then the client goes on as nobody", async () => {

@@ -18,11 +18,14 @@ beforeEach(() => {
   environment = new HandEnvironment();
   session = new ClientSession(new Uint8Array(16), "test");
   ends = [];
-  connection = new Connection("ws://test/sync", session, environment, {
-    dispatch: () => {},
-    changed: () => {},
-    ended: (error) => ends.push(error),
-  });
+  connection = new Connection(
+    "ws://test/sync",
+    session,
+    environment,
+    () => {},
+    () => {},
+    (error) => ends.push(error),
+  );
   connection.begin();
 });
 
@@ -84,10 +87,7 @@ describe("a connection is given up", () => {
   test("on which comes what is no frame", () => {
     welcome();
     environment.socket.onmessage?.({ data: "text" });
-    expect([connection.phase, connection.problem]).toStrictEqual([
-      "reconnecting",
-      "the server sent a text frame",
-    ]);
+    expect([connection.phase, connection.problem]).toStrictEqual(["reconnecting", "got a text frame"]);
   });
 
   test("whose server breaks the protocol: another one is made", () => {
@@ -131,6 +131,26 @@ describe("another connection", () => {
     environment.socket.onopen?.(null);
     const [old, fresh] = environment.sockets.map(({ sent }) => Buffer.from(sent[0] ?? []).toString("hex"));
     expect(fresh).not.toBe(old);
+  });
+
+  test("is not open after it was closed by who is told that it opened", () => {
+    const others: string[] = [];
+    const other = new Connection(
+      "ws://test/sync",
+      new ClientSession(new Uint8Array(16), "test"),
+      environment,
+      (events) => {
+        others.push(...events.map(({ type }) => type));
+        if (events.length > 0) {
+          void other.close();
+        }
+      },
+      () => {},
+      () => {},
+    );
+    other.begin();
+    welcome();
+    expect([others, other.phase]).toStrictEqual([["Opened"], "closed"]);
   });
 
   test("is not made once it is closed", async () => {

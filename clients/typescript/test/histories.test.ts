@@ -7,7 +7,6 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import { InFlight } from "../src/inFlight.js";
 import { Query } from "../src/query.js";
 import { QuerySet } from "../src/querySet.js";
-import { Request } from "../src/requests.js";
 import { Screen } from "../src/screen.js";
 import { ClientSession } from "../src/session.js";
 import { linesOf } from "./support/python.js";
@@ -45,7 +44,7 @@ describe("a session with a rule taken out is found", () => {
     vi.restoreAllMocks();
   });
 
-  const { updates } = InFlight.prototype;
+  const { covered, updates } = InFlight.prototype;
   const { apply } = Query.prototype;
   const { add } = QuerySet.prototype;
 
@@ -55,8 +54,7 @@ describe("a session with a rule taken out is found", () => {
       "updates",
       () =>
         vi.spyOn(InFlight.prototype, "updates").mockImplementation(function (this: InFlight) {
-          const answered = new Set([...this.all()].filter(({ success }) => success).map((one) => one.number));
-          return updates.call(this).filter(([number]) => !answered.has(number));
+          return updates.call(this).filter(([number]) => this.get(number)?.success === undefined);
         }),
     ],
     [
@@ -73,14 +71,14 @@ describe("a session with a rule taken out is found", () => {
       "a mutation resolves with its answer",
       "link",
       () =>
-        vi.spyOn(Request.prototype, "decidedBy").mockImplementation(function (this: Request) {
-          return this.success !== undefined;
+        vi.spyOn(InFlight.prototype, "covered").mockImplementation(function (this: InFlight) {
+          return covered.call(this, Number.POSITIVE_INFINITY);
         }),
     ],
     [
       "all answers are told to be forgotten",
       "link",
-      () => vi.spyOn(Request.prototype, "undecided", "get").mockReturnValue(false),
+      () => vi.spyOn(InFlight.prototype, "answeredBelow").mockImplementation(({ number }) => number),
     ],
     [
       "a digest is kept for a query that failed",
@@ -101,7 +99,11 @@ describe("a session with a rule taken out is found", () => {
           add.call(this, number, query);
         }),
     ],
-    ["what arrives is not shown", "link", () => vi.spyOn(Screen.prototype, "settle").mockReturnValue([])],
+    [
+      "what arrives is not shown",
+      "link",
+      () => vi.spyOn(Screen.prototype, "settle").mockImplementation(() => {}),
+    ],
   ])("%s", (_, kind, take) => {
     take();
     expect(() => kept[kind].map(repeated)).toThrow();

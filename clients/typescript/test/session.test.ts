@@ -135,7 +135,9 @@ describe("streams", () => {
     streaming(1_000);
     const plain = session.act("a:b", NOTHING);
     for (const request of [plain, plain + 1]) {
-      expect(() => session.receive(frameOf([39, request, piece]))).toThrow("does not wait");
+      expect(() => session.receive(frameOf([39, request, piece]))).toThrow(
+        `unexpected ActionPiece for request ${request}`,
+      );
     }
   });
 });

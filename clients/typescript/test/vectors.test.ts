@@ -67,7 +67,9 @@ function version(field: unknown): object {
 
 describe("messages of a server", () => {
   test.each(vectors<{ message: Described }>("server_messages.json"))("$name", ({ hex, message }) => {
-    expect(decodeServerMessage(fromHex(hex))).toStrictEqual(named(message));
+    const { stream_window: window, ...rest } = message;
+    const streams = window === undefined ? {} : { window: window || null }; // a server may say nothing of streams
+    expect(decodeServerMessage(fromHex(hex))).toStrictEqual({ ...Object(named(rest)), ...streams });
   });
 });
 
