@@ -38,12 +38,12 @@ export function HeadwaterProviderWithAuth({
   const isAuthenticated = !undecided && service.isAuthenticated && accepted === true;
   const state = useMemo(() => ({ isLoading: undecided, isAuthenticated }), [undecided, isAuthenticated]);
   return (
-    <AuthContext value={state}>
+    <AuthContext.Provider value={state}>
       <HeadwaterProvider client={client}>
         <SignIn client={client} service={service} onChange={setAccepted} />
         {children}
       </HeadwaterProvider>
-    </AuthContext>
+    </AuthContext.Provider>
   );
 }
 

@@ -13,7 +13,7 @@ export function HeadwaterProvider({
   readonly client: HeadwaterClient;
   readonly children?: ReactNode;
 }): ReactNode {
-  return <ClientContext value={client}>{children}</ClientContext>;
+  return <ClientContext.Provider value={client}>{children}</ClientContext.Provider>;
 }
 
 /** Return the client of the provider above, for what has no hook. */
