@@ -94,7 +94,12 @@ const ours = [];
 const limit = [];
 const whole = [];
 for (let slice = 0; slice <= Number(slices); slice++) {
-  ours.push(sliceOf((number) => next([1, operations(number), DIGEST, null]), ({ take }) => take()));
+  ours.push(
+    sliceOf(
+      (number) => next([1, operations(number), DIGEST, null]),
+      ({ take }) => take(),
+    ),
+  );
   limit.push(sliceOf(() => json, JSON.parse));
   whole.push(sliceOf(() => content, decodeValue));
 }

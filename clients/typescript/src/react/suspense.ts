@@ -4,7 +4,7 @@ import { useSyncExternalStore } from "react";
 import type { AnyReference, Given, Returns } from "../api.js";
 import type { HeadwaterClient, Watch } from "../client.js";
 import { useHeadwater } from "./provider.js";
-import { nothing, useWatch } from "./watch.js";
+import { useWatch } from "./watch.js";
 
 const HOLD_MS = 5_000; // how long a result waits for the component that asked for it to be there
 
@@ -21,7 +21,8 @@ const awaited = new WeakMap<HeadwaterClient, Map<string, Promise<void>>>();
 export function useSuspenseQuery<F extends AnyReference<"query">>(query: F, ...[args]: Given<F>): Returns<F> {
   const client = useHeadwater();
   const [watch, key] = useWatch(query, args);
-  const result = useSyncExternalStore(watch.onUpdate, watch.localResult, nothing);
+  // A server waits as well, and has the result then; so has the browser that takes over what it rendered.
+  const result = useSyncExternalStore(watch.onUpdate, watch.localResult, watch.localResult);
   if (result === undefined) {
     throw arrival(client, key, watch); // `use` would have to be called at each render, with something to wait for
   }
