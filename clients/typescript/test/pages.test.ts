@@ -112,6 +112,47 @@ test("random writes of others never leave a gap or a double", async () => {
   expect(wrong).toStrictEqual([]);
 });
 
+test("an optimistic update finds each page once, of all lists, and changes a row in all of them", async () => {
+  const board = "updated";
+  await daemon.do("call", "mutation", "rows:fill", { board, first: 0, number: 9 });
+  const client = daemon.client();
+  const lists = [2, 2, 3].map((initialNumItems) =>
+    client.paginate(api.rows.ranked, { board }, { initialNumItems }),
+  );
+  for (const list of lists) {
+    await until(list.onUpdate, () => list.localResult().status === "CanLoadMore");
+    list.onUpdate(() => {});
+  }
+  await Promise.all(lists.map((list) => until(list.onUpdate, () => list.localResult().results.length > 0)));
+  const found: unknown[] = [];
+  const noted = client.mutation(
+    api.rows.note,
+    { board, key: "k1", text: "noted" },
+    {
+      optimisticUpdate(store, { key, text }) {
+        for (const { args, value } of store.getAllQueries(api.rows.ranked)) {
+          found.push([args.options.cursor, args.options.numItems]);
+          const page = value.page.map((row) => (row.key === key ? { ...row, note: text } : row));
+          store.setQuery(api.rows.ranked, args, { ...value, page });
+        }
+      },
+    },
+  );
+  const notes = () => lists.map((list) => list.localResult().results.map(({ note }) => note));
+  const changed = [
+    ["", "noted"],
+    ["", "noted"],
+    ["", "noted", ""],
+  ];
+  expect(notes(), "before anything can have come").toStrictEqual(changed);
+  expect(found.slice(0, 2)).toStrictEqual([
+    [null, 2],
+    [null, 3],
+  ]);
+  await noted;
+  expect(notes()).toStrictEqual(changed);
+});
+
 test("a function that returns no page fails", async () => {
   const pages = daemon
     .client()

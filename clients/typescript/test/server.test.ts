@@ -75,17 +75,24 @@ test("a preloaded query is plain text with the result in it", async () => {
   expect(preloadedQueryResult(sent)).toMatchObject([{ key: "a" }]);
 });
 
-test("a token goes along, and an answer of somebody else is told as such", async () => {
+test.each([
+  ["<html>", "internal_error"],
+  ['{"status": "success", "value": "no base64!"}', "protocol_error"],
+  ['{"status": "success", "value": "wcHB"}', "protocol_error"],
+])("a token goes along, and an answer of somebody else is told as such: %s", async (answer, code) => {
   const seen: (string | undefined)[] = [];
   const other: Server = createServer((request, response) => {
     seen.push(request.headers.authorization);
-    response.end("<html>");
+    response.end(answer);
   });
   await new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve));
   try {
     const address = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
     const asked = fetchQuery(api.rows.listed, { board: "" }, { url: address, token: "t1" });
-    await expect(asked).rejects.toMatchObject({ code: "internal_error" });
+    await expect(asked).rejects.toMatchObject({
+      name: expect.stringMatching(/^(Headwater|Protocol)Error$/),
+      code,
+    });
     expect(seen).toEqual(["Bearer t1"]);
   } finally {
     await new Promise((resolve) => other.close(resolve));
