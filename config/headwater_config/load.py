@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 FILE_NAME = "headwater.toml"
 
-NOT_SETTINGS = frozenset({"HEADWATER_KEY", "HEADWATER_URL", "HEADWATER_CONFIG"})
-"""Variables that the command line reads: no settings of the daemon, and no mistakes."""
+NOT_SETTINGS = frozenset(
+    {"HEADWATER_KEY", "HEADWATER_URL", "HEADWATER_CONFIG", "HEADWATER_CALL_LOG_WEBHOOK_SECRET"}
+)
+"""Variables that are read elsewhere: no settings, which are printed, and no mistakes."""
 
 
 class SettingsError(ValueError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -20,10 +21,11 @@ from headwater_protocol.manifest_changes import Change
 from headwater.client.transport import CannotConnectError, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
 _CONNECT_TIMEOUT_S = 10.0
+_SILENCE_LIMIT_S = 60.0  # a server that has nothing to tell says so more often
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -345,6 +347,59 @@ class HttpClient:
         except TypeError:
             raise self._not_ours(path) from None
 
+    async def call_events(
+        self,
+        *,
+        follow: bool = False,
+        function: str = "",
+        level: str = "debug",
+        request: str = "",
+        quiet: bool = False,
+        after: int | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Return what calls did and printed, as the server logs it, oldest first.
+
+        Args:
+            follow: Go on with what comes, until the loop is left or the server stops.
+            function: Of this function; ending in `:`, of this module.
+            level: At least `debug`, `info`, `warning`, `error` or `critical`.
+            request: Of the call whose caller was told this request id.
+            quiet: Without calls that succeeded and printed nothing.
+            after: Only those after the event with this `id`.
+            limit: Of those that there are, the newest so many.
+
+        Raises:
+            HeadwaterError: The server refuses; `connection_lost`: it was cut off.
+        """
+        told = {"follow": follow, "function": function, "level": level, "request": request, "quiet": quiet}
+        query = {
+            name: str(value).lower() if isinstance(value, bool) else value for name, value in told.items()
+        }
+        query |= {} if after is None else {"after": str(after)}
+        query |= {} if limit is None else {"limit": str(limit)}
+        path = "/api/admin/logs"
+        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_LIMIT_S)
+        async with self._asking("GET", f"{path}?{urlencode(query)}", timeout=timeout) as response:
+            if response.status != 200:
+                self._answer(path, response.status, await self._content(path, response))
+                raise self._not_ours(path, response.status)
+            async for line in self._lines(path, response):
+                yield line
+
+    async def _lines(self, path: str, response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+        rest = bytearray()
+        async for chunk in response.content.iter_any():
+            rest += chunk
+            *lines, rest = rest.split(b"\n")
+            for line in filter(None, lines):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise self._not_ours(path) from None
+            if len(rest) > _ANSWER_LIMIT_BYTES:
+                raise self._not_ours(path)
+
     async def ready(self) -> bool:
         """Return whether the server is there, has recovered and takes calls."""
         try:
@@ -367,13 +422,19 @@ class HttpClient:
         body: bytes | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        if self._http is None:
-            raise RequestError("an HttpClient is used inside `async with`")
         data = body if body is not None else None if json_body is None else _dump(json_body)
         headers = {} if data is None else {"Content-Type": content_type}
+        async with self._asking(method, path, data=data, headers=headers) as response:
+            return self._answer(path, response.status, await self._content(path, response))
+
+    @asynccontextmanager
+    async def _asking(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Make a request, for the length of the block; what the network does to it comes as errors of ours."""
+        if self._http is None:
+            raise RequestError("an HttpClient is used inside `async with`")
         try:
-            async with self._http.request(method, self.url + path, data=data, headers=headers) as response:
-                return self._answer(path, response.status, await self._content(path, response))
+            async with self._http.request(method, self.url + path, **options) as response:
+                yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise CannotConnectError(f"cannot connect to {self.url}: {reason_of(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -34,6 +34,7 @@ from headwater_server.lifecycle import (
     stop_signals,
 )
 from headwater_server.observe.logs import install
+from headwater_server.options import webhook_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,8 +102,10 @@ def _serve(loaded: Loaded) -> int:
         stop = stop_signals()  # before the recovery: it takes a while, and is finished then
         environment = real_environment()
         try:
+            webhook = webhook_of(settings, os.environ)  # before anything is opened: it may be refused
             engine = open_engine(settings, environment)
-            daemon = Daemon(settings, environment, engine, zygote_starter(worker_environment(os.environ)))
+            start_workers = zygote_starter(worker_environment(os.environ))
+            daemon = Daemon(settings, environment, engine, start_workers, webhook)
             spare_collections()
             return await run(daemon, stop, drain_limit_s=settings.drain_limit_s)
         finally:

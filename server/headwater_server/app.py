@@ -27,7 +27,7 @@ from headwater_server.functions.calls import Calls
 from headwater_server.functions.deployment_key import DeploymentKey, KeyRow
 from headwater_server.functions.deploys import Deploys
 from headwater_server.functions.document_rewriter import DocumentRewriter, RewriteOptions
-from headwater_server.functions.failures import ErrorReporter
+from headwater_server.functions.failures import CallReporter
 from headwater_server.functions.limits import ActionOptions, PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
@@ -49,9 +49,13 @@ from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.listeners import DoorOptions, Listeners, is_loopback
 from headwater_server.net.route_api import RouteApi, RouteLimits
+from headwater_server.net.log_api import LogApi
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
+from headwater_server.observe.call_destinations import make_destinations
+from headwater_server.observe.call_log import CallLog, EventText
 from headwater_server.observe.metrics import Metrics
+from headwater_server.options import call_log_options, destination_options
 from headwater_server.reactive.core import ReactiveCore
 from headwater_server.reactive.seam import ReactiveOptions
 from headwater_server.switchboard import Switchboard
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from headwater_storage.proposal import Proposal
 
     from headwater_server.functions.roster import StartProcesses
+    from headwater_server.observe.call_destinations import WebhookTarget
     from headwater_server.worker.messages import Failure, Request
     from headwater_server.worker.request_row import Answer
 
@@ -83,6 +88,7 @@ class Daemon:
         environment: Clock, randomness, files, threads.
         engine: An open database.
         start_processes: Starts what function workers come from.
+        webhook: Where the log of calls is sent, None if nowhere.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Daemon:
         environment: Environment,
         engine: Engine,
         start_processes: StartProcesses,
+        webhook: WebhookTarget | None = None,
     ) -> None:
         self.settings = settings
         self.engine = engine
@@ -98,7 +105,10 @@ class Daemon:
         self.metrics = Metrics()
         self._environment = environment
         self._mono_s = environment.clock.mono_s
-        reporter = ErrorReporter(production=settings.production, random_bytes=environment.random.bytes)
+        self._make_call_log(webhook)
+        reporter = CallReporter(
+            production=settings.production, random_bytes=environment.random.bytes, log=self.call_log
+        )
         options = _pool_options(settings)
         roster = Roster(options, settings.data, start_processes, self._mono_s)
         self.pool = WorkerPool(options, roster, mono_s=self._mono_s, next_us=engine.next_us)
@@ -132,7 +142,7 @@ class Daemon:
         engine.watch_oldest(self.switchboard.oldest_ts)
         engine.end_reader = self.pool.end_reader
         self._make_actions(options.worker, roster, reporter)
-        self.hub = Hub(
+        self.hub: Hub = Hub(
             core,
             self.mutations,
             self.actions,
@@ -154,7 +164,7 @@ class Daemon:
         self.tcp_port = 0
         self.routes_port = 0
 
-    def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: ErrorReporter) -> None:
+    def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: CallReporter) -> None:
         """Make what runs actions, in workers of the same zygote as the others, and what runs any call without a session."""
         self.action_pool = ActionPool(
             _action_options(self.settings, transactions),
@@ -187,7 +197,20 @@ class Daemon:
             reporter,
             self.metrics,
             self.settings.action_stream_window_bytes,
+            self._mono_s,
         )
+
+    def _make_call_log(self, webhook: WebhookTarget | None) -> None:
+        """Make what keeps the events of calls, and where else they go."""
+        settings, environment = self.settings, self._environment
+        secret = environment.random.bytes(32)
+        self.call_log = CallLog(call_log_options(settings), environment.clock.wall_us)
+        self.call_text = EventText(settings.call_log_identity, secret)
+        self.call_destinations = make_destinations(
+            destination_options(settings, webhook), secret, self._wall_s, environment.random.bytes
+        )
+        self.call_log.destinations.extend(self.call_destinations)
+        self.metrics.follow_call_log(self.call_log, self.call_destinations)
 
     def _make_verifier(self) -> Verifier:
         settings = self.settings
@@ -241,6 +264,8 @@ class Daemon:
     async def start(self) -> None:
         """Bring up everything but the listening sockets."""
         self._engine_task = asyncio.create_task(self.engine.run(), name="engine")
+        for destination in self.call_destinations:
+            destination.start()
         self.pool.start(self.switchboard, self.mutations)
         self.action_pool.start(self.actions)
         await self.key.load()
@@ -317,6 +342,7 @@ class Daemon:
         self.hub.drain()
         self.verifier.close()
         self.action_pool.close()
+        self.call_log.close()
         await asyncio.gather(self.pool.close(), self._listeners.close())
         self.engine.stop()
         if self._engine_task is not None:
@@ -326,6 +352,7 @@ class Daemon:
             self._engine_task.cancel()
             await asyncio.wait([self._engine_task])
         self.engine.close(clean=clean)
+        await asyncio.gather(*(destination.close() for destination in self.call_destinations))
 
     async def _open_sockets(self) -> None:
         settings = self.settings
@@ -340,6 +367,7 @@ class Daemon:
             KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
             DataApi(TableBrowser(self.engine, _browse_limits(settings)), self.keys),
             self.route_api,
+            LogApi(self.call_log, self.call_text, self.keys),
         ):
             routes.add_to(app)
         listeners, host = self._listeners, settings.host

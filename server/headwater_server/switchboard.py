@@ -12,10 +12,10 @@ import logging
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from headwater_protocol.messages import ErrorBody
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY
 from headwater_storage.proposal import CommitTs
 
+from headwater_server.observe.call_log import CallEvent
 from headwater_server.reactive.contents import Content
 from headwater_server.reactive.sessions import QueryResult
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headwater_protocol.errors import HeadwaterError
+    from headwater_protocol.messages import ErrorBody
     from headwater_storage.committer import PublishedBatch
 
     from headwater_server.functions.document_checks import DocumentChecks
-    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.failures import CallReporter
     from headwater_server.functions.mutations import Decision, MutationCall, Mutations
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
@@ -54,7 +55,7 @@ class Switchboard:
     def __init__(
         self,
         pool: WorkerPool,
-        reporter: ErrorReporter,
+        reporter: CallReporter,
         metrics: Metrics,
         *,
         clean_readers: Callable[[], object],
@@ -140,8 +141,9 @@ class Switchboard:
         """A query of a round has run."""
         outcome = done.failure.code if done.failure else "success"
         self._metrics.calls.labels("query", outcome).inc()
+        error = self._reporter.query_ended(name, done, "subscription")
         result = QueryResult(
-            content=self._content(name, done),
+            content=_content(done, error),
             points=done.points,
             ranges=done.ranges,
             identity_read=done.identity_read,
@@ -155,19 +157,13 @@ class Switchboard:
     ) -> None:
         """A query of a round was ended by force."""
         self._metrics.calls.labels("query", failure.code).inc()
-        body = self._reporter.body("query", name, failure)
+        error = self._reporter.ended(CallEvent("query", name, "subscription", failure.code), failure)
+        assert error is not None, "it failed"
         if failure.code == "worker_died":
             # It may have been somebody's kill: the query runs elsewhere, and is blamed if that worker dies too.
             self.core.remove_worker(worker)
         else:
-            self.core.query_killed(round_number, call, body)
-
-    def _content(self, name: str, done: QueryDone) -> Content:
-        if done.content is not None:
-            return Content.of(done.content, done.bounds, done.ids)
-        if done.failure is None:
-            return Content.failed(ErrorBody("internal_error", "the worker sent neither result nor failure"))
-        return Content.failed(self._reporter.body("query", name, done.failure))
+            self.core.query_killed(round_number, call, error)
 
     # ------------------------------------------------------------------ effects of the core
 
@@ -195,3 +191,10 @@ class Switchboard:
     def deliver(self, session: Session, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
         """Send a client its answers and its transition."""
         session.handle.deliver(answers, moved)
+
+
+def _content(done: QueryDone, error: ErrorBody | None) -> Content:
+    if error is not None:
+        return Content.failed(error)
+    assert done.content is not None, "else there is an error"
+    return Content.of(done.content, done.bounds, done.ids)

@@ -26,7 +26,7 @@ LONG_FUNCTIONS: dict[str, tuple[int, str]] = {}
 """`path:function`: the length it may have, and why it is one function."""
 
 LONG_FILES: dict[str, tuple[int, str]] = {
-    "config/headwater_config/settings.py": (990, "every setting once, in one place"),
+    "config/headwater_config/settings.py": (1130, "every setting once, in one place"),
     "tests/integration/test_workers.py": (620, "one pool under every kind of worker"),
     "tests/support/reactive_world.py": (650, "one simulated world: its parts make sense together only"),
 }
@@ -34,6 +34,7 @@ LONG_FILES: dict[str, tuple[int, str]] = {
 
 COMPOSITION_ROOTS = {
     "server/headwater_server/app.py": "names the concrete classes of the daemon",
+    "server/headwater_server/options.py": "gives parts of the daemon what they need of the settings",
     "server/headwater_server/__main__.py": "the daemon's command line",
     "server/headwater_server/worker/main.py": "puts a worker process together, after the fork",
     "server/headwater_server/worker/determinism.py": "takes the place of the standard library's clocks and chance",

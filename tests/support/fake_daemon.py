@@ -7,6 +7,7 @@ word `broken`, and writes every deploy's size to `deploys` in its data folder.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import zipfile
 from hashlib import blake2b
@@ -51,7 +52,16 @@ def application(data: Path) -> web.Application:
             {"manifest": {"version": 1, "tables": [], "functions": [described(active)] if active else []}}
         )
 
+    async def logs(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"\n")
+        while True:  # nothing is ever called here
+            await asyncio.sleep(1)
+            await response.write(b"\n")
+
     app = web.Application()
+    app.router.add_get("/api/admin/logs", logs)
     app.router.add_get("/api/admin/manifest", manifest)
     app.router.add_post("/api/admin/deploy", deploy)
     app.router.add_get("/health", health)
@@ -81,9 +91,12 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--tcp-port", type=int, required=True)
+    parser.add_argument("--call-log-console", choices=["off"], required=True)
     chosen = parser.parse_args()
     (chosen.data / "admin-key").write_text(KEY + "\n")
-    web.run_app(application(chosen.data), host=chosen.host, port=chosen.port, print=None)
+    web.run_app(
+        application(chosen.data), host=chosen.host, port=chosen.port, print=None, shutdown_timeout=0.1
+    )
 
 
 if __name__ == "__main__":

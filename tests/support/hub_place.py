@@ -106,7 +106,15 @@ class NoActions:
         self.refuses = False
 
     def begin(
-        self, name: str, arguments: bytes, caller: Any, *, identity: Any, internal: bool, window: int = 0
+        self,
+        name: str,
+        arguments: bytes,
+        caller: Any,
+        *,
+        identity: Any,
+        internal: bool,
+        window: int = 0,
+        session: bytes | None = None,
     ) -> Any:
         self.begun.append((name, window, caller))
         self.identities.append(identity)

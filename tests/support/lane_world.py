@@ -16,9 +16,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from headwater_server.functions.failures import ErrorReporter
+from headwater_server.functions.failures import CallReporter
 from headwater_server.functions.lane import LaneLimits
 from headwater_server.functions.mutations import Decision, MutationCall, MutationLimits, Mutations
+from headwater_server.observe.call_log import CallLog, CallLogOptions
 from headwater_server.observe.metrics import Metrics
 from headwater_server.worker.chains import OpenChain
 from headwater_server.worker.messages import MutationDone, Usage
@@ -117,7 +118,7 @@ class LaneWorld:
             self,  # type: ignore[arg-type]
             self.committer,  # type: ignore[arg-type]
             self,
-            ErrorReporter(production=False, random_bytes=bytes),
+            CallReporter(production=False, random_bytes=bytes, log=CallLog(CallLogOptions(), int)),
             self.metrics,
             MutationLimits(lane=LaneLimits(ahead_ms=4.0, patience=2)),
             lambda: 0.0,

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 
+from headwater.call_text import call_text
 from headwater.cli.codegen import refresh
 from headwater.cli.daemon import daemon_command, require_server
 from headwater.cli.deploy import FolderArgument, describe
 from headwater.cli.deployment import (
     PROJECT_FOLDER,
+    Key,
     Surroundings,
     data_folder,
     fail,
@@ -26,6 +28,7 @@ from headwater.cli.deployment import (
     surroundings_of,
     usage,
 )
+from headwater.cli.logs import follow_on
 from headwater.client.race import race
 from headwater.client.transport import DEFAULT_PORT
 from headwater.http_client import HttpClient
@@ -49,6 +52,7 @@ TypescriptFileOption = Annotated[
     typer.Option("--ts", help="File that gets `headwater codegen --ts` after each deploy.", metavar="FILE"),
 ]
 _STOP_TIMEOUT_S = 15.0
+_RETRY_S = 1.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -138,6 +142,7 @@ async def _serve(output: Output, surroundings: Surroundings, project: Project, s
             _report_end(process),
             _notice_saves(project, stop, saved),
             _keep_deployed(output, surroundings, project, saved),
+            _show_calls(output, surroundings, project),
         )
     finally:
         await _end(process)
@@ -159,6 +164,20 @@ async def _keep_deployed(
         await _deploy(output, surroundings, project)
 
 
+async def _show_calls(output: Output, surroundings: Surroundings, project: Project) -> None:
+    """Print what calls print, and why they fail, as it comes."""
+    async with HttpClient(project.url) as http:
+        await http.wait_ready()
+    while True:
+        try:
+            key = _key(surroundings, project)
+            async with HttpClient(project.url, key=None if key is None else key.text) as http:
+                await follow_on(output, http, lambda event: output.say(call_text(event)), limit=0, quiet=True)
+        except HeadwaterError as error:  # as when the key was changed; deploys go on without this
+            output.error(error)
+        await asyncio.sleep(_RETRY_S)
+
+
 async def _notice_saves(project: Project, stop: asyncio.Event, saved: asyncio.Event) -> None:
     from watchfiles import awatch  # comes with the server, which `require_server` has checked
 
@@ -170,8 +189,7 @@ async def _notice_saves(project: Project, stop: asyncio.Event, saved: asyncio.Ev
 async def _deploy(output: Output, surroundings: Surroundings, project: Project) -> None:
     """Deploy once. A bundle that is refused is news for the person, not the end of the command."""
     try:
-        own = data_folder(project.folder) / "admin-key"
-        key = find_key(surroundings, own if own.exists() else None)
+        key = _key(surroundings, project)
         bundle = await asyncio.to_thread(pack, project.bundle)
         async with HttpClient(project.url, key=None if key is None else key.text) as http:
             output.say(describe(await http.deploy(bundle)), style="green")
@@ -181,6 +199,11 @@ async def _deploy(output: Output, surroundings: Surroundings, project: Project) 
     except OSError as error:
         # An editor may be replacing a file at this moment; its next event brings us back.
         output.say(f"error: cannot read the bundle: {error}", style="red")
+
+
+def _key(surroundings: Surroundings, project: Project) -> Key | None:
+    own = data_folder(project.folder) / "admin-key"
+    return find_key(surroundings, own if own.exists() else None)
 
 
 async def _refresh(output: Output, project: Project, http: HttpClient) -> None:
@@ -212,6 +235,7 @@ def _tcp_port(port: int, wanted: int | None) -> int:
 async def _start(surroundings: Surroundings, project: Project) -> Process:
     options = ["--data", str(data_folder(project.folder)), "--host", project.host]
     options += ["--port", str(project.port), "--tcp-port", str(project.tcp_port)]
+    options += ["--call-log-console", "off"]  # `_show_calls` shows them
     # A session of its own: Ctrl-C reaches only us, and we stop the daemon in order.
     return await asyncio.create_subprocess_exec(
         *daemon_command(surroundings.python, "serve", options),

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import auth, calls, codegen, daemon, data, deploy, dev, init, keys, spec
+from headwater.cli import auth, calls, codegen, daemon, data, deploy, dev, init, keys, logs, spec
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -58,6 +58,7 @@ app.command()(deploy.deploys)
 app.command()(calls.run)
 app.command()(calls.watch)
 app.command()(data.data)
+app.command()(logs.logs)
 app.command()(codegen.codegen)
 app.command()(spec.spec)
 app.add_typer(keys.key_commands, name="key")

@@ -20,6 +20,7 @@ from headwater_server.functions.worker_bounds import WorkerBounds
 from headwater_server.worker.messages import (
     ActionDone,
     ActionPiece,
+    ActionPrinted,
     AnswerHead,
     CreditAction,
     Failure,
@@ -34,12 +35,13 @@ from headwater_server.worker.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from headwater_protocol.errors import HeadwaterError
 
     from headwater_server.functions.limits import ActionOptions
-    from headwater_server.worker.messages import RouteRequest
+    from headwater_server.observe.call_log import Origin
+    from headwater_server.worker.messages import RouteRequest, Usage
 
 logger = logging.getLogger("headwater.actions")
 
@@ -80,6 +82,11 @@ class Action:
         told: Whether its end has been told; its worker may still have it then.
         reruns: How often it was sent again, never begun.
         held: Whether its bytes are counted.
+        origin: Who called it.
+        session: The caller's name across connections, None if it has none.
+        logged: Its number in the log of calls.
+        usage: What it cost, once it has ended by itself.
+        lines: What it printed last.
     """
 
     name: str
@@ -97,6 +104,11 @@ class Action:
     told: bool = False
     reruns: int = 0
     held: bool = False
+    origin: Origin = "http"
+    session: bytes | None = None
+    logged: int = 0
+    usage: Usage | None = None
+    lines: Sequence[tuple[str, str]] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -130,6 +142,9 @@ class ActionEvents(Protocol):
 
     def asked(self, action: Action, message: RunNested) -> None:
         """It wants a query or mutation run; answer with `nested_done`."""
+
+    def printed(self, action: Action, lines: Sequence[tuple[str, str]]) -> None:
+        """It has printed lines, and goes on."""
 
     def worker_died(self) -> None:
         """A worker has ended without being told to."""
@@ -317,7 +332,7 @@ class ActionPool:
         """Hand on what a worker says of an action."""
         seat = self._seats.get(worker.number)
         if seat is None or not isinstance(
-            message, ActionDone | ActionPiece | RunNested | AnswerHead | WantBody
+            message, ActionDone | ActionPiece | ActionPrinted | RunNested | AnswerHead | WantBody
         ):
             return
         action = seat.actions.get(message.call)
@@ -330,10 +345,14 @@ class ActionPool:
             case AnswerHead() | WantBody():
                 if not action.told and not action.caller_left:
                     action.receiver.exchanged(action, message)
+            case ActionPrinted(_, lines):
+                if not action.told and self._events is not None:
+                    self._events.printed(action, lines)
             case RunNested():
                 self._nested(action, message)
-            case ActionDone(_, content, failure):
+            case ActionDone(_, content, failure, usage, lines):
                 self._take_out(seat, action)
+                action.usage, action.lines = usage, lines
                 if content is None and failure is None:
                     failure = Failure("internal_error", _NO_RESULT)
                 self._over(action, content, failure)

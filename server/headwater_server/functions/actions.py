@@ -6,22 +6,25 @@ for is one, in the workers of the bundle that is active then.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from headwater_protocol.errors import TransientError
 
 from headwater_server.functions.action_pool import Action, ActionPool
 from headwater_server.functions.mutations import Decision, MutationCall
+from headwater_server.observe.call_log import SUCCESS, CallEvent
 from headwater_server.worker.messages import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from headwater_protocol.messages import ErrorBody
 
-    from headwater_server.functions.failures import CallKind, ErrorReporter
+    from headwater_server.functions.failures import CallReporter
     from headwater_server.functions.mutations import Mutations, Publication
     from headwater_server.functions.pool import WorkerPool
+    from headwater_server.observe.call_log import CallKind, Origin
     from headwater_server.observe.metrics import Metrics
     from headwater_server.worker.messages import AnswerHead, QueryDone, RouteRequest, RunNested, WantBody
 
@@ -105,7 +108,7 @@ class Actions:
         transactions: Where their queries run.
         mutations: Where their mutations run.
         publication: Knows what is published.
-        reporter: Tells what a caller may know of a failure.
+        reporter: Told of all that have ended; tells what a caller may know of a failure.
         metrics: The daemon's.
         mono_s: Monotonic clock.
     """
@@ -116,7 +119,7 @@ class Actions:
         transactions: WorkerPool,
         mutations: Mutations,
         publication: Publication,
-        reporter: ErrorReporter,
+        reporter: CallReporter,
         metrics: Metrics,
         mono_s: Callable[[], float],
     ) -> None:
@@ -128,6 +131,7 @@ class Actions:
         self._metrics = metrics
         self._mono_s = mono_s
         self._unfinished = 0
+        self._numbers = count(1)
         metrics.actions.running.set_function(lambda: pool.running)
         metrics.actions.waiting.set_function(lambda: pool.waiting)
 
@@ -140,6 +144,7 @@ class Actions:
         identity: bytes | None = None,
         internal: bool = False,
         window: int = 0,
+        session: bytes | None = None,
     ) -> ActionHandle:
         """Begin an action; the caller may hear of its end before this returns.
 
@@ -150,9 +155,12 @@ class Actions:
             identity: Encoded identity of the caller.
             internal: Whether internal functions may be called.
             window: Bytes of pieces that may be on their way to the caller; 0: it takes one result.
+            session: The caller's name across connections, None over HTTP.
         """
         handle = ActionHandle(self, caller, self._mono_s())
-        self._run(handle, Action(name, arguments, identity, internal, window, handle))
+        origin: Origin = "http" if session is None else "session"
+        action = Action(name, arguments, identity, internal, window, handle, origin=origin, session=session)
+        self._run(handle, action)
         return handle
 
     def begin_route(
@@ -181,6 +189,7 @@ class Actions:
 
     def _run(self, handle: ActionHandle, action: Action) -> None:
         self._unfinished += 1
+        action.logged = next(self._numbers)
         handle.begin(action)
 
     def submit(self, action: Action) -> None:
@@ -197,18 +206,25 @@ class Actions:
         return self._unfinished
 
     def ended(self, action: Action, failure: Failure | None, started_s: float) -> ErrorBody | None:
-        """Count an action that has ended, and return what its caller may know of its failure."""
+        """Count and log an action that has ended, and return what its caller may know of its failure."""
         self._unfinished -= 1
-        kind: CallKind = "action" if action.request is None else "route"
-        self._metrics.calls.labels(kind, failure.code if failure else "success").inc()
-        self._metrics.actions.seconds.observe(self._mono_s() - started_s)
-        return None if failure is None else self._reporter.body(kind, action.name, failure)
+        outcome = SUCCESS if failure is None else failure.code
+        total_s = self._mono_s() - started_s
+        self._metrics.calls.labels(_kind_of(action), outcome).inc()
+        self._metrics.actions.seconds.observe(total_s)
+        event = _event_of(action, SUCCESS, action.lines)
+        event.usage, event.total_s = action.usage, total_s
+        return self._reporter.ended(event, failure)
 
     # ------------------------------------------------------------------ from the pool
 
     def worker_died(self) -> None:
         """A worker has ended without being told to."""
         self._metrics.worker_deaths.inc()
+
+    def printed(self, action: Action, lines: Sequence[tuple[str, str]]) -> None:
+        """Log what an action has printed that goes on."""
+        self._reporter.log(_event_of(action, "", lines))
 
     def asked(self, action: Action, message: RunNested) -> None:
         """Run a query or mutation for an action, with its identity; internal functions are open to it."""
@@ -218,19 +234,24 @@ class Actions:
             self._mutation(action, message)
 
     def _query(self, action: Action, message: RunNested) -> None:
-        def tell(done: QueryDone) -> None:
-            failure = done.failure
-            if failure is None and done.content is None:
-                failure = Failure("internal_error", "the worker sent neither result nor failure")
-            if failure is not None:
-                body = self._reporter.body("query", message.name, failure)
-                failure = Failure(body.code, body.message, body.data)
+        started_s = self._mono_s()
+
+        def tell(done: QueryDone, error: ErrorBody | None) -> None:
+            failure = None if error is None else Failure(error.code, error.message, error.data)
             self.pool.nested_done(action, message.number, done.content, failure)
 
         def done(result: QueryDone) -> None:
-            outcome = result.failure.code if result.failure else "success"
+            outcome = result.failure.code if result.failure else SUCCESS
             self._metrics.calls.labels("query", outcome).inc()
-            self._publication.when_published(result.ts, lambda: tell(result))
+            error = self._reporter.query_ended(
+                message.name,
+                result,
+                "action",
+                total_s=self._mono_s() - started_s,
+                identity=action.identity,
+                action=action.logged,
+            )
+            self._publication.when_published(result.ts, lambda: tell(result, error))
 
         self._transactions.run_query(
             message.name, message.arguments, done, identity=action.identity, internal=True
@@ -242,8 +263,32 @@ class Actions:
             failure = None if error is None else Failure(error.code, error.message, error.data)
             self.pool.nested_done(action, message.number, decision.value, failure)
 
-        call = MutationCall(message.name, message.arguments, action.identity, internal=True, decided=decided)
+        call = MutationCall(
+            message.name,
+            message.arguments,
+            action.identity,
+            internal=True,
+            decided=decided,
+            action=action.logged,
+        )
         try:
             self._mutations.run(call)
         except TransientError as error:
             self.pool.nested_done(action, message.number, None, Failure(error.code, error.message))
+
+
+def _kind_of(action: Action) -> CallKind:
+    return "action" if action.request is None else "route"
+
+
+def _event_of(action: Action, outcome: str, lines: Sequence[tuple[str, str]]) -> CallEvent:
+    return CallEvent(
+        _kind_of(action),
+        action.name,
+        action.origin,
+        outcome,
+        session=action.session,
+        identity=action.identity,
+        action=action.logged,
+        lines=lines,
+    )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from headwater_protocol.errors import RequestError, TransientError, error_for
 
 from headwater_server.functions.mutations import Decision, MutationCall
-from headwater_server.worker.messages import Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from headwater_protocol.messages import ErrorBody
 
     from headwater_server.functions.actions import ActionHandle, Actions
-    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.failures import CallReporter
     from headwater_server.functions.mutations import Mutations, Publication
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
@@ -119,9 +118,10 @@ class Calls:
         actions: Runs actions.
         mutations: Runs mutations.
         publication: Knows what is published.
-        reporter: Tells what a caller may know of a failure.
+        reporter: Told of queries that have run; tells what a caller may know of a failure.
         metrics: The daemon's.
         window_bytes: Pieces of one action that may wait for its caller.
+        mono_s: Monotonic clock.
 
     Attributes:
         manifest: What the active bundle declares; None before the first deploy.
@@ -135,9 +135,10 @@ class Calls:
         actions: Actions,
         mutations: Mutations,
         publication: Publication,
-        reporter: ErrorReporter,
+        reporter: CallReporter,
         metrics: Metrics,
         window_bytes: int,
+        mono_s: Callable[[], float],
     ) -> None:
         self._pool = pool
         self._actions = actions
@@ -146,6 +147,7 @@ class Calls:
         self._publication = publication
         self._reporter = reporter
         self._metrics = metrics
+        self._mono_s = mono_s
         self.manifest: Manifest | None = None
         self.stopping = False
         self.running = 0
@@ -239,13 +241,17 @@ class Calls:
             self._metrics.calls_running.set(self.running)
 
     async def _query(self, name: str, arguments: bytes, identity: bytes | None, *, internal: bool) -> bytes:
+        started_s = self._mono_s()
         done = await self._pool.query(name, arguments, identity=identity, internal=internal)
         self._metrics.calls.labels("query", done.failure.code if done.failure else "success").inc()
+        total_s = self._mono_s() - started_s
+        error = self._reporter.query_ended(name, done, "http", total_s=total_s, identity=identity)
         published = asyncio.Event()
         self._publication.when_published(done.ts, published.set)
         await published.wait()
-        if done.failure is not None or done.content is None:
-            raise self._error(name, done.failure)
+        if error is not None:
+            raise error_for(error.code, error.message, error.data)
+        assert done.content is not None, "else there is an error"
         return done.content
 
     async def _mutation(
@@ -263,9 +269,3 @@ class Calls:
             raise error_for(decision.error.code, decision.error.message, decision.error.data)
         assert decision.value is not None, "a decision has a value or an error"
         return decision.value
-
-    def _error(self, name: str, failure: Failure | None) -> Exception:
-        if failure is None:
-            failure = Failure("internal_error", "the worker sent neither result nor failure")
-        body = self._reporter.body("query", name, failure)
-        return error_for(body.code, body.message, body.data)

@@ -25,17 +25,19 @@ from headwater_storage.proposal import Proposal
 from headwater_server.functions.contention import Contention, SessionContention
 from headwater_server.functions.gate import Gate
 from headwater_server.functions.lane import ChainCommitter, ChainRunner, Lane, LaneLimits
+from headwater_server.observe.call_log import SUCCESS, CallEvent
 from headwater_server.worker.messages import Failure, MutationDone, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from headwater_protocol.server_events import MutationRequested
 
-    from headwater_server.functions.failures import ErrorReporter
+    from headwater_server.functions.failures import CallReporter
     from headwater_server.functions.lane import LaneChain
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.sessions import Session
+    from headwater_server.worker.messages import Usage
     from headwater_server.worker.request_row import Answer
 
 logger = logging.getLogger("headwater.mutations")
@@ -78,6 +80,11 @@ class MutationCall:
         ticket: Its place in the lane, from when it first came there; 0 before.
         chain: The chain it is a member of, from when it is sent until it is decided or goes back.
         sent_back: How often it went back to the lane because its worker had ended.
+        action: Number, in the log of calls, of the action that called it; 0: none.
+        usage: What its last run cost, None if nobody could tell.
+        lines: What its last run printed.
+        remembered: It did not run: its answer is what is remembered of its request.
+        request_id: What its caller was told in place of its failure; "" for all else.
     """
 
     name: str
@@ -93,6 +100,11 @@ class MutationCall:
     ticket: int = 0
     chain: LaneChain | None = None
     sent_back: int = 0
+    action: int = 0
+    usage: Usage | None = None
+    lines: Sequence[tuple[str, str]] = ()
+    remembered: bool = False
+    request_id: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -203,7 +215,7 @@ class Mutations:
         runner: ChainRunner,
         committer: Committer,
         publication: Publication,
-        reporter: ErrorReporter,
+        reporter: CallReporter,
         metrics: Metrics,
         limits: MutationLimits,
         mono_s: Callable[[], float],
@@ -344,6 +356,7 @@ class Mutations:
     def ran(self, call: MutationCall, done: MutationDone) -> None:
         """The function has run: commit what it proposes, or answer once its snapshot is published."""
         call.outcome, call.failure = done.outcome, done.failure
+        call.usage, call.lines, call.remembered = done.usage, done.logs, done.duplicate
         if done.proposal is not None:
             if call.chain is None:
                 self._gate.enter(done.proposal, call)
@@ -357,6 +370,7 @@ class Mutations:
     def killed(self, call: MutationCall, failure: Failure) -> None:
         """The function was ended by a limit or took its worker with it: that is its outcome, recorded like any other."""
         call.outcome, call.failure = None, failure
+        call.usage, call.lines = None, ()
         if call.chain is not None:
             self._lane.left(call)
         if call.request is None:
@@ -402,15 +416,37 @@ class Mutations:
         """Account for a decided call and let the next of its session begin."""
         self._running_since.pop(call, None)
         self._held_bytes -= call.size_bytes
-        outcome = decision.error.code if decision.error else "success"
+        outcome = decision.error.code if decision.error else SUCCESS
+        total_s = self._mono_s() - call.started_s
         self._metrics.calls.labels("mutation", outcome).inc()
-        self._metrics.mutation_seconds.observe(self._mono_s() - call.started_s)
+        self._metrics.mutation_seconds.observe(total_s)
+        self._log(call, outcome, total_s)
         if call.ticket:
             self._lane.decided(call)
         queue = self.queue_of(call)
         if queue is not None:
             queue.running = None
             self._start_next(queue)
+
+    def _log(self, call: MutationCall, outcome: str, total_s: float) -> None:
+        session = None if call.request is None else call.request.session
+        self._reporter.log(
+            CallEvent(
+                "mutation",
+                call.name,
+                "session" if session is not None else "action" if call.action else "http",
+                outcome,
+                call.usage,
+                total_s,
+                0 if call.remembered else call.attempts,
+                call.failure,
+                call.request_id,
+                session,
+                call.identity,
+                call.action,
+                call.lines,
+            )
+        )
 
     def queue_of(self, call: MutationCall) -> SessionQueue | None:
         """Return the queue that a session's call belongs to."""
@@ -501,7 +537,9 @@ class Mutations:
     def _result(self, call: MutationCall) -> tuple[bytes | None, ErrorBody | None]:
         if call.failure is None:
             return call.outcome, None
-        return None, self._reporter.body("mutation", call.name, call.failure)
+        told = self._reporter.told("mutation", call.failure)
+        call.request_id = told.request_id
+        return None, told.body
 
     def _answer_session(self, call: MutationCall, decision: Decision) -> None:
         queue = self.queue_of(call)

@@ -314,6 +314,7 @@ class Connection:
         return SessionActions(
             self._hub.actions,
             self._wire,
+            self.session_id,
             self._send,
             lambda: self.stalled_since_s is not None,
             self._hub.limits.kept_answers_bytes,

@@ -107,7 +107,7 @@ class Right(Enum):
     DESCRIBE = "look at what is deployed, and at why tokens are refused"
     BROWSE = "look at documents"
     DEPLOY = "deploy and roll back"
-    READ = "run internal queries"
+    READ = "run internal queries, and read the log of calls"
     RUN = "run internal functions of all kinds"
     ACT_AS = "run functions as a user"
     ADMINISTER = "make and revoke keys"

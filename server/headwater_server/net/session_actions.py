@@ -24,6 +24,7 @@ class SessionActions:
     Args:
         actions: Where they run.
         wire: The connection's protocol session.
+        session: The client's name across connections.
         send: Sends frames, in order.
         is_blocked: Tells whether the client does not read at present.
         held_bytes_max: Bytes of frames that may wait.
@@ -35,6 +36,7 @@ class SessionActions:
         self,
         actions: Actions,
         wire: WireSession,
+        session: bytes,
         send: Callable[[Sequence[bytes]], None],
         is_blocked: Callable[[], bool],
         held_bytes_max: int,
@@ -43,6 +45,7 @@ class SessionActions:
     ) -> None:
         self._actions = actions
         self._wire = wire
+        self._session = session
         self._send = send
         self._is_blocked = is_blocked
         self._held_bytes_max = held_bytes_max
@@ -63,6 +66,7 @@ class SessionActions:
             identity=identity,
             internal=internal,
             window=asked.window,
+            session=self._session,
         )
         if not caller.over:
             self._running[asked.request] = handle

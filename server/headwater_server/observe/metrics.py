@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from prometheus_client import Metric
+
+    from headwater_server.observe.call_log import CallLog
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -35,6 +37,35 @@ class Traffic(Collector):
         yield CounterMetricFamily("headwater_transitions", question, value=self.transitions)
         question = "How many bytes went to clients over /sync and TCP?"
         yield CounterMetricFamily("headwater_sent_bytes", question, value=self.bytes)
+
+
+class CallDestination(Protocol):
+    """Where the events of calls go.
+
+    Attributes:
+        name: `console`, `file` or `webhook`.
+    """
+
+    name: str
+
+    @property
+    def dropped(self) -> int:
+        """How many events it was not given."""
+
+
+class DroppedEvents(Collector):
+    """Counts the events of calls that destinations were not given."""
+
+    def __init__(self, destinations: Sequence[CallDestination]) -> None:
+        self._destinations = destinations
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the counters when they are asked for."""
+        question = "How many events of calls was a destination not given, since it was slow or away?"
+        family = CounterMetricFamily("headwater_call_log_dropped", question, labels=["destination"])
+        for destination in self._destinations:
+            family.add_metric([destination.name], destination.dropped)
+        yield family
 
 
 class IdentityMetrics:
@@ -213,6 +244,14 @@ class Metrics:
             registry=registry,
         )
         self.deploys = DeployMetrics(registry)
+
+    def follow_call_log(self, log: CallLog, destinations: Sequence[CallDestination]) -> None:
+        """Tell of the log of calls, too."""
+        followers = Gauge(
+            "headwater_call_log_followers", "How many follow the log of calls?", registry=self.registry
+        )
+        followers.set_function(lambda: log.followers)
+        self.registry.register(DroppedEvents(destinations))
 
     def text(self) -> bytes:
         """Return the exposition in Prometheus' text format."""

@@ -31,6 +31,7 @@ from headwater_server.worker.exchange import RouteExchange
 from headwater_server.worker.messages import (
     ActionDone,
     ActionPiece,
+    ActionPrinted,
     CreditAction,
     Describe,
     Described,
@@ -227,6 +228,12 @@ class RunningAction:
             content = splice(self.pieces)
         usage = Usage(duration_ns // 1000)
         self._sender.send(ActionDone(self.order.call, content, failure, usage, self.output.take()))
+
+    def tell_printed(self) -> None:
+        """Send what it has printed, so that it is seen while the action goes on."""
+        lines = self.output.take_complete()
+        if lines:
+            self._sender.send(ActionPrinted(self.order.call, lines))
 
     def _require_going(self) -> None:
         if self._over:
@@ -426,6 +433,8 @@ class ActionServer:
     def _beat(self) -> None:
         self._page.beat()
         self._beat_ns = self._world.mono_ns()
+        for action in self._actions.values():
+            action.tell_printed()
         if self._actions:
             self._beating = self._loop.call_later(_BEAT_S, self._beat)
         else:

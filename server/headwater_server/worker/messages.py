@@ -421,6 +421,13 @@ class ActionPiece(_Message, frozen=True, tag=25):
     content: bytes
 
 
+class ActionPrinted(_Message, frozen=True, tag=31):
+    """Lines of an action that goes on, `[level, text]`; `ActionDone` has the rest."""
+
+    call: int
+    logs: list[tuple[str, str]]
+
+
 class RunNested(_Message, frozen=True, tag=26):
     """Run a query or mutation for an action; answered by `NestedDone`.
 
@@ -475,6 +482,7 @@ WorkerMessage = (
     | DocumentsRewritten
     | ActionDone
     | ActionPiece
+    | ActionPrinted
     | RunNested
     | AnswerHead
     | WantBody

@@ -8,6 +8,13 @@ from typing import Protocol
 
 from headwater.refusals import encodable
 
+LEVELS = (
+    (logging.CRITICAL, "critical"),
+    (logging.ERROR, "error"),
+    (logging.WARNING, "warning"),
+    (logging.INFO, "info"),
+)
+
 _CUT = "… the rest of this call's output was dropped"
 
 
@@ -24,6 +31,7 @@ class CallOutput:
         self._bytes_max = bytes_max
         self._lines: list[tuple[str, str]] = []
         self._size = 0
+        self._count = 0
         self._full = False
         self.streams = (LineStream(self, "info"), LineStream(self, "error"))
 
@@ -32,23 +40,28 @@ class CallOutput:
         if self._full:
             return
         room = self._bytes_max - self._size
-        if len(self._lines) >= self._lines_max or room <= 0:
+        if self._count >= self._lines_max or room <= 0:
             self._full = True
             self._lines.append(("warning", _CUT))
             return
         self._lines.append((encodable(level), encodable(text[:room])[:room]))
+        self._count += 1
         self._size += len(text) + 1
+
+    def take_complete(self) -> list[tuple[str, str]]:
+        """Return the lines so far of a call that goes on: they are not returned again, and still count."""
+        lines, self._lines = self._lines, []
+        return lines
 
     def take(self) -> list[tuple[str, str]]:
         """Return the lines of the call that has ended and begin anew."""
         for stream in self.streams:
             if stream.partial:
                 stream.end_line()
-        if not self._lines:
+        if not self._count and not self._full:
             return []
-        lines, self._lines = self._lines, []
-        self._size, self._full = 0, False
-        return lines
+        self._size, self._count, self._full = 0, 0, False
+        return self.take_complete()
 
 
 class LineStream(io.TextIOBase):
@@ -99,4 +112,9 @@ class OutputHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one record as one line."""
-        self._output.add(record.levelname.lower(), self.format(record))
+        self._output.add(level_of(record.levelno), self.format(record))
+
+
+def level_of(number: int) -> str:
+    """Return the name of a level; one that user code has made is called by the one below it."""
+    return next((name for least, name in LEVELS if number >= least), "debug")

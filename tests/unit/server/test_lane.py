@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from headwater_protocol.errors import TransientError
 from headwater_protocol.server_events import MutationRequested
 from headwater_server.functions.contention import Contention, SessionContention
-from headwater_server.functions.failures import ErrorReporter
+from headwater_server.functions.failures import CallReporter
 from headwater_server.functions.lane import LaneLimits
 from headwater_server.functions.mutations import Decision, MutationCall, MutationLimits, Mutations
+from headwater_server.observe.call_log import CallLog, CallLogOptions
 from headwater_server.observe.metrics import Metrics
 from headwater_server.worker.messages import Failure, MutationDone, Usage
 from headwater_storage.proposal import CommitTs, Proposal
@@ -108,7 +109,7 @@ class World:
             self.workers,
             self.committer,
             self,
-            ErrorReporter(production=True, random_bytes=bytes),
+            CallReporter(production=True, random_bytes=bytes, log=CallLog(CallLogOptions(), int)),
             self.metrics,
             MutationLimits(lane=LaneLimits(**({"ahead_ms": 2.0} | limits))),
             lambda: 0.0,

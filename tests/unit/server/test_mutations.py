@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 from headwater_protocol.server_events import MutationRequested
-from headwater_server.functions.failures import ErrorReporter
+from headwater_server.functions.failures import CallReporter
 from headwater_server.functions.mutations import (
     Decision,
     MutationCall,
@@ -14,6 +14,7 @@ from headwater_server.functions.mutations import (
     SessionQueue,
     fingerprint,
 )
+from headwater_server.observe.call_log import LEVELS, CallEvent, CallLog, CallLogOptions, EventFilter
 from headwater_server.observe.metrics import Metrics
 from headwater_server.worker.messages import Failure, MutationDone, Usage
 from headwater_storage.proposal import CommitTs, Proposal
@@ -106,11 +107,12 @@ class World:
         self.committer = Committer()
         self.publication = Publication(self.committer)
         self.timers: list[Callable[[], None]] = []
+        self.log = CallLog(CallLogOptions(), int)
         self.mutations = Mutations(
             self.runner,
             self.committer,
             self.publication,
-            ErrorReporter(production=True, random_bytes=bytes),
+            CallReporter(production=True, random_bytes=bytes, log=self.log),
             Metrics(),
             MutationLimits(**limits),
             lambda: 0.0,
@@ -174,6 +176,44 @@ def test_a_conflict_is_rerun_and_nobody_hears_of_it() -> None:
     assert world.runner.started == [call, call]
     assert call.attempts == 2
     assert not world.receiver.decisions
+
+
+def test_only_the_run_that_counts_is_logged_with_how_many_there_were() -> None:
+    world = World()
+    world.request(1)
+    (call,) = world.runner.started
+    world.ran(call, proposal=PROPOSAL, logs=[("info", "the first run")])
+    world.mutations.refused(call, TransientError(code="conflict"))
+    assert not world.log.kept(EventFilter())
+    world.ran(call, proposal=PROPOSAL, logs=[("info", "the second run")])
+    world.commit(call)
+    (event,) = world.log.kept(EventFilter())
+    assert isinstance(event, CallEvent)
+    assert (event.outcome, event.runs, event.session) == ("success", 2, SESSION)
+    assert event.lines == [("info", "the second run")]
+
+
+def test_a_call_that_is_answered_from_memory_has_not_run() -> None:
+    world = World()
+    world.request(1)
+    world.ran(world.runner.started[0], duplicate=True)
+    world.publication.publish(10)
+    (event,) = world.log.kept(EventFilter())
+    assert isinstance(event, CallEvent)
+    assert (event.outcome, event.runs) == ("success", 0)
+
+
+def test_of_a_call_that_was_ended_by_force_no_lines_of_an_earlier_run_are_logged() -> None:
+    world = World()
+    world.request(1)
+    (call,) = world.runner.started
+    world.ran(call, proposal=PROPOSAL, logs=[("info", "the first run")])
+    world.mutations.refused(call, TransientError(code="conflict"))
+    world.mutations.killed(call, Failure("time_limit", "too long"))
+    world.commit(call)
+    (event,) = world.log.kept(EventFilter(level=LEVELS["error"]))
+    assert isinstance(event, CallEvent)
+    assert (event.outcome, event.lines, event.usage) == ("time_limit", (), None)
 
 
 def test_conflicts_without_end_become_an_answer() -> None:

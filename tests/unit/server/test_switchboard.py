@@ -4,7 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from headwater_server.functions.failures import ErrorReporter
+from headwater_server.functions.failures import CallReporter
+from headwater_server.observe.call_log import CallLog, CallLogOptions
 from headwater_server.observe.metrics import Metrics
 from headwater_server.switchboard import Switchboard
 from headwater_server.worker.messages import Failure
@@ -35,7 +36,7 @@ def test_a_query_whose_worker_died_runs_once_more_before_it_is_blamed(
     code: str, told: tuple[Any, ...]
 ) -> None:
     unused: Any = None
-    reporter = ErrorReporter(production=True, random_bytes=bytes)
+    reporter = CallReporter(production=True, random_bytes=bytes, log=CallLog(CallLogOptions(), int))
     switchboard = Switchboard(
         unused, reporter, Metrics(), clean_readers=lambda: None, after_publish=lambda: None
     )

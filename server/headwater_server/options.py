@@ -1,0 +1,60 @@
+"""What parts of the daemon are given of the settings. A part of the composition root, as `app.py` is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headwater_server.observe.call_destinations import (
+    DestinationOptions,
+    is_terminal,
+    least_level,
+    webhook_target,
+)
+from headwater_server.observe.call_log import LEVELS, CallLogOptions, WaitingRoom
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headwater_config.settings import Settings
+
+    from headwater_server.observe.call_destinations import WebhookTarget
+
+
+def webhook_of(settings: Settings, environ: Mapping[str, str]) -> WebhookTarget | None:
+    """Return where the log of calls is to be sent, None if nowhere; raises RequestError if it cannot be."""
+    return webhook_target(settings.call_log_webhook_url, settings.call_log_webhook_secret_file, environ)
+
+
+def _waiting_room(settings: Settings) -> WaitingRoom:
+    return WaitingRoom(settings.call_log_waiting_events, settings.call_log_waiting_bytes)
+
+
+def call_log_options(settings: Settings) -> CallLogOptions:
+    """Return the bounds of the log of calls."""
+    return CallLogOptions(
+        events_max=settings.call_log_kept_events,
+        bytes_max=settings.call_log_kept_bytes,
+        followers_max=settings.call_log_followers_limit,
+        room=_waiting_room(settings),
+    )
+
+
+def destination_options(settings: Settings, webhook: WebhookTarget | None) -> DestinationOptions:
+    """Return where the log of calls goes."""
+    human = settings.log_format == "human" or (settings.log_format == "auto" and is_terminal())
+    return DestinationOptions(
+        identity_form=settings.call_log_identity,
+        room=_waiting_room(settings),
+        console_level=least_level(settings.call_log_console),
+        human=human,
+        file=settings.call_log_file,
+        file_level=LEVELS[settings.call_log_file_level],
+        file_bytes_max=settings.call_log_file_limit_bytes,
+        files_kept=settings.call_log_files_kept,
+        webhook=webhook,
+        webhook_level=LEVELS[settings.call_log_webhook_level],
+        batch_events_max=settings.call_log_webhook_batch_events,
+        webhook_wait_s=settings.call_log_webhook_wait_s,
+        webhook_limit_s=settings.call_log_webhook_time_limit_s,
+        attempts_max=settings.call_log_webhook_attempts_limit,
+    )
