@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -203,7 +204,7 @@ class Daemon:
     def _make_call_log(self, webhook: WebhookTarget | None) -> None:
         """Make what keeps the events of calls, and where else they go."""
         settings, environment = self.settings, self._environment
-        secret = environment.random.bytes(32)
+        secret = cache(lambda: environment.random.bytes(32))
         self.call_log = CallLog(call_log_options(settings), environment.clock.wall_us)
         self.call_text = EventText(settings.call_log_identity, secret)
         self.call_destinations = make_destinations(

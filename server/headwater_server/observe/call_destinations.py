@@ -77,7 +77,7 @@ class DestinationOptions:
 
 def make_destinations(
     options: DestinationOptions,
-    secret: bytes,
+    secret: Callable[[], bytes],
     wall_s: Callable[[], float],
     random_bytes: Callable[[int], bytes],
 ) -> list[WriterThread | Webhook]:
@@ -85,7 +85,7 @@ def make_destinations(
 
     Args:
         options: Which.
-        secret: Keys the hashes of users and sessions.
+        secret: Returns what keys the hashes of users and sessions.
         wall_s: Wall clock.
         random_bytes: Names batches.
     """

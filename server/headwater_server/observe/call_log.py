@@ -387,11 +387,12 @@ class EventText:
 
     Attributes:
         form: How users are named: `hashed`, `plain` or not at all (`off`).
-        secret: Keys the hashes; drawn anew at each start, so that nobody can look up whose hash it is.
+        secret: Returns what keys the hashes, the same each time; drawn anew at each start, so that nobody can look up
+            whose hash it is.
     """
 
     form: IdentityForm
-    secret: bytes
+    secret: Callable[[], bytes]
     _users: dict[bytes, str] = field(default_factory=dict)
 
     def fields(self, event: CallEvent) -> dict[str, Any]:
@@ -452,7 +453,7 @@ class EventText:
         return found
 
     def _digest(self, text: bytes) -> str:
-        return blake2b(text, digest_size=_DIGEST_BYTES, key=self.secret).hexdigest()
+        return blake2b(text, digest_size=_DIGEST_BYTES, key=self.secret()).hexdigest()
 
 
 def dropped_fields(dropped: Dropped) -> dict[str, Any]:

@@ -487,9 +487,8 @@ class World:
         daemon = life.daemon
         counts = {
             "connections": len(daemon.hub) - len(self.clients),
-            "running mutations": daemon.mutations.running,
+            "undecided mutations": daemon.mutations.unfinished,
             "held results": len(daemon.switchboard._held),
-            "function names": len(daemon.switchboard._functions),
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -522,4 +521,5 @@ def _settings(folder: Path) -> Settings:
         heartbeat_s=2.0,
         session_send_buffer_bytes=16 * 1024,
         session_stall_limit_s=5.0,
+        call_log_console="off",  # no threads
     )

@@ -172,7 +172,7 @@ def test_texts_leave_out_who_it_was_and_what_says_nothing() -> None:
     made.failure = Failure("internal_error", "no", b"data", "Traceback")
 
     def fields(form: str, secret: bytes = b"k" * 32) -> dict[str, object]:
-        return EventText(form, secret).fields(made)  # type: ignore[arg-type]
+        return EventText(form, lambda: secret).fields(made)  # type: ignore[arg-type]
 
     hashed = fields("hashed")
     assert hashed["user"] == fields("hashed")["user"]
