@@ -27,19 +27,18 @@ from headwater_server.functions.actions import Actions
 from headwater_server.functions.calls import Calls
 from headwater_server.functions.deployment_key import DeploymentKey, KeyRow
 from headwater_server.functions.deploys import Deploys
-from headwater_server.functions.document_rewriter import DocumentRewriter, RewriteOptions
+from headwater_server.functions.document_rewriter import DocumentRewriter
 from headwater_server.functions.failures import CallReporter
 from headwater_server.functions.limits import ActionOptions, PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
-from headwater_server.functions.request_trimmer import RequestTrimmer, TrimOptions
+from headwater_server.functions.request_trimmer import RequestTrimmer
 from headwater_server.functions.requirements_installer import InstallOptions, RequirementsInstaller
 from headwater_server.functions.roster import Roster
 from headwater_server.functions.table_browser import BrowseLimits, TableBrowser
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
-from headwater_server.identity.key_cache import CacheOptions
-from headwater_server.identity.sign_ins import SignInLimits, SignIns
-from headwater_server.identity.verifier import Clocks, Verifier, VerifierOptions
+from headwater_server.identity.sign_ins import SignIns
+from headwater_server.identity.verifier import Clocks, Verifier
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.data_api import DataApi
@@ -49,14 +48,21 @@ from headwater_server.net.inlet import InletLimits
 from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.listeners import DoorOptions, Listeners, is_loopback
-from headwater_server.net.route_api import RouteApi, RouteLimits
 from headwater_server.net.log_api import LogApi
+from headwater_server.net.route_api import RouteApi, RouteLimits
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
 from headwater_server.observe.call_destinations import make_destinations
 from headwater_server.observe.call_log import CallLog, EventText
 from headwater_server.observe.metrics import Metrics
-from headwater_server.options import call_log_options, destination_options
+from headwater_server.options import (
+    call_log_options,
+    destination_options,
+    rewrite_options,
+    sign_in_limits,
+    trim_options,
+    verifier_options,
+)
 from headwater_server.reactive.core import ReactiveCore
 from headwater_server.reactive.seam import ReactiveOptions
 from headwater_server.switchboard import Switchboard
@@ -122,7 +128,7 @@ class Daemon:
         )
         self.verifier = self._make_verifier()
         self.sign_ins = SignIns(
-            self.verifier, _sign_in_limits(settings), self.metrics.identity, self._mono_s, self._wall_s
+            self.verifier, sign_in_limits(settings), self.metrics.identity, self._mono_s, self._wall_s
         )
         self.keys = AdminKeys(b"")
         core = _reactive_core(self.switchboard, engine, self._mono_s, settings)
@@ -156,7 +162,7 @@ class Daemon:
             self.keys,
             settings.delta_memory_bytes // 4,
         )
-        self.trimmer = RequestTrimmer(engine, _trim_options(settings), self.metrics)
+        self.trimmer = RequestTrimmer(engine, trim_options(settings), self.metrics)
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
@@ -223,7 +229,7 @@ class Daemon:
             )
         )
         clocks = Clocks(wall_s=self._wall_s, mono_s=self._mono_s)
-        return Verifier(_verifier_options(settings), clocks, fetcher.get, self.metrics)
+        return Verifier(verifier_options(settings), clocks, fetcher.get, self.metrics)
 
     def _make_administration(self) -> None:
         """Make what the deployment's key opens."""
@@ -239,7 +245,7 @@ class Daemon:
             self._mono_s,
         )
         self.rewriter = DocumentRewriter(
-            engine, self.pool.ask, self.deploys.turn, _rewrite_options(settings), self._mono_s, self.metrics
+            engine, self.pool.ask, self.deploys.turn, rewrite_options(settings), self._mono_s, self.metrics
         )
         self.deploys.after_switch = self.rewriter.wake
         self.deploys.install = RequirementsInstaller(
@@ -533,20 +539,6 @@ def _mutation_limits(settings: Settings) -> MutationLimits:
     )
 
 
-def _verifier_options(settings: Settings) -> VerifierOptions:
-    return VerifierOptions(
-        token_bytes_max=settings.token_limit_bytes,
-        leeway_s=settings.token_leeway_s,
-        waiting_max=settings.provider_waiting_limit,
-        reasons_per_minute=settings.token_refusals_logged,
-        cache=CacheOptions(
-            pause_s=settings.provider_keys_pause_s,
-            age_s=settings.provider_keys_age_s,
-            kept_s=settings.provider_keys_kept_s,
-        ),
-    )
-
-
 def _install_options(settings: Settings) -> InstallOptions:
     return InstallOptions(
         time_limit_s=settings.requirements_time_limit_s,
@@ -557,30 +549,6 @@ def _install_options(settings: Settings) -> InstallOptions:
 
 def _browse_limits(settings: Settings) -> BrowseLimits:
     return BrowseLimits(settings.call_read_limit_documents, settings.call_result_limit_bytes)
-
-
-def _rewrite_options(settings: Settings) -> RewriteOptions:
-    return RewriteOptions(
-        delay_s=settings.document_rewrite_delay_s,
-        documents_max=settings.document_rewrite_limit,
-        share=settings.document_rewrite_share_percent / 100,
-    )
-
-
-def _sign_in_limits(settings: Settings) -> SignInLimits:
-    return SignInLimits(
-        checks_max=settings.token_checks_limit,
-        check_s=settings.token_check_limit_s,
-        per_minute=settings.session_tokens_limit_per_minute,
-    )
-
-
-def _trim_options(settings: Settings) -> TrimOptions:
-    return TrimOptions(
-        retention_s=settings.request_retention_s,
-        interval_s=settings.request_trim_interval_s,
-        rows_max=settings.request_trim_limit_rows,
-    )
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headwater_server.functions.document_rewriter import RewriteOptions
+from headwater_server.functions.request_trimmer import TrimOptions
+from headwater_server.identity.key_cache import CacheOptions
+from headwater_server.identity.sign_ins import SignInLimits
+from headwater_server.identity.verifier import VerifierOptions
 from headwater_server.observe.call_destinations import (
     DestinationOptions,
     is_terminal,
@@ -57,4 +62,46 @@ def destination_options(settings: Settings, webhook: WebhookTarget | None) -> De
         webhook_wait_s=settings.call_log_webhook_wait_s,
         webhook_limit_s=settings.call_log_webhook_time_limit_s,
         attempts_max=settings.call_log_webhook_attempts_limit,
+    )
+
+
+def verifier_options(settings: Settings) -> VerifierOptions:
+    """Return how tokens are verified."""
+    return VerifierOptions(
+        token_bytes_max=settings.token_limit_bytes,
+        leeway_s=settings.token_leeway_s,
+        waiting_max=settings.provider_waiting_limit,
+        reasons_per_minute=settings.token_refusals_logged,
+        cache=CacheOptions(
+            pause_s=settings.provider_keys_pause_s,
+            age_s=settings.provider_keys_age_s,
+            kept_s=settings.provider_keys_kept_s,
+        ),
+    )
+
+
+def rewrite_options(settings: Settings) -> RewriteOptions:
+    """Return how documents are rewritten."""
+    return RewriteOptions(
+        delay_s=settings.document_rewrite_delay_s,
+        documents_max=settings.document_rewrite_limit,
+        share=settings.document_rewrite_share_percent / 100,
+    )
+
+
+def sign_in_limits(settings: Settings) -> SignInLimits:
+    """Return the bounds of sign-ins."""
+    return SignInLimits(
+        checks_max=settings.token_checks_limit,
+        check_s=settings.token_check_limit_s,
+        per_minute=settings.session_tokens_limit_per_minute,
+    )
+
+
+def trim_options(settings: Settings) -> TrimOptions:
+    """Return how request rows are trimmed."""
+    return TrimOptions(
+        retention_s=settings.request_retention_s,
+        interval_s=settings.request_trim_interval_s,
+        rows_max=settings.request_trim_limit_rows,
     )
