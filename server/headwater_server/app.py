@@ -112,10 +112,7 @@ class Daemon:
         self.metrics = Metrics()
         self._environment = environment
         self._mono_s = environment.clock.mono_s
-        self._make_call_log(webhook)
-        reporter = CallReporter(
-            production=settings.production, random_bytes=environment.random.bytes, log=self.call_log
-        )
+        reporter = self._make_call_log(webhook)
         options = _pool_options(settings)
         roster = Roster(options, settings.data, start_processes, self._mono_s)
         self.pool = WorkerPool(options, roster, mono_s=self._mono_s, next_us=engine.next_us)
@@ -207,8 +204,8 @@ class Daemon:
             self._mono_s,
         )
 
-    def _make_call_log(self, webhook: WebhookTarget | None) -> None:
-        """Make what keeps the events of calls, and where else they go."""
+    def _make_call_log(self, webhook: WebhookTarget | None) -> CallReporter:
+        """Make what keeps the events of calls, and where else they go; return what calls are reported to."""
         settings, environment = self.settings, self._environment
         secret = cache(lambda: environment.random.bytes(32))
         self.call_log = CallLog(call_log_options(settings), environment.clock.wall_us)
@@ -218,6 +215,9 @@ class Daemon:
         )
         self.call_log.destinations.extend(self.call_destinations)
         self.metrics.follow_call_log(self.call_log, self.call_destinations)
+        return CallReporter(
+            production=settings.production, random_bytes=environment.random.bytes, log=self.call_log
+        )
 
     def _make_verifier(self) -> Verifier:
         settings = self.settings

@@ -421,7 +421,7 @@ class ActionPiece(_Message, frozen=True, tag=25):
     content: bytes
 
 
-class ActionPrinted(_Message, frozen=True, tag=31):
+class ActionPrinted(_Message, frozen=True, tag=51):
     """Lines of an action that goes on, `[level, text]`; `ActionDone` has the rest."""
 
     call: int
