@@ -22,7 +22,7 @@ export class Calls {
   readonly #act: () => void;
   readonly #changed: () => void;
   readonly #began = new Set<Date>(); // when those that wait were made, in their order
-  readonly #requests = new Map<number, readonly [Settle, TakePiece]>(); // mutations and actions in flight
+  readonly #requests = new Map<number, readonly [Settle, TakePiece | undefined]>(); // mutations and actions in flight
   readonly #queries = new Map<number, Settle>(); // subscriptions that wait for one value
   readonly #queued: (() => void)[] = []; // requests that wait until fewer are in flight
   #over: HeadwaterError | undefined; // set when nothing goes on any more: why
@@ -71,11 +71,7 @@ export class Calls {
   }
 
   /** Make a request, once there is room for it and those before it are made, and return its result. */
-  request(
-    kind: "mutation" | "action",
-    request: () => number,
-    takePiece: TakePiece = () => {},
-  ): Promise<Value> {
+  request(kind: "mutation" | "action", request: () => number, takePiece?: TakePiece): Promise<Value> {
     return this.#during(kind, (settle, reject) => {
       this.#queued.push(() => {
         try {
@@ -97,7 +93,7 @@ export class Calls {
 
   /** A piece of an action has come. */
   arrived(request: number, value: Value, size: number): void {
-    this.#requests.get(request)?.[1](value, size);
+    this.#requests.get(request)?.[1]?.(value, size);
   }
 
   /** A request is resolved: tell its call, and make the next ones. */

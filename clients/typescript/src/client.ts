@@ -72,7 +72,7 @@ export class HeadwaterClient {
 
   /**
    * `address` is `wss://host`, `ws://host:port` or the same with https and http. Throws `invalid_request` if it
-   * is none.
+   * is none, or an option is out of its bounds.
    */
   constructor(address: string, options: ClientOptions = {}) {
     this.#environment = runtimeEnvironment(options);
@@ -92,6 +92,9 @@ export class HeadwaterClient {
       },
     );
     const { inFlightMax = IN_FLIGHT_MAX } = options;
+    if (!(inFlightMax >= 1)) {
+      throw new HeadwaterError("invalid_request", "expected an inFlightMax of 1 or more");
+    }
     this.#calls = new Calls(
       this.#session,
       Math.min(inFlightMax, IN_FLIGHT_MAX),

@@ -5,14 +5,12 @@
  */
 
 import type { Value } from "./api.js";
-import { type Dict, isDict, isList, type List } from "./containers.js";
+import { isDict, isList, type List } from "./containers.js";
 import { ProtocolError } from "./errors.js";
 import { DELTA_DEPTH_MAX } from "./limits.js";
 import { decodeValue } from "./values.js";
 
 const ELEMENTS_MAX = 1 << 24; // of the lists that a delta makes: a few bytes can ask for many copies of the old ones
-
-const NOTHING: Dict = {};
 
 /** Return the value that `operations` make out of `old`. Throws `ProtocolError` if they do not fit it. */
 export function applyDelta(old: Value, operations: Uint8Array): Value {
@@ -25,7 +23,7 @@ class Application {
 
   changed(old: Value, operations: Value | undefined): Value {
     fits(isList(operations));
-    const [kind, first, removed, changed = NOTHING] = operations;
+    const [kind, first, removed, changed] = operations;
     const { length } = operations;
     if (kind === 1) {
       fits(length === 3 || length === 4);
@@ -55,14 +53,14 @@ class Application {
         made.push(fresh);
       }
     } else if (kind === 2 && length === 4) {
-      made.push(this.#dict(element(old, first), second, third, NOTHING));
+      made.push(this.#dict(element(old, first), second, third));
     } else {
       fits(kind === 3 && length === 3);
       made.push(this.changed(element(old, first), second));
     }
   }
 
-  #dict(old: Value, set: Value | undefined, removed: Value | undefined, changed: Value): Value {
+  #dict(old: Value, set: Value | undefined, removed: Value | undefined, changed: Value = {}): Value {
     fits(isDict(old) && isDict(set) && isList(removed) && isDict(changed));
     const made: Record<string, Value> = { ...old, ...set };
     for (const name of removed) {

@@ -335,7 +335,7 @@ export class ClientSession {
       throw new ProtocolError(`unexpected version ${version}`, "unsupported_version");
     }
     if (frameLimitBytes < CONNECT_FRAME_BYTES || heartbeatMs === 0) {
-      throw new ProtocolError(`unexpected frame limit ${frameLimitBytes} or heartbeat ${heartbeatMs}`);
+      throw new ProtocolError(`unexpected limits ${frameLimitBytes}, ${heartbeatMs}`);
     }
     this.#state = "open";
     this.#incarnation = incarnation;

@@ -426,6 +426,15 @@ describe("connections", () => {
     expect(() => new HeadwaterClient(address)).toThrow("is no address");
   });
 
+  test.each([0, -1, Number.NaN])(
+    "a bound of %d calls, under which none is ever made, is refused",
+    (inFlightMax) => {
+      expect(() => new HeadwaterClient("ws://localhost", { inFlightMax })).toThrow(
+        "inFlightMax of 1 or more",
+      );
+    },
+  );
+
   test("an `onChange` that throws keeps nobody from asking", async () => {
     const logged: unknown[] = [];
     const client = daemon.client("daemon", { log: (...what) => logged.push(what) });
