@@ -50,6 +50,7 @@ from headwater_server.net.keys import AdminKeys
 from headwater_server.net.listeners import DoorOptions, Listeners, is_loopback
 from headwater_server.net.log_api import LogApi
 from headwater_server.net.route_api import RouteApi, RouteLimits
+from headwater_server.net.start_page import StartPage
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
 from headwater_server.observe.call_destinations import make_destinations
@@ -375,6 +376,7 @@ class Daemon:
             DataApi(TableBrowser(self.engine, _browse_limits(settings)), self.keys),
             self.route_api,
             LogApi(self.call_log, self.call_text, self.keys),
+            StartPage(),
         ):
             routes.add_to(app)
         listeners, host = self._listeners, settings.host

@@ -66,6 +66,10 @@ class Peer:
 
     # ------------------------------------------------------------------------------------------ commands
 
+    async def key(self) -> str:
+        """Return its admin key."""
+        return self._daemon.key
+
     async def kill(self) -> None:
         """End the daemon with SIGKILL."""
         await asyncio.to_thread(self._daemon.kill)

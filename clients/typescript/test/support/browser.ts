@@ -12,7 +12,7 @@ const PACKAGE = join(ROOT, "clients", "typescript");
 /** Where pictures and figures are kept. */
 export const ARTEFACTS = join(ROOT, "build", "browser");
 const PROGRAMS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const FLAGS = [
+export const FLAGS = [
   "--no-sandbox", // which Chromium refuses to have as root
   "--disable-gpu",
   "--disable-background-networking",

@@ -5,7 +5,7 @@ import { createInterface, type Interface } from "node:readline";
 import { type ClientOptions, HeadwaterClient } from "../../src/index.js";
 import { startPython } from "./python.js";
 
-type Command = "kill" | "stop" | "start" | "pause" | "resume" | "ill" | "whole" | "call";
+type Command = "key" | "kill" | "stop" | "start" | "pause" | "resume" | "ill" | "whole" | "call";
 
 export class Daemon {
   /** Addresses: of the daemon, through links that fall ill when told to, through links that are cut. */
