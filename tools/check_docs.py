@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from headwater_config import reference as settings_reference
 
-from tools import error_reference, metrics_reference, mistake_reference
+from tools import command_reference, error_reference, metrics_reference, mistake_reference
 from tools.checkout import ROOT, files, text_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,13 @@ def missing_pages(paths: Iterable[str]) -> Iterator[str]:
 
 def outdated_pages() -> Iterator[str]:
     """Yield a line for each generated page that is not what its generator writes now."""
-    for generator in (settings_reference, error_reference, mistake_reference, metrics_reference):
+    for generator in (
+        settings_reference,
+        error_reference,
+        mistake_reference,
+        metrics_reference,
+        command_reference,
+    ):
         if not generator.PAGE.exists() or generator.PAGE.read_text("utf-8") != generator.page():
             yield f"{generator.PAGE.relative_to(ROOT)}: out of date; run: python -m {generator.__name__}"
 

@@ -27,7 +27,7 @@ app = typer.Typer(
     help="A database and sync server in one daemon: typed Python functions, live results.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

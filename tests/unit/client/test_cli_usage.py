@@ -163,3 +163,17 @@ def test_tcp_is_one_port_above_unless_told() -> None:
     assert dev._tcp_port(4510, None) == 4511
     assert dev._tcp_port(65535, None) == 0
     assert dev._tcp_port(4510, 0) == 0
+
+
+def test_shells_complete_commands_and_options(tmp_path: Path) -> None:
+    def completed(words: str) -> list[str]:
+        environ = {
+            "_HEADWATER_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        return CliRunner().invoke(app, [], prog_name="headwater", env=environ).stdout.split()
+
+    assert completed("headwater de") == ["dev", "deploy", "deploys"]
+    assert completed("headwater key cr") == ["create"]
+    assert "--key-file" in completed("headwater run --")
