@@ -169,7 +169,11 @@ class Query(Generic[T]):
             end = Cursor(query, self._position(last) if last else None)
         if end.position is not None:
             self._reading.journal.keep(page, end.position)
-        return Page(self._rows(documents), is_done=end.position is None, continue_cursor=write_cursor(end))
+        rows = self._rows(documents)
+        if len(documents) > options.num_items and isinstance(rows, Rows):
+            middle = documents[len(documents) // 2 - 1]
+            rows.split_cursor = write_cursor(Cursor(query, self._position(middle)))
+        return Page(rows, is_done=end.position is None, continue_cursor=write_cursor(end))
 
     def _end_of(self, options: PageOptions, query: bytes, page: bytes) -> Cursor | None:
         """Return where the page ends if that is settled: by the client, or by the run before."""

@@ -92,7 +92,10 @@ def encode_result(value: Any) -> EncodedResult:
         done = b"\xc3" if value.is_done else b"\xc2"
         cursor = encode(value.continue_cursor)
         page = encode_rows(value.page)
-        return EncodedResult(b"\x83\xa4page%b\xa6isDone%b\xaecontinueCursor%b" % (page, done, cursor))
+        content = b"\xa4page%b\xa6isDone%b\xaecontinueCursor%b" % (page, done, cursor)
+        if value.page.split_cursor is None:
+            return EncodedResult(b"\x83" + content)
+        return EncodedResult(b"\x84%b\xabsplitCursor%b" % (content, encode(value.page.split_cursor)))
     if isinstance(value, list | tuple):
         elements = [encode(element) for element in value]
         return EncodedResult(splice(elements), _bounds(elements), [element_id(element) for element in value])

@@ -29,9 +29,11 @@ class Rows(list):  # type: ignore[type-arg]  # to its users it is the `list[T]` 
         table: Class of the documents.
         current: Whether the current shape of the table wrote all of them, so that the bytes
             are what encoding the decoded documents would give.
+        split_cursor: Of a page that has grown beyond what was asked for: a place in its middle. Clients of Convex split
+            such pages there, so it goes along with the result; ours do without.
     """
 
-    __slots__ = ("_decode", "current", "table")
+    __slots__ = ("_decode", "current", "split_cursor", "table")
 
     def __init__(
         self, documents: Sequence[bytes], decode: Callable[[bytes], list[Any]], table: type, *, current: bool
@@ -40,6 +42,7 @@ class Rows(list):  # type: ignore[type-arg]  # to its users it is the `list[T]` 
         self._decode: Callable[[bytes], list[Any]] | None = decode
         self.table = table
         self.current = current
+        self.split_cursor: str | None = None
 
     @property
     def untouched(self) -> bool:

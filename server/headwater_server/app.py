@@ -36,6 +36,7 @@ from headwater_server.functions.request_trimmer import RequestTrimmer
 from headwater_server.functions.requirements_installer import InstallOptions, RequirementsInstaller
 from headwater_server.functions.roster import Roster
 from headwater_server.functions.table_browser import BrowseLimits, TableBrowser
+from headwater_server.functions.timed_reads import TimedReads
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
 from headwater_server.identity.sign_ins import SignIns
 from headwater_server.identity.verifier import Clocks, Verifier
@@ -141,6 +142,8 @@ class Daemon:
             lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
             self._record_failure,
         )
+        self.timed_reads = TimedReads(engine.window, lambda: engine.published_ts, self._mono_s)
+        self.switchboard.handed_out = self.timed_reads.oldest_ts
         self.switchboard.core = core
         self.switchboard.mutations = self.mutations
         engine.listener = self.switchboard
@@ -203,6 +206,7 @@ class Daemon:
             self.metrics,
             self.settings.action_stream_window_bytes,
             self._mono_s,
+            self.timed_reads,
         )
 
     def _make_call_log(self, webhook: WebhookTarget | None) -> CallReporter:

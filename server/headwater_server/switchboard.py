@@ -46,6 +46,7 @@ class Switchboard:
         core: Set once, right after construction: the core needs its effects first.
         mutations: Likewise.
         switch_bundle: Called in the step that publishes a commit of the row "active bundle".
+        handed_out: Tells the oldest ts that somebody may still ask a query's result of.
         document_checks: Of a deploy that is under way; told what is written.
     """
 
@@ -68,6 +69,7 @@ class Switchboard:
         self._metrics = metrics
         self._clean_readers = clean_readers
         self._after_publish = after_publish
+        self.handed_out: Callable[[], int | None] = lambda: None
         self._held: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
 
@@ -112,7 +114,8 @@ class Switchboard:
 
     def oldest_ts(self) -> CommitTs | None:
         """Return the ts that the commit window must reach back to: no open round or running call began before it."""
-        open_since = [ts for ts in (self.core.oldest_ts(), self.mutations.oldest_ts()) if ts is not None]
+        asked = (self.core.oldest_ts(), self.mutations.oldest_ts(), self.handed_out())
+        open_since = [ts for ts in asked if ts is not None]
         return CommitTs(min(open_since)) if open_since else None
 
     # ------------------------------------------------------------------ from the pool

@@ -12,6 +12,8 @@ import pytest
 from support.convex_clients.driven import ClientError, Peer, javascript
 from support.daemon import running
 from support.guides import write_files
+from support.ill_proxy import Illness, IllProxy
+from support.users import STAFF, user_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -223,6 +225,150 @@ async def test_an_optimistic_update_never_flickers_while_others_write(daemon: Ru
             )
             await asyncio.gather(*noise)
         assert not flickers(peer.shown[watch])
+
+
+async def test_pages_follow_what_others_write_without_gaps_and_split_where_they_grow(
+    daemon: RunningDaemon,
+) -> None:
+    async with client(daemon) as peer, client(daemon) as other:
+        args = {"channel": "paged"}
+        await other.mutate("messages:send_many", {**args, "count": 12})
+        watch = await peer.watch("messages:paged", args, pages=5)
+
+        async def shows(count: int, status: str) -> list[str]:
+            shown = await peer.until(
+                watch, lambda shown: (len(shown["rows"]), shown["status"]) == (count, status)
+            )
+            return bodies(shown["rows"])
+
+        whole = [f"{number:04}" for number in range(11, -1, -1)]
+        assert await shows(5, "CanLoadMore") == whole[:5]
+        await peer.do("more", watch=watch, count=5)
+        assert await shows(10, "CanLoadMore") == whole[:10]
+        await other.mutate("messages:send", {**args, "author": "a", "body": "new"})
+        assert await shows(11, "CanLoadMore") == ["new", *whole[:10]]
+        await peer.do("more", watch=watch, count=5)
+        assert await shows(13, "Exhausted") == ["new", *whole]
+        # The first page grows beyond twice its size; the client splits it, and shows all rows all the while.
+        await other.mutate("messages:send_many", {**args, "count": 30})
+        assert await shows(43, "Exhausted") == [
+            *[f"{number:04}" for number in range(29, -1, -1)],
+            "new",
+            *whole,
+        ]
+        await other.mutate("messages:send", {**args, "author": "a", "body": "newest"})
+        assert (await shows(44, "Exhausted"))[0] == "newest"
+        await other.mutate("messages:clear", args)
+        assert await shows(0, "Exhausted") == []
+
+
+# ---------------------------------------------------------------------------------------- who it is
+
+
+def token(user: str, lasts_s: float = 3600) -> str:
+    return user_token(user, lasts_s=lasts_s)
+
+
+async def test_users_sign_in_are_refreshed_and_sign_out(daemon: RunningDaemon) -> None:
+    async with client(daemon) as peer:
+        watch = await peer.watch("messages:whoami")
+        await peer.until(watch, lambda shown: shown is None)
+        await peer.do("auth", tokens=[token("ada"), token("ada")])  # the second is asked for at once
+        await peer.until(watch, lambda shown: shown == f"{STAFF}|ada")
+        await peer.until_auth(True)
+        assert await peer.mutate("messages:signed", {"channel": "s", "body": "b"}) == f"{STAFF}|ada"
+        await peer.do("sign_out")
+        await peer.until(watch, lambda shown: shown is None)
+        with pytest.raises(ClientError, match="unauthenticated"):
+            await peer.mutate("messages:signed", {"channel": "s", "body": "b"})
+
+
+async def test_a_refused_token_is_asked_for_anew(daemon: RunningDaemon) -> None:
+    async with client(daemon) as peer:
+        watch = await peer.watch("messages:whoami")
+        await peer.do("auth", tokens=[token("ada", -60), token("ada"), token("ada")])
+        await peer.until(watch, lambda shown: shown == f"{STAFF}|ada")
+        await peer.until_auth(True)
+
+
+async def test_tokens_that_are_refused_over_and_over_leave_nobody_signed_in(daemon: RunningDaemon) -> None:
+    async with client(daemon) as peer:
+        await peer.do("auth", tokens=[token("ada", -60 - number) for number in range(6)])
+        await peer.until_auth(False)
+        watch = await peer.watch("messages:whoami")
+        await peer.until(watch, lambda shown: shown is None)
+
+
+async def test_over_the_end_of_a_token_its_user_stays_signed_in(daemon: RunningDaemon) -> None:
+    """There is no newer token when the client asks ahead of its end: the server says when it ends, and it brings the next one."""
+    async with client(daemon) as peer:
+        watch = await peer.watch("messages:whoami")
+        await peer.until(watch, lambda shown: shown is None)
+        brief = token("ada", 3.0)
+        await peer.do("auth", tokens=[brief, brief, token("ada")])
+        await peer.until(watch, lambda shown: shown == f"{STAFF}|ada")
+
+        async def reconnected() -> bool:
+            return (await peer.do("state"))["connectionCount"] > 1
+
+        async with asyncio.timeout(30):
+            while not await reconnected():
+                await asyncio.sleep(0.05)
+        assert await peer.mutate("messages:signed", {"channel": "s", "body": "b"}) == f"{STAFF}|ada"
+        assert None not in peer.shown[watch][1:]  # nobody's screen was not shown in between
+
+
+async def test_the_holder_of_a_key_calls_internal_functions_and_acts_as_a_user(daemon: RunningDaemon) -> None:
+    async with client(daemon) as peer:
+        await peer.do("admin", key=daemon.key)
+        watch = await peer.watch("messages:secret")
+        await peer.until(watch, lambda shown: shown == "secret")
+        await peer.do("admin", key=daemon.key, identity={"subject": "ada", "issuer": STAFF})
+        assert await peer.mutate("messages:signed", {"channel": "s", "body": "b"}) == f"{STAFF}|ada"
+        http = {"url": address(daemon), "kind": "query", "args": {}}
+        assert await peer.do("http", **http, name="messages:secret", key=daemon.key) == "secret"
+        assert await peer.do("http", **http, name="messages:whoami", token=token("bob")) == f"{STAFF}|bob"
+        acting = {"key": daemon.key, "identity": {"subject": "ada", "issuer": STAFF}}
+        assert await peer.do("http", **http, name="messages:whoami", **acting) == f"{STAFF}|ada"
+
+
+# ---------------------------------------------------------------------------------------- cuts and restarts
+
+
+async def test_over_cuts_each_mutation_takes_effect_once_and_in_order(daemon: RunningDaemon) -> None:
+    async with IllProxy(daemon.port) as proxy, javascript(f"http://127.0.0.1:{proxy.port}") as peer:
+        watch = await peer.watch("messages:counter", {"name": "cut"})
+        await peer.until(watch, lambda shown: shown == 0)
+        calls: list[asyncio.Future[Any]] = []
+        for illness in (Illness.RESET, Illness.ENDED, Illness.RESET):
+            for _ in range(20):
+                calls.append(peer.start("mutate", name="messages:add", args={"name": "cut"}))
+                await asyncio.sleep(0)
+            await calls[-15]
+            proxy.fall_ill(illness)
+        assert await asyncio.wait_for(asyncio.gather(*calls), 60) == list(range(1, 61))
+        await peer.until(watch, lambda shown: shown == 60)
+        assert peer.shown[watch] == sorted(peer.shown[watch])
+        assert (await peer.do("state"))["connectionCount"] > 1
+
+
+async def test_over_a_kill_of_the_daemon_too(tmp_path: Path) -> None:
+    with running(tmp_path, deploy="dialect") as daemon:
+        async with client(daemon) as peer:
+            watch = await peer.watch("messages:counter", {"name": "killed"})
+            pages = await peer.watch("messages:paged", {"channel": "killed"}, pages=3)
+            await peer.mutate("messages:send_many", {"channel": "killed", "count": 5})
+            await peer.until(pages, lambda shown: len(shown["rows"]) == 5 or shown["status"] == "CanLoadMore")
+            calls = [peer.start("mutate", name="messages:add", args={"name": "killed"}) for _ in range(50)]
+            await calls[10]
+            await asyncio.to_thread(daemon.kill)
+            await asyncio.to_thread(daemon.start)
+            assert await asyncio.wait_for(asyncio.gather(*calls), 60) == list(range(1, 51))
+            await peer.until(watch, lambda shown: shown == 50)
+            seen = peer.shown[watch]
+            assert seen == sorted(seen)
+            thinking = peer.start("act", name="messages:think", args={"channel": "killed", "body": "b"})
+            assert await thinking == 6
 
 
 async def test_the_functions_of_the_guide_are_called_as_they_are(tmp_path: Path) -> None:

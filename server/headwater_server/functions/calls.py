@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-from headwater_protocol.errors import RequestError, TransientError, error_for
+from headwater_protocol.errors import HeadwaterError, RequestError, TransientError, error_for
 
 from headwater_server.functions.mutations import Decision, MutationCall
+from headwater_server.functions.timed_reads import Ran, TimedReads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from headwater_protocol.manifest import Manifest
     from headwater_protocol.messages import ErrorBody
@@ -122,6 +124,7 @@ class Calls:
         metrics: The daemon's.
         window_bytes: Pieces of one action that may wait for its caller.
         mono_s: Monotonic clock.
+        reads: Knows what holds at which ts.
 
     Attributes:
         manifest: What the active bundle declares; None before the first deploy.
@@ -139,7 +142,9 @@ class Calls:
         metrics: Metrics,
         window_bytes: int,
         mono_s: Callable[[], float],
+        reads: TimedReads,
     ) -> None:
+        self._reads = reads
         self._pool = pool
         self._actions = actions
         self._window_bytes = window_bytes
@@ -173,6 +178,33 @@ class Calls:
         """Return the encoded result of a query at a published snapshot."""
         with self._begun():
             return await self._query(name, arguments, identity, internal=internal)
+
+    def read_ts(self) -> int:
+        """Return the newest published ts; for half a minute `query_at` may be asked for it."""
+        return self._reads.hand_out()
+
+    async def query_at(
+        self, name: str, arguments: bytes, ts: int, *, identity: bytes | None = None, internal: bool = False
+    ) -> bytes:
+        """Return the encoded result that a query had at a ts; raises `conflict` where that is not known any more."""
+        with self._begun():
+            ran = await self._ran(name, arguments, identity, internal=internal)
+            self._reads.require(ran, ts)
+            return self._result(ran)
+
+    async def queries(
+        self, asked: Sequence[tuple[str, bytes]], *, identity: bytes | None = None, internal: bool = False
+    ) -> list[bytes | HeadwaterError]:
+        """Return the encoded results of several queries, all at one ts, or how they fail."""
+        with self._begun():
+            run = [partial(self._ran, *each, identity, internal=internal) for each in asked]
+            results: list[bytes | HeadwaterError] = []
+            for ran in await self._reads.together(run):
+                try:
+                    results.append(self._result(ran))
+                except HeadwaterError as error:
+                    results.append(error)
+            return results
 
     async def mutation(
         self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
@@ -241,6 +273,10 @@ class Calls:
             self._metrics.calls_running.set(self.running)
 
     async def _query(self, name: str, arguments: bytes, identity: bytes | None, *, internal: bool) -> bytes:
+        return self._result(await self._ran(name, arguments, identity, internal=internal))
+
+    async def _ran(self, name: str, arguments: bytes, identity: bytes | None, *, internal: bool) -> Ran:
+        """Run a query and wait until what it saw is published."""
         started_s = self._mono_s()
         done = await self._pool.query(name, arguments, identity=identity, internal=internal)
         self._metrics.calls.labels("query", done.failure.code if done.failure else "success").inc()
@@ -249,10 +285,13 @@ class Calls:
         published = asyncio.Event()
         self._publication.when_published(done.ts, published.set)
         await published.wait()
-        if error is not None:
-            raise error_for(error.code, error.message, error.data)
-        assert done.content is not None, "else there is an error"
-        return done.content
+        return Ran(done.ts, done.points, done.ranges, done.content, error)
+
+    def _result(self, ran: Ran) -> bytes:
+        if ran.error is not None:
+            raise error_for(ran.error.code, ran.error.message, ran.error.data)
+        assert ran.content is not None, "else there is an error"
+        return ran.content
 
     async def _mutation(
         self, name: str, arguments: bytes, identity: bytes | None, *, internal: bool

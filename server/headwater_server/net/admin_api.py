@@ -102,6 +102,8 @@ class AdminApi:
         app.router.add_post("/api/admin/rotate-key", self._rotate)
         app.router.add_post("/api/admin/check-token", self._check_token)
         app.router.add_get("/version", self._get_version)
+        app.router.add_get("/instance_version", self._get_version)
+        app.router.add_get("/instance_name", self._get_name)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
 
@@ -187,6 +189,10 @@ class AdminApi:
 
     async def _get_version(self, request: web.Request) -> web.Response:
         return web.Response(text=self._version)
+
+    async def _get_name(self, request: web.Request) -> web.Response:
+        """What Convex's tools ask of a server that one runs oneself."""
+        return web.Response(text="headwater")
 
     async def _get_health(self, request: web.Request) -> web.Response:
         if self.stopping:

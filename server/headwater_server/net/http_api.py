@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 import orjson
 from aiohttp import web
-from headwater_protocol.errors import HeadwaterError, InternalError, RequestError, Retry
+from headwater_protocol.errors import HeadwaterError, InternalError, ProtocolError, RequestError, Retry
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 
+from headwater_server.convex.identity import claims_of
+from headwater_server.convex.messages import canonical_name, time_of, time_text
 from headwater_server.net.event_stream import send_events, wants_events
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
-from headwater_server.net.keys import Right, bearer_key, bearer_token
+from headwater_server.net.keys import Right, bearer_token, offered_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from headwater_server.identity.sign_ins import SignIns
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.http")
 
-_OPEN_PATHS = frozenset({"/api/query", "/api/mutation", "/api/action", "/api/function", "/version"})
+_QUERY_PATHS = {"/api/query", "/api/query_ts", "/api/query_at_ts", "/api/query_batch"}
+_OPEN_PATHS = frozenset({*_QUERY_PATHS, "/api/mutation", "/api/action", "/api/function", "/version"})
+_BATCH_MAX = 100
 _RUN_PATH = "/api/run/"
 _METHODS = "GET, POST, OPTIONS"
 _PREFLIGHT_S = "600"
@@ -74,6 +78,19 @@ class Calls(Protocol):
     def kind(self, name: str, *, internal: bool) -> str:
         """Return the kind of a function of the active bundle; raises `unknown_function`."""
 
+    def read_ts(self) -> int:
+        """Return the newest published ts; for a while, `query_at` may be asked for it."""
+
+    async def query_at(
+        self, name: str, arguments: bytes, ts: int, *, identity: bytes | None = None, internal: bool = False
+    ) -> bytes:
+        """Return the encoded result that a query had at a ts; raises `conflict` where that is not known any more."""
+
+    async def queries(
+        self, asked: Sequence[tuple[str, bytes]], *, identity: bytes | None = None, internal: bool = False
+    ) -> list[bytes | HeadwaterError]:
+        """Return the encoded results of several queries, all at one ts, or how they fail."""
+
 
 class _Caller(NamedTuple):
     """Who makes a request.
@@ -105,6 +122,9 @@ class HttpApi:
         app.router.add_post("/api/mutation", self._mutation)
         app.router.add_post("/api/action", self._action)
         app.router.add_post("/api/function", self._function)
+        app.router.add_post("/api/query_ts", self._query_ts)
+        app.router.add_post("/api/query_at_ts", self._query_at_ts)
+        app.router.add_post("/api/query_batch", self._query_batch)
         app.router.add_post(_RUN_PATH + "{name:.+}", self._run)
 
     async def _query(self, request: web.Request) -> web.Response:
@@ -141,6 +161,42 @@ class HttpApi:
                 )
         except HeadwaterError as error:
             return _error_answer(error, call.form)
+
+    async def _query_ts(self, request: web.Request) -> web.Response:
+        """A ts that several requests may ask for."""
+        return json_response({"ts": time_text(self._calls.read_ts())})
+
+    async def _query_at_ts(self, request: web.Request) -> web.Response:
+        fields = await self._fields(request)
+        call, told = _parse(fields, request), fields.get("ts")
+        caller = await self._caller(request, call)
+        try:
+            ts = time_of(told if isinstance(told, str) else "")
+        except ProtocolError:
+            raise RequestError("`ts` must be what /api/query_ts has answered") from None
+        running = self._calls.query_at(
+            call.name, call.arguments, ts, identity=caller.identity, internal=caller.reads
+        )
+        return await _answer(call, running)
+
+    async def _query_batch(self, request: web.Request) -> web.Response:
+        asked = (await self._fields(request)).get("queries")
+        if not isinstance(asked, list) or not 0 < len(asked) <= _BATCH_MAX:
+            raise RequestError(f"`queries` must be a list of 1 to {_BATCH_MAX} queries")
+        if not all(isinstance(fields, dict) for fields in asked):
+            raise RequestError("each of `queries` must be an object with path and args")
+        calls = [_parse(fields, request) for fields in asked]
+        caller = await self._caller(request, calls[0])
+        results = await self._calls.queries(
+            [(call.name, call.arguments) for call in calls], identity=caller.identity, internal=caller.reads
+        )
+        answers = [
+            _error_fields(result, call.form)
+            if isinstance(result, HeadwaterError)
+            else {"status": "success", "value": to_json(result, call.form)}
+            for call, result in zip(calls, results, strict=True)
+        ]
+        return json_response({"results": answers})
 
     async def _function(self, request: web.Request) -> web.StreamResponse:
         """A function of any kind; the key opens internal ones."""
@@ -194,19 +250,24 @@ class HttpApi:
         if token is None:
             rights = self._keys.rights_offered(request)
             identity = None
-            if call.act_as is not None:
-                name = self._keys.require(bearer_key(request), Right.ACT_AS)
-                identity = self._sign_ins.acting_as(call.act_as, name).identity
+            key, attributes = offered_key(request)
+            claims = call.act_as if attributes is None else claims_of(attributes)
+            if claims is not None:
+                name = self._keys.require(key, Right.ACT_AS)
+                identity = self._sign_ins.acting_as(claims, name).identity
             return _Caller(identity, reads=Right.READ in rights, runs=Right.RUN in rights)
         if call.act_as is not None:
             raise RequestError("`actAs` takes a key, not a token: Authorization: Headwater <key>")
         return _Caller((await self._sign_ins.user_of(token)).identity)
 
     async def _call(self, request: web.Request) -> _Call:
+        return _parse(await self._fields(request), request)
+
+    async def _fields(self, request: web.Request) -> dict[str, Any]:
         fields = _parsed(await self._bodies.read(request), "the body")
         if not isinstance(fields, dict):
             raise RequestError("the body must be an object with path and args")
-        return _parse(fields, request)
+        return fields
 
 
 class _Call(msgspec.Struct, frozen=True):
@@ -272,7 +333,9 @@ def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
     name = fields.get("path")
     if not isinstance(name, str) or not name:
         raise RequestError("`path` must be the name of a function, as in messages:list")
-    default = "convex_encoded_json" if "Convex-Client" in request.headers else "json"
+    default: Format = "json"
+    if "Convex-Client" in request.headers:
+        name, default = canonical_name(name, fields.get("componentPath")), "convex_encoded_json"
     form = fields.get("format") or default
     if form not in FORMATS:
         raise RequestError(f"`format` must be one of {', '.join(FORMATS)}, not {form!r}")
@@ -292,9 +355,10 @@ def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
 async def _answer(call: _Call, running: Any) -> web.Response:
     try:
         value: bytes = await running
+        result = to_json(value, call.form)
     except HeadwaterError as error:
         return _error_answer(error, call.form)
-    return json_response({"status": "success", "value": to_json(value, call.form)})
+    return json_response({"status": "success", "value": result})
 
 
 def _error_answer(error: HeadwaterError, form: Format) -> web.Response:

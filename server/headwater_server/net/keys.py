@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 import os
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.errors import RequestError
 
@@ -35,7 +36,7 @@ _EXAMPLE_WORDS = (
     "your-key",
     "admin-key",
 )
-_SCHEME = "Headwater "
+_SCHEME, _CONVEX_SCHEME = "Headwater", "Convex"
 
 
 def new_key(random_bytes: Callable[[int], bytes]) -> str:
@@ -91,8 +92,26 @@ def read_key_file(path: Path) -> str:
 
 def bearer_key(request: web.Request) -> str | None:
     """Return the key that a request offers in `Authorization: Headwater <key>`, None if it offers none."""
-    header = request.headers.get("Authorization", "")
-    return header.removeprefix(_SCHEME).strip() if header.startswith(_SCHEME) else None
+    return offered_key(request)[0]
+
+
+def offered_key(request: web.Request) -> tuple[str | None, dict[str, Any] | None]:
+    """Return the key that a request offers, and what the user is like as whom it is to be made.
+
+    `Authorization: Headwater <key>`, or `Convex <key>`, which may have `:` and JSON of the user in base64 behind it.
+    """
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    text = text.strip()
+    if scheme == _SCHEME:
+        return text, None
+    if scheme != _CONVEX_SCHEME:
+        return None, None
+    key, _, encoded = text.rpartition(":")
+    try:
+        attributes = json.loads(base64.b64decode(encoded, validate=True)) if key else None
+    except ValueError:  # a key that has a colon
+        return text, None
+    return (key, attributes) if isinstance(attributes, dict) else (text, None)
 
 
 def bearer_token(request: web.BaseRequest) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import platform
 import subprocess
+import sys
 from collections import defaultdict
 from itertools import count
 from pathlib import Path
@@ -63,6 +65,7 @@ class Peer:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._moved = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
+        self._killed = False
         self.shown: defaultdict[int, list[Any]] = defaultdict(list)
         self.auth: list[bool] = []
 
@@ -98,8 +101,16 @@ class Peer:
 
     async def until_auth(self, *wanted: bool) -> None:
         """Wait until the client has told these, one after another."""
-        async with asyncio.timeout(TIMEOUT_S), self._moved:
-            await self._moved.wait_for(lambda: self.auth == list(wanted))
+        try:
+            async with asyncio.timeout(TIMEOUT_S), self._moved:
+                await self._moved.wait_for(lambda: self.auth == list(wanted))
+        except TimeoutError:
+            raise AssertionError(f"it told {self.auth}") from None
+
+    def kill(self) -> None:
+        """End a client that waits for ever."""
+        self._killed = True
+        self._process.kill()
 
     async def end(self) -> None:
         """End the process; fails if it has ended by itself, as with an exception that nothing caught."""
@@ -114,7 +125,7 @@ class Peer:
                 self._process.kill()
             for answer in self._answers.values():
                 answer.cancel()
-        assert code == 0, f"the client ended with {code}"
+        assert code == 0 or self._killed, f"the client ended with {code}"
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -151,16 +162,39 @@ def node_program() -> str:
     return str(node.program)
 
 
+def python_program() -> str:
+    """Return a Python with Convex's client, in an environment of its own; skips the test where that cannot be had."""
+    folder, wanted = FOLDER / "build" / "venv", FOLDER / "requirements.txt"
+    program, made = folder / "bin" / "python", folder / "made"
+    if made.exists() and made.stat().st_mtime >= wanted.stat().st_mtime:
+        return str(program)
+    if platform.machine() not in ("x86_64", "aarch64"):
+        pytest.skip("there is no wheel of Convex's client of Python for this machine")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    options = ("--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary", ":all:")
+    subprocess.run([program, "-m", "pip", "install", "-q", *options, "-r", wanted], check=True)
+    made.touch()
+    return str(program)
+
+
+def javascript(url: str, **options: Any) -> contextlib.AbstractAsyncContextManager[Peer]:
+    """Start Convex's client of JavaScript, and have it connect."""
+    return _driven(node_program(), "peer.mjs", url, options)
+
+
+def python(url: str) -> contextlib.AbstractAsyncContextManager[Peer]:
+    """Start Convex's client of Python, and have it connect."""
+    return _driven(python_program(), "peer.py", url, {})
+
+
 @contextlib.asynccontextmanager
-async def javascript(url: str | None, script: str = "peer.mjs", **options: Any) -> AsyncIterator[Peer]:
-    """Start Convex's client of JavaScript; it connects unless there is no address."""
+async def _driven(program: str, script: str, url: str, options: dict[str, Any]) -> AsyncIterator[Peer]:
     process = await asyncio.create_subprocess_exec(
-        node_program(), str(FOLDER / script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28
+        program, str(FOLDER / script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28
     )
     peer = Peer(process)
     try:
-        if url is not None:
-            await peer.do("open", url=url, options=options)
+        await peer.do("open", url=url, options=options)
         yield peer
     finally:
         await peer.end()

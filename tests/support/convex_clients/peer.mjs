@@ -72,6 +72,7 @@ const commands = {
       (isAuthenticated) => told({ auth: isAuthenticated }),
     );
   },
+  sign_out: () => client.client.clearAuth(),
   admin: ({ key, identity }) => client.client.setAdminAuth(key, identity),
   http: async ({ url, kind, name, args, token, key, identity }) => {
     http = new ConvexHttpClient(url, { logger: false });

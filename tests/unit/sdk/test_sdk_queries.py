@@ -74,6 +74,10 @@ def page(ctx: QueryCtx, cursor: str | None = None, size: int = 2, group: str = "
     return ctx.db.query(Item.by_group_rank, group=group).range(Item.rank).gt(above).order(order).paginate(cursor, size)
 
 @query
+def part(ctx: QueryCtx, options: PageOptions) -> Page[Item]:
+    return ctx.db.query(Item.by_group_rank, group="a").range(Item.rank).gt(-1).paginate(options)
+
+@query
 def other_page(ctx: QueryCtx, cursor: str | None = None) -> Page[Item]:
     return ctx.db.query(Item.by_group_rank, group="a").paginate(cursor, 2)
 
@@ -317,6 +321,22 @@ def test_a_page_keeps_its_end(full: World) -> None:
     assert full.last.journal == journal
     second = full.query("f:page", cursor=first["continueCursor"])
     assert ranks(second) == [2, 3]
+
+
+def test_a_page_that_has_grown_says_where_to_split_it(full: World) -> None:
+    first = full.query("f:part", options={"numItems": 2})
+    assert "splitCursor" not in first
+    journal = full.last.journal
+    for rank in (0, 2):
+        full.mutation("f:add", group="a", rank=rank)
+    grown = rerun(full, journal, "f:part", options={"numItems": 2})
+    assert ranks(grown) == [0, 1, 2]
+    begin, end = grown["splitCursor"], grown["continueCursor"]
+    parts = [
+        full.query("f:part", options={"numItems": 2, "endCursor": begin}),
+        full.query("f:part", options={"numItems": 2, "cursor": begin, "endCursor": end}),
+    ]
+    assert [ranks(part) for part in parts] == [[0], [1, 2]]
 
 
 def test_an_end_stays_when_its_document_goes(full: World) -> None:
