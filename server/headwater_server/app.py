@@ -142,8 +142,6 @@ class Daemon:
             lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
             self._record_failure,
         )
-        self.timed_reads = TimedReads(engine.window, lambda: engine.published_ts, self._mono_s)
-        self.switchboard.handed_out = self.timed_reads.oldest_ts
         self.switchboard.core = core
         self.switchboard.mutations = self.mutations
         engine.listener = self.switchboard
@@ -197,6 +195,8 @@ class Daemon:
             self.metrics.routes,
             self._mono_s,
         )
+        self.timed_reads = TimedReads(self.engine.window, lambda: self.engine.published_ts, self._mono_s)
+        self.switchboard.handed_out = self.timed_reads.oldest_ts
         self.calls = Calls(
             self.pool,
             self.actions,
