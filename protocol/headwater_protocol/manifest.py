@@ -1,4 +1,4 @@
-"""What a deployed bundle declares: its tables with their indexes, its functions, and whose tokens it takes.
+"""What a deployed bundle declares: its tables with their indexes, its functions, its crons, and whose tokens it takes.
 
 Pure. Made by the worker that loaded the bundle, read by the deploy, the command line and
 generators; it crosses processes as JSON.
@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from headwater_protocol.cron_manifest import CronManifest, cron_in, cron_out
 from headwater_protocol.errors import ProtocolError, RequestError
 from headwater_protocol.manifest_fields import flag_at as _flag
 from headwater_protocol.manifest_fields import list_at as _list
@@ -117,6 +118,7 @@ class Manifest:
     functions: tuple[FunctionManifest, ...] = ()
     providers: tuple[ProviderManifest, ...] = ()
     routes: tuple[RouteManifest, ...] = ()
+    crons: tuple[CronManifest, ...] = ()
 
     def to_json(self) -> bytes:
         """Return it as JSON; equal manifests give equal bytes."""
@@ -145,6 +147,7 @@ class Manifest:
                 ],
                 "providers": [_provider_out(provider) for provider in self.providers],
                 **({"routes": [route_out(route) for route in self.routes]} if self.routes else {}),
+                **({"crons": [cron_out(cron) for cron in self.crons]} if self.crons else {}),
             }
         ).encode()
 
@@ -178,6 +181,10 @@ class Manifest:
             tuple(
                 route_in(item, f"manifest.routes[{i}]")
                 for i, item in enumerate(_list(top, "routes", "manifest") if "routes" in top else ())
+            ),
+            tuple(
+                cron_in(item, f"manifest.crons[{i}]")
+                for i, item in enumerate(_list(top, "crons", "manifest") if "crons" in top else ())
             ),
         )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headwater_protocol.cron_manifest import CronManifest
     from headwater_protocol.manifest import FunctionManifest, Manifest, ProviderManifest, TableManifest
     from headwater_protocol.route_manifest import RouteManifest
 
@@ -21,13 +22,13 @@ class Change:
 
     Attributes:
         sign: `added`, `removed` or `changed`.
-        what: `function`, `table`, `index`, `provider` or `route`.
-        name: Of the function, table or provider; `table.index` of an index; method and path of a route.
+        what: `function`, `table`, `index`, `provider`, `route` or `cron`.
+        name: Of the function, table, provider or cron; `table.index` of an index; method and path of a route.
         details: What of it has changed, for people: `arguments`, `result`, `documents` and the like.
     """
 
     sign: Literal["added", "removed", "changed"]
-    what: Literal["function", "table", "index", "provider", "route"]
+    what: Literal["function", "table", "index", "provider", "route", "cron"]
     name: str
     details: tuple[str, ...] = ()
 
@@ -45,6 +46,7 @@ def changes_between(before: Manifest, after: Manifest) -> list[Change]:
             {item.name: item for item in before.providers}, {item.name: item for item in after.providers}
         ),
         *_routes({item.label: item for item in before.routes}, {item.label: item for item in after.routes}),
+        *_crons({item.name: item for item in before.crons}, {item.name: item for item in after.crons}),
     ]
 
 
@@ -152,3 +154,23 @@ def _route_details(old: RouteManifest, new: RouteManifest) -> tuple[str, ...]:
         + ("parameters",) * (old.parameters != new.parameters)
         + ("which pages may read it",) * (old.cors != new.cors)
     )
+
+
+def _crons(before: Mapping[str, CronManifest], after: Mapping[str, CronManifest]) -> list[Change]:
+    found: list[Change] = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old is None:
+            found.append(Change("added", "cron", name))
+        elif new is None:
+            found.append(Change("removed", "cron", name))
+        elif old != new:
+            told = {
+                "schedule": (old.schedule, old.time_zone) != (new.schedule, new.time_zone),
+                "function": (old.function, old.kind) != (new.function, new.kind),
+                "arguments": old.arguments != new.arguments,
+            }
+            found.append(
+                Change("changed", "cron", name, tuple(word for word, differs in told.items() if differs))
+            )
+    return found

@@ -17,6 +17,7 @@ from headwater import webhooks
 from headwater.actions import ActionCtx, ActionFunction, StreamFunction
 from headwater.authoring import action, mutation, query
 from headwater.context import MutationCtx, MutationFunction, QueryCtx, QueryFunction
+from headwater.crons import cron
 from headwater.database import Database, DatabaseReader
 from headwater.fields import Id
 from headwater.forms import Form, Upload
@@ -27,7 +28,10 @@ from headwater.providers import jwt_provider, oidc_provider
 from headwater.queries import Query
 from headwater.results import Page, PageOptions
 from headwater.routes import Cors, RouteFunction, route
+from headwater.scheduler import ActionScheduler, Scheduler
+from headwater.schedules import Schedule, crontab, daily, every, hourly, monthly, weekly
 from headwater.schema import Table, replace
+from headwater.system_tables import CronJob, CronRun, JobError, ScheduledJob
 
 if TYPE_CHECKING:
     from headwater.client.aio import Client, connect
@@ -38,12 +42,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ActionCtx",
     "ActionFunction",
+    "ActionScheduler",
     "ApplicationError",
     "Auth",
     "BlockingClient",
     "Client",
     "ClientState",
     "Cors",
+    "CronJob",
+    "CronRun",
     "Database",
     "DatabaseReader",
     "Form",
@@ -52,6 +59,7 @@ __all__ = [
     "Identity",
     "Index",
     "Int64",
+    "JobError",
     "LocalResults",
     "Meta",
     "MutationCtx",
@@ -64,6 +72,9 @@ __all__ = [
     "Request",
     "Response",
     "RouteFunction",
+    "Schedule",
+    "ScheduledJob",
+    "Scheduler",
     "StreamFunction",
     "Struct",
     "Table",
@@ -71,14 +82,21 @@ __all__ = [
     "action",
     "connect",
     "connect_blocking",
+    "cron",
+    "crontab",
+    "daily",
+    "every",
     "field",
+    "hourly",
     "jwt_provider",
+    "monthly",
     "mutation",
     "oidc_provider",
     "query",
     "replace",
     "route",
     "webhooks",
+    "weekly",
 ]
 
 _CLIENT = {

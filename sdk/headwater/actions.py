@@ -19,6 +19,7 @@ from headwater.context import MutationFunction, QueryFunction, R, RegisteredFunc
 from headwater.identity import Auth
 from headwater.refusals import invalid_bundle, nearest
 from headwater.results import encode_result
+from headwater.scheduler import ActionScheduler
 from headwater.values import check_any, decode_any, encode
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ class ActionBackend(Protocol):
         Raises:
             HeadwaterError: It failed.
         """
+        ...
+
+    async def schedule(self, function: str, kind: FunctionKind, arguments: bytes, due_us: int) -> str:
+        """Have a function run at a time, by a commit of its own; return the job's id."""
+        ...
+
+    async def cancel_job(self, job_id: str) -> bool:
+        """Have a job not run any more, by a commit of its own; False if it is too late for that."""
         ...
 
 
@@ -241,6 +250,11 @@ class ActionCtx:
         """A source of chance; nobody can foretell it."""
         return self._call.random
 
+    @property
+    def scheduler(self) -> ActionScheduler:
+        """Has functions run later."""
+        return ActionScheduler(self._call)
+
     @overload
     async def run_query(self, function: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
@@ -333,6 +347,9 @@ class _AnyAction(RegisteredFunction):
 
 class ActionFunction(_AnyAction, Generic[P, R]):
     """An action. Call it with a ctx as a plain function, or pass it to `ctx.run_action`."""
+
+    def __schedulable__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Tell type checkers that it can be scheduled, and with which arguments."""
 
     def __call__(self, ctx: ActionCtx, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Call it as a plain function, unchecked."""

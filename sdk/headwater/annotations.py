@@ -16,6 +16,7 @@ from msgspec import inspect as kinds
 from headwater.fields import ID_MARK
 from headwater.refusals import invalid_bundle
 from headwater.schema import TableMeta
+from headwater.system_tables import SYSTEM_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +48,12 @@ _ADVICE: dict[type, str] = {
 
 
 class Tables:
-    """The tables of a bundle, by their names and by those of their classes."""
+    """The tables of a bundle, by their names and by those of their classes.
+
+    Attributes:
+        by_name: Those that it declares.
+        system: Those that every bundle has, which functions may read.
+    """
 
     def __init__(self, classes: Iterable[TableMeta]) -> None:
         self.by_name: dict[str, TableMeta] = {}
@@ -59,6 +65,9 @@ class Tables:
                     f"two tables are called {cls.__table__!r}: {_place(other)} and {_place(cls)}; rename one"
                 )
             self._by_class_name.setdefault(cls.__name__, []).append(cls)
+        self.system = {cls.__table__: cls for cls in SYSTEM_TABLES}
+        for cls in SYSTEM_TABLES:
+            self._by_class_name.setdefault(cls.__name__, [cls])
 
     def class_names(self) -> dict[str, Any]:
         """Return the classes by name: what annotations may use without importing it at run time."""
@@ -73,7 +82,8 @@ class Tables:
         if isinstance(reference, typing.ForwardRef):
             reference = reference.__forward_arg__
         if not isinstance(reference, str):
-            known = self.by_name.get(getattr(reference, "__table__", ""))
+            name = getattr(reference, "__table__", "")
+            known = self.by_name.get(name) or self.system.get(name)
             if known is not None and known is reference:
                 return known
             raise invalid_bundle(f"{where}: Id[{_shown(reference)}] names no table of this bundle")

@@ -85,6 +85,20 @@ class Backend(Protocol):
     def delete(self, document_id: str) -> None:
         """Delete one existing document."""
 
+    def schedule(self, function: str, kind: Any, arguments: bytes, due_us: int) -> str:
+        """Have a mutation or action run at a time, µs since 1970, once this has committed; return the job's id.
+
+        Raises:
+            RequestError: A limit of the call.
+        """
+
+    def cancel_job(self, job_id: str) -> bool:
+        """Have a job not run any more; False if it has begun, has ended or is not there.
+
+        Raises:
+            RequestError: It is no id of a job.
+        """
+
     def savepoint(self) -> Any:
         """Return what `roll_back` comes back to."""
 

@@ -33,6 +33,7 @@ from headwater.arguments import ArgumentsCodec
 from headwater.calls import Call, CompiledFunction, CompiledTable
 from headwater.checks import refuse_misfit_default
 from headwater.context import MutationCtx, QueryCtx, RegisteredFunction, public_name
+from headwater.crons import compiled_cron, crons_of
 from headwater.documents import DocumentCodec
 from headwater.index_plans import plan_index
 from headwater.json_schema import shape_of
@@ -45,13 +46,14 @@ from headwater.source_places import place_of_error, place_of_function, place_of_
 from headwater.values import MisfitError, check_any, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType, TracebackType
 
     from headwater_protocol.manifest import FunctionKind, ProviderManifest
 
     from headwater.actions import ActionBackend, Emit
     from headwater.backend import Backend
+    from headwater.crons import DeclaredCron
     from headwater.http_messages import RequestHead
     from headwater.routes import Exchange
 
@@ -106,6 +108,7 @@ class Bundle:
         functions: dict[str, RegisteredFunction],
         providers: tuple[ProviderManifest, ...] = (),
         routes: Mapping[str, RouteFunction[Any]] | None = None,
+        crons: Sequence[DeclaredCron] = (),
     ) -> None:
         """Work out everything that calls need.
 
@@ -114,6 +117,7 @@ class Bundle:
             functions: The functions by name.
             providers: Whose tokens it takes.
             routes: The routes by name.
+            crons: What runs again and again.
 
         Raises:
             RequestError: `invalid_bundle`.
@@ -124,6 +128,9 @@ class Bundle:
         self._functions = {name: _compile_function(name, item, tables) for name, item in functions.items()}
         self._by_object = {item: self._functions[name] for name, item in functions.items()}
         self._routes = compile_routes(routes or {}, tables, lambda name, item: _hints(name, item, tables))
+        system = {name: _compile_table(cls, tables) for name, cls in tables.system.items()}
+        self._crons = tuple(compiled_cron(one, self._by_object) for one in crons)
+        self._readable_tables = {**self._compiled_tables, **system}
 
     @classmethod
     def load(cls, package: ModuleType) -> Self:
@@ -149,7 +156,7 @@ class Bundle:
                 elif isinstance(item, RouteFunction) and item.__module__ == module.__name__:
                     item.name = _name_in(module, package, label)
                     routes[item.name] = item
-        return cls(Tables(tables), functions, providers_of(modules), routes)
+        return cls(Tables(tables), functions, providers_of(modules), routes, crons_of(modules))
 
     def manifest(self) -> Manifest:
         """Return what the bundle declares."""
@@ -173,7 +180,7 @@ class Bundle:
             (route.manifest() for route in self._routes.values()),
             key=lambda route: (route.path, route.method),
         )
-        return Manifest(tuple(tables), tuple(functions), self._providers, tuple(routes))
+        return Manifest(tuple(tables), tuple(functions), self._providers, tuple(routes), self._crons)
 
     def documents_of(self, table: str) -> DocumentCodec:
         """Return what reads and writes the documents of a table that this bundle declares."""
@@ -328,7 +335,7 @@ class Bundle:
     def _call(
         self, name: str, backend: Backend, identity: bytes | None, journal: bytes | None, seed: bytes
     ) -> Call:
-        tables, functions = self._compiled_tables, self._by_object
+        tables, functions = self._readable_tables, self._by_object
         return Call(name, backend, tables, functions, identity=identity, journal=journal, seed=seed)
 
     def _run(

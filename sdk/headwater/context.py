@@ -20,6 +20,7 @@ from msgspec import Struct
 from headwater.database import Database, DatabaseReader
 from headwater.identity import Auth
 from headwater.refusals import invalid_bundle
+from headwater.scheduler import Scheduler
 from headwater.schema import Table
 
 if TYPE_CHECKING:
@@ -121,6 +122,11 @@ class MutationCtx(QueryCtx):
         """The database, for reading and writing."""
         return cast("Database", self._db)  # made by `_database`
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """Has functions run later, once this mutation has committed."""
+        return Scheduler(self._call)
+
     def run_mutation(self, function: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run another mutation in the same transaction, its arguments and result checked.
 
@@ -220,6 +226,9 @@ class MutationFunction(RegisteredFunction, Generic[P, R]):
     """A mutation. Call it with a ctx as a plain function, or pass it to `ctx.run_mutation`."""
 
     kind = "mutation"
+
+    def __schedulable__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Tell type checkers that it can be scheduled, and with which arguments."""
 
     def __call__(self, ctx: MutationCtx, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it as a plain function, in the ctx's transaction, unchecked."""

@@ -93,7 +93,7 @@ class Database(DatabaseReader):
         Raises:
             RequestError: `invalid_document`, `unique_violation` or a limit.
         """
-        table = self._compiled(type(document))
+        table = self._writable(self._compiled(type(document)))
         stored_id: Any = document.id  # type: ignore[attr-defined]  # every table has it; T says so to callers only
         if stored_id is not msgspec.UNSET:
             raise invalid_document(
@@ -111,7 +111,7 @@ class Database(DatabaseReader):
         """
         if args:
             raise TypeError("ctx.db.patch takes its changes by name: patch(id, body=...)")
-        table = self._table_of(id)
+        table = self._writable(self._table_of(id))
         old = table.codec.decode(self._existing(id).document)
         creation_time_ms = old.creation_time_ms
         self._put(table, table.codec.changed(old, changes), id, creation_time_ms)
@@ -122,7 +122,7 @@ class Database(DatabaseReader):
         Raises:
             RequestError: `document_not_found`, `invalid_document`, `unique_violation` or a limit.
         """
-        table = self._table_of(id)
+        table = self._writable(self._table_of(id))
         if not isinstance(document, table.codec.table):
             raise invalid_document(
                 f"table {table.codec.name!r}: expected `{table.codec.table.__name__}`, got `{type(document).__name__}`"
@@ -141,8 +141,17 @@ class Database(DatabaseReader):
         Raises:
             RequestError: `document_not_found`.
         """
-        self._table_of(id)
+        self._writable(self._table_of(id))
         self._backend.delete(id)
+
+    def _writable(self, table: CompiledTable) -> CompiledTable:
+        if table.codec.name.startswith("_"):
+            raise RequestError(
+                f"{table.codec.table.__name__} is a table of the system: functions read it, and ctx.scheduler"
+                " schedules and cancels",
+                code="not_allowed_here",
+            )
+        return table
 
     def _existing(self, document_id: str) -> StoredDocument:
         stored = self._backend.get(document_id)

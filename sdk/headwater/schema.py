@@ -38,6 +38,9 @@ T_contra = TypeVar("T_contra", contravariant=True)
 SYSTEM_FIELDS = {"id": "_id", "creation_time_ms": "_creationTime"}
 """Python name to stored name of the fields that every document has."""
 
+_SYSTEM_MODULE = "headwater.system_tables"
+"""Where tables stand whose names begin with `_`, which no bundle can declare."""
+
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}").fullmatch
 
 
@@ -113,7 +116,8 @@ class TableMeta(_StructMeta):
             )
         indexes = {label: item for label, item in namespace.items() if isinstance(item, Index)}
         cls = make(mcls, class_name, bases, namespace, kw_only=True, frozen=True, gc=False)
-        cls.__table__ = _checked_name(class_name, name)
+        is_system = namespace.get("__module__") == _SYSTEM_MODULE and name is not None
+        cls.__table__ = str(name) if is_system else _checked_name(class_name, name)
         own = [label for label in cls.__struct_fields__ if label not in SYSTEM_FIELDS]
         for label, index in indexes.items():
             index.check(f"{class_name}.{label}", own)

@@ -61,7 +61,8 @@ class Types:
             case {"const": value}:
                 return _literal(value)
             case {"x-table": str(table)}:
-                return f"Id<{quoted(table)}>"
+                # A table of the system is not among the documents that the module describes.
+                return f"{'AnyId' if table.startswith('_') else 'Id'}<{quoted(table)}>"
             case {"type": "array", "prefixItems": list(items)}:
                 return f"readonly [{', '.join(self.type_of(item, defs, sent=sent) for item in items)}]"
             case {"type": "array", "items": dict(item)}:

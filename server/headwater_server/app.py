@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 from headwater_protocol.limits import ServerLimits
-from headwater_storage.catalog import ACTIVE_BUNDLE_KEY
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, SYSTEM_HANDLES
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
 from headwater_storage.deployment import KeptDeploys
@@ -33,13 +33,15 @@ from headwater_server.functions.limits import ActionOptions, PoolOptions, Worker
 from headwater_server.functions.mutations import MutationLimits, Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer
-from headwater_server.functions.requirements_installer import InstallOptions, RequirementsInstaller
+from headwater_server.functions.requirements_installer import RequirementsInstaller
 from headwater_server.functions.roster import Roster
 from headwater_server.functions.table_browser import BrowseLimits, TableBrowser
 from headwater_server.functions.timed_reads import TimedReads
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
 from headwater_server.identity.sign_ins import SignIns
 from headwater_server.identity.verifier import Clocks, Verifier
+from headwater_server.jobs.crons import CronClock
+from headwater_server.jobs.scheduler import JobScheduler
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.data_api import DataApi
@@ -48,7 +50,7 @@ from headwater_server.net.hub import Hub
 from headwater_server.net.inlet import InletLimits
 from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
-from headwater_server.net.listeners import DoorOptions, Listeners, is_loopback
+from headwater_server.net.listeners import Listeners, is_loopback
 from headwater_server.net.log_api import LogApi
 from headwater_server.net.route_api import RouteApi, RouteLimits
 from headwater_server.net.start_page import StartPage
@@ -59,7 +61,11 @@ from headwater_server.observe.call_log import CallLog, EventText
 from headwater_server.observe.metrics import Metrics
 from headwater_server.options import (
     call_log_options,
+    cron_options,
     destination_options,
+    door_options,
+    install_options,
+    job_options,
     rewrite_options,
     sign_in_limits,
     trim_options,
@@ -165,7 +171,7 @@ class Daemon:
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
-        self._listeners = Listeners(_door_options(settings))
+        self._listeners = Listeners(door_options(settings))
         self.port = 0
         self.tcp_port = 0
         self.routes_port = 0
@@ -176,7 +182,7 @@ class Daemon:
             _action_options(self.settings, transactions),
             roster,
             self._mono_s,
-            lambda: {table.number: table.name for table in self.engine.tables()},
+            self._table_names,
         )
         self.actions = Actions(
             self.action_pool,
@@ -208,6 +214,24 @@ class Daemon:
             self._mono_s,
             self.timed_reads,
         )
+        self.jobs = JobScheduler(
+            self.engine,
+            self.mutations,
+            self.actions,
+            lambda: self.calls.manifest,
+            self._environment.clock.wall_us,
+            job_options(self.settings),
+            self.metrics.jobs,
+        )
+        self.actions.jobs = self.jobs
+        self.switchboard.scheduled = self.jobs.scheduled
+        self.crons = CronClock(
+            self.engine,
+            self.jobs.scheduled,
+            lambda: self.calls.manifest is not None,
+            self._environment.clock.wall_us,
+            cron_options(self.settings),
+        )
 
     def _make_call_log(self, webhook: WebhookTarget | None) -> CallReporter:
         """Make what keeps the events of calls, and where else they go; return what calls are reported to."""
@@ -223,6 +247,16 @@ class Daemon:
         return CallReporter(
             production=settings.production, random_bytes=environment.random.bytes, log=self.call_log
         )
+
+    def _after_switch(self) -> None:
+        """Look at what another bundle changes."""
+        self.rewriter.wake()
+        self.crons.changed()
+
+    def _table_names(self) -> dict[int, str]:
+        """Return the tables that ids may name, by number."""
+        names = {table.number: table.name for table in self.engine.tables()}
+        return names | {number: handle.definition.name for number, handle in SYSTEM_HANDLES.items()}
 
     def _make_verifier(self) -> Verifier:
         settings = self.settings
@@ -252,9 +286,9 @@ class Daemon:
         self.rewriter = DocumentRewriter(
             engine, self.pool.ask, self.deploys.turn, rewrite_options(settings), self._mono_s, self.metrics
         )
-        self.deploys.after_switch = self.rewriter.wake
+        self.deploys.after_switch = self._after_switch
         self.deploys.install = RequirementsInstaller(
-            settings.data / PACKAGES_FOLDER, _install_options(settings), os.environ
+            settings.data / PACKAGES_FOLDER, install_options(settings), os.environ
         ).install
         self.key = DeploymentKey(
             KeyRow(engine), self.keys, settings.data, settings.admin_key_file, environment.random.bytes
@@ -334,6 +368,7 @@ class Daemon:
         self.admin_api.stopping = True
         self.calls.stopping = True
         self.route_api.stopping = True
+        self.jobs.refuse_new()
         self.hub.refuse_new()
         self._listeners.refuse_new()
 
@@ -344,6 +379,7 @@ class Daemon:
             self.mutations.unfinished > 0
             or self.calls.running > 0
             or self.actions.unfinished > 0
+            or self.jobs.is_busy
             or self.admin_api.running > 0
             or not self.switchboard.core.is_settled
         )
@@ -478,6 +514,8 @@ def _pool_options(settings: Settings) -> PoolOptions:
         document_fields_max=settings.document_limit_fields,
         document_depth_max=settings.document_limit_depth,
         ranges_max=settings.call_limit_ranges,
+        jobs_max=settings.call_limit_jobs,
+        job_arguments_bytes_max=settings.job_arguments_limit_bytes,
     )
     return PoolOptions(
         workers=settings.workers,
@@ -513,15 +551,6 @@ def _action_options(settings: Settings, transactions: WorkerLimits) -> ActionOpt
     )
 
 
-def _door_options(settings: Settings) -> DoorOptions:
-    return DoorOptions(
-        connections_max=settings.max_http_connections,
-        idle_limit_s=settings.http_idle_limit_s,
-        body_limit_s=settings.http_body_limit_s,
-        header_limit_bytes=settings.http_header_limit_bytes,
-    )
-
-
 def _route_limits(settings: Settings) -> RouteLimits:
     return RouteLimits(
         running_max=settings.routes_running_limit,
@@ -542,14 +571,6 @@ def _mutation_limits(settings: Settings) -> MutationLimits:
         undecided_bytes_max=settings.mutation_queue_limit_bytes,
         attempts_max=settings.call_attempts_limit,
         gate_s=settings.mutation_gate_limit_ms / 1000,
-    )
-
-
-def _install_options(settings: Settings) -> InstallOptions:
-    return InstallOptions(
-        time_limit_s=settings.requirements_time_limit_s,
-        bytes_max=settings.requirements_limit_bytes,
-        kept=settings.deployed_bundles_kept,
     )
 
 

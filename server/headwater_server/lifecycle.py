@@ -129,6 +129,8 @@ def timers(daemon: Daemon) -> list[asyncio.Task[None]]:
         asyncio.create_task(_every(_RETRY_LOOK_S, daemon.switchboard.core.tick)),
         asyncio.create_task(daemon.trimmer.run(), name="request trimmer"),
         asyncio.create_task(daemon.rewriter.run(), name="document rewriter"),
+        asyncio.create_task(daemon.jobs.run(), name="job scheduler"),
+        asyncio.create_task(daemon.crons.run(), name="crons"),
     ]
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headwater_storage.crons import CronRules
+
 from headwater_server.functions.document_rewriter import RewriteOptions
 from headwater_server.functions.request_trimmer import TrimOptions
+from headwater_server.functions.requirements_installer import InstallOptions
 from headwater_server.identity.key_cache import CacheOptions
 from headwater_server.identity.sign_ins import SignInLimits
 from headwater_server.identity.verifier import VerifierOptions
+from headwater_server.jobs.crons import CronOptions
+from headwater_server.jobs.job_retries import RetryPolicy
+from headwater_server.jobs.scheduler import JobOptions
+from headwater_server.net.listeners import DoorOptions
 from headwater_server.observe.call_destinations import (
     DestinationOptions,
     is_terminal,
@@ -95,6 +102,41 @@ def sign_in_limits(settings: Settings) -> SignInLimits:
         checks_max=settings.token_checks_limit,
         check_s=settings.token_check_limit_s,
         per_minute=settings.session_tokens_limit_per_minute,
+    )
+
+
+def job_options(settings: Settings) -> JobOptions:
+    """Return how scheduled jobs run."""
+    return JobOptions(
+        mutations_max=settings.job_mutations_limit,
+        actions_max=settings.job_actions_limit,
+        retention_s=settings.job_retention_s,
+        trim_interval_s=settings.job_trim_interval_s,
+        retries=RetryPolicy(deaths_max=settings.job_deaths_limit),
+    )
+
+
+def cron_options(settings: Settings) -> CronOptions:
+    """Return how crons run."""
+    return CronOptions(CronRules(round(settings.cron_late_limit_s * 1e6), settings.cron_runs_kept))
+
+
+def install_options(settings: Settings) -> InstallOptions:
+    """Return how what bundles require is installed."""
+    return InstallOptions(
+        time_limit_s=settings.requirements_time_limit_s,
+        bytes_max=settings.requirements_limit_bytes,
+        kept=settings.deployed_bundles_kept,
+    )
+
+
+def door_options(settings: Settings) -> DoorOptions:
+    """Return the bounds of connections over HTTP."""
+    return DoorOptions(
+        connections_max=settings.max_http_connections,
+        idle_limit_s=settings.http_idle_limit_s,
+        body_limit_s=settings.http_body_limit_s,
+        header_limit_bytes=settings.http_header_limit_bytes,
     )
 
 

@@ -48,6 +48,7 @@ class Switchboard:
         switch_bundle: Called in the step that publishes a commit of the row "active bundle".
         handed_out: Tells the oldest ts that somebody may still ask a query's result of.
         document_checks: Of a deploy that is under way; told what is written.
+        scheduled: Told when jobs are due that a commit has scheduled, once it is published.
     """
 
     core: ReactiveCore
@@ -64,6 +65,7 @@ class Switchboard:
     ) -> None:
         self.switch_bundle: Callable[[], None] | None = None
         self.document_checks: DocumentChecks | None = None
+        self.scheduled: Callable[[int], None] = lambda _: None
         self._pool = pool
         self._reporter = reporter
         self._metrics = metrics
@@ -101,6 +103,8 @@ class Switchboard:
         while self._held and self._held[0][0] <= batch.ts:
             heapq.heappop(self._held)[2]()
         for call, decision in decided:
+            if call.first_due_us is not None:
+                self.scheduled(call.first_due_us)
             if call.request is None:
                 call.decided(call, decision)
             self.mutations.finish(call, decision)

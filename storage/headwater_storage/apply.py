@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from headwater_storage.catalog import CatalogCache, decode_table, is_catalog_key
+from headwater_storage.catalog import SYSTEM_HANDLES, CatalogCache, decode_table, is_catalog_key
 from headwater_storage.indexes import EntryMaker
 from headwater_storage.proposal import CommitTs
 from headwater_storage.store import AppliedBatch, State
@@ -90,7 +90,8 @@ def derive_changes(
     by_number, get_document = catalog.by_number, store.get_document
     for ts, transaction in enumerate(transactions, first_ts):
         for key, value in transaction.writes:
-            handle = by_number.get(int.from_bytes(key[:4], "big"))
+            number = int.from_bytes(key[:4], "big")
+            handle = by_number.get(number) or SYSTEM_HANDLES.get(number)
             if handle is not None:
                 before = documents[key] if key in documents else get_document(key)
                 if before is None and value is not None:  # an insert, as most writes of a long log are

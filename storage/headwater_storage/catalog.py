@@ -33,8 +33,12 @@ BUNDLES = 3
 DEPLOYMENT = 4
 REQUESTS = 5
 KEYS = 6
+JOBS = 7
+CRONS = 8
 FIRST_USER_TABLE = 32
 FIRST_INDEX = 1
+FIRST_SYSTEM_INDEX = 1 << 30
+"""Indexes of system tables are numbered from here on; a deploy never gets there."""
 
 SYSTEM_SHAPE = 0
 """Shape number that rows of system tables carry."""
@@ -133,8 +137,36 @@ class TableHandle:
         self.unique_positions = [i for i, index in enumerate(self.maker.indexes) if index.unique]
 
 
+def _system_index(number: int, table: int, name: str, fields: list[str]) -> IndexDefinition:
+    return IndexDefinition(FIRST_SYSTEM_INDEX + number, table, name, fields, False, "ready")
+
+
+_SYSTEM_DEFINITIONS = (
+    TableDefinition(
+        JOBS,
+        "_scheduled_jobs",
+        1,
+        "",
+        [
+            _system_index(0, JOBS, "by_state", ["state", "kind", "due_ms"]),
+            _system_index(1, JOBS, "by_completed", ["completed_ms"]),
+        ],
+    ),
+    TableDefinition(CRONS, "_crons", 1, "", [_system_index(2, CRONS, "by_name", ["name"])]),
+)
+"""System tables whose rows are documents with ids. They have no row in `_tables`: they are the same in each catalog,
+and another index for one of them is another format."""
+
+SYSTEM_HANDLES = {definition.number: TableHandle(definition) for definition in _SYSTEM_DEFINITIONS}
+SYSTEM_BY_NAME = {handle.definition.name: handle for handle in SYSTEM_HANDLES.values()}
+SYSTEM_BY_PREFIX = {handle.id_prefix: handle for handle in SYSTEM_HANDLES.values()}
+SYSTEM_INDEXES = {
+    index.number: index for handle in SYSTEM_HANDLES.values() for index in handle.definition.indexes
+}
+
+
 class Catalog:
-    """All tables at one commit ts. Immutable.
+    """All tables of bundles at one commit ts. Immutable. System tables are in `SYSTEM_HANDLES`.
 
     Attributes:
         by_name: Tables of the deployed bundle.

@@ -20,6 +20,8 @@ from headwater_storage.catalog import (
     DEPLOYMENT,
     FIRST_USER_TABLE,
     NUMBERS_SUFFIX,
+    SYSTEM_HANDLES,
+    SYSTEM_INDEXES,
     Catalog,
     Numbers,
 )
@@ -118,27 +120,29 @@ def _findings(snapshot: StoreSnapshot) -> Iterator[str]:
         yield f"the catalog cannot be read: {error}"
         return
     yield from _check_catalog(snapshot, catalog)
+    handles = {**catalog.by_number, **SYSTEM_HANDLES}
+    indexes = {**catalog.indexes, **SYSTEM_INDEXES}
     documents = Counter[int]()
     for key, value in snapshot.documents(_KEYS_LO, _KEYS_HI):
         number, suffix = document_parts(key)
         documents[number] += 1
-        yield from _check_document(snapshot, catalog.by_number.get(number), key, suffix, value)
+        yield from _check_document(snapshot, handles.get(number), key, suffix, value)
     entries = Counter[int]()
     for key, _ in snapshot.entries(_KEYS_LO, _KEYS_HI):
         number = entry_parts(key)[0]
         entries[number] += 1
-        index = catalog.indexes.get(number)
+        index = indexes.get(number)
         if index is None:
             yield f"entry {key.hex()} is of an index that does not exist"
         elif index.state == "building":
-            yield from _check_entry(snapshot, catalog.by_number[index.table], index, key)
-    for index in catalog.indexes.values():
+            yield from _check_entry(snapshot, handles[index.table], index, key)
+    for index in indexes.values():
         if index.state != "ready":
             continue
         if entries[index.number] != documents[index.table]:
             # Every document was found to have its entry, so the others belong to none.
             yield (
-                f"index {index.name!r} of table {catalog.by_number[index.table].definition.name!r} has"
+                f"index {index.name!r} of table {handles[index.table].definition.name!r} has"
                 f" {entries[index.number]} entries for {documents[index.table]} documents"
             )
         if index.unique:

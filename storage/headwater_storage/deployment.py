@@ -41,6 +41,7 @@ from headwater_storage.catalog_plan import (
     plan_building,
     plan_switch,
 )
+from headwater_storage.crons import declare
 from headwater_storage.keys import MISSING, decode_fields, index_range, table_range
 from headwater_storage.proposal import Backfill
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from headwater_storage.catalog import Catalog, TableDefinition
     from headwater_storage.catalog_plan import CatalogPlan, TableSpec
+    from headwater_storage.crons import CronSpec
     from headwater_storage.indexes import IndexDefinition
     from headwater_storage.proposal import CommitTs
     from headwater_storage.store import StoreSnapshot
@@ -97,6 +99,7 @@ class _Switch(NamedTuple):
     archive: bytes
     deployer: str
     kept: KeptDeploys
+    crons: Sequence[CronSpec]
 
 
 class DocumentsNotCheckedError(Exception):
@@ -144,6 +147,7 @@ class Deployment:
         archive: bytes,
         deployer: str = "",
         checks: DocumentChecks | None = None,
+        crons: Sequence[CronSpec] = (),
     ) -> CommitTs:
         """Make a bundle the active one and its tables the catalog.
 
@@ -153,6 +157,7 @@ class Deployment:
             archive: Its zip.
             deployer: Who does it, as they say; kept with the deploy.
             checks: What the documents have to pass before.
+            crons: What its manifest declares of these.
 
         Returns:
             Commit ts of the switch.
@@ -168,7 +173,9 @@ class Deployment:
             )
         async with self._turn:
             try:
-                return await self._deploy(tables, _Switch(bundle, archive, deployer, self._kept), checks)
+                return await self._deploy(
+                    tables, _Switch(bundle, archive, deployer, self._kept, crons), checks
+                )
             except DeployGivenUpError:
                 raise
             except RequestError:
@@ -318,6 +325,7 @@ def _switch_to(
     transaction.add_range(*TABLES_RANGE)
     plan = plan_switch(transaction.catalog, _numbers(transaction), tables, _Facts(transaction))
     _write_plan(transaction, plan)
+    declare(transaction, switch.crons)
     previous = active_bundle(transaction)
     if previous == switch.bundle:
         return

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from headwater_storage.catalog_plan import TableSpec
     from headwater_storage.chain import Chain
     from headwater_storage.committer import Listener
+    from headwater_storage.crons import CronSpec
     from headwater_storage.deployment import DocumentChecks
     from headwater_storage.environment import Environment
     from headwater_storage.log import Log
@@ -368,10 +369,11 @@ class Engine:
         archive: bytes,
         deployer: str = "",
         checks: DocumentChecks | None = None,
+        crons: Sequence[CronSpec] = (),
     ) -> CommitTs:
         """Deploy a bundle; see `Deployment.deploy`."""
         try:
-            return await self._deployment.deploy(tables, bundle, archive, deployer, checks)
+            return await self._deployment.deploy(tables, bundle, archive, deployer, checks, crons)
         finally:
             self._sweep_due.set()
 

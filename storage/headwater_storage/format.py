@@ -14,6 +14,7 @@ format. Each step may be run again after a crash in the middle; the file is rewr
         values stay as they were); the format file has a checksum
     3   digests of log records are SHA-256, from the claim on with which it is opened
     4   an index may say what stands in it for a field that a document does not have
+    5   scheduled jobs and crons are documents of system tables, with entries in indexes that no row declares
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from headwater_storage.files import FileSystem
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _CHECKED_SINCE = 2
 
 

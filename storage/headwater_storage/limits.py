@@ -31,6 +31,8 @@ class CallLimits:
         document_fields_max: Fields of one document, the system's included, not counting those inside them.
         document_depth_max: Lists and maps inside one another in one document, which is the first itself.
         ranges_max: Ranges of the read set before neighbours are merged.
+        jobs_max: Jobs that one call may schedule.
+        job_arguments_bytes_max: Encoded arguments of one job.
     """
 
     documents_read_max: int = 32_768
@@ -41,6 +43,8 @@ class CallLimits:
     document_fields_max: int = 1_024
     document_depth_max: int = 32
     ranges_max: int = 4_096
+    jobs_max: int = 1_000
+    job_arguments_bytes_max: int = 256 << 10
 
 
 class CallUsage:
@@ -51,9 +55,10 @@ class CallUsage:
         bytes_read: Their bytes.
         documents_written: Documents written so far.
         bytes_written: Their bytes.
+        jobs: Jobs scheduled so far.
     """
 
-    __slots__ = ("_limits", "bytes_read", "bytes_written", "documents_read", "documents_written")
+    __slots__ = ("_limits", "bytes_read", "bytes_written", "documents_read", "documents_written", "jobs")
 
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
@@ -61,6 +66,7 @@ class CallUsage:
         self.bytes_read = 0
         self.documents_written = 0
         self.bytes_written = 0
+        self.jobs = 0
 
     def read(self, size: int) -> None:
         """Count one document read."""
@@ -75,6 +81,22 @@ class CallUsage:
             raise RequestError(
                 f"the call read more than {self._limits.bytes_read_max} bytes", code="too_many_bytes"
             )
+
+    def schedule(self, size: int) -> None:
+        """Count one job scheduled, before its document is written; `size` is that of its arguments."""
+        limits = self._limits
+        if size > limits.job_arguments_bytes_max:
+            raise RequestError(
+                f"the arguments of the scheduled job have {size} bytes, the limit is {limits.job_arguments_bytes_max};"
+                " store what it needs as documents and schedule it with their ids",
+                code="too_many_bytes",
+            )
+        if self.jobs >= limits.jobs_max:
+            raise RequestError(
+                f"the call scheduled more than {limits.jobs_max} jobs; schedule one that schedules the others",
+                code="too_many_documents",
+            )
+        self.jobs += 1
 
     def write_document(self, document: bytes) -> None:
         """Count one encoded document written."""

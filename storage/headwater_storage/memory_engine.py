@@ -13,7 +13,7 @@ from headwater_protocol.errors import RequestError, TransientError
 from headwater_protocol.ids import SUFFIX_LENGTH, is_id
 
 from headwater_storage.apply import backfill_entries, changes_of
-from headwater_storage.catalog import CatalogCache
+from headwater_storage.catalog import SYSTEM_BY_PREFIX, CatalogCache
 from headwater_storage.committer import CommitterOptions
 from headwater_storage.deployment import Deployment, KeptDeploys
 from headwater_storage.memory_store import MemoryStore
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from headwater_storage.catalog import Catalog
     from headwater_storage.catalog_plan import TableSpec
+    from headwater_storage.crons import CronSpec
     from headwater_storage.environment import Clock
     from headwater_storage.limits import CallLimits
     from headwater_storage.proposal import Proposal
@@ -62,7 +63,8 @@ class MemoryEngine:
         if not is_id(document_id):
             return None
         with self.store.snapshot() as snapshot:
-            handle = self._catalog(snapshot).by_id_prefix.get(document_id[:-SUFFIX_LENGTH])
+            prefix = document_id[:-SUFFIX_LENGTH]
+            handle = self._catalog(snapshot).by_id_prefix.get(prefix) or SYSTEM_BY_PREFIX.get(prefix)
         return None if handle is None else handle.definition.name
 
     @contextmanager
@@ -105,13 +107,13 @@ class MemoryEngine:
         self.store.apply(changes, State(ts, state.record_number + 1, b"", catalog_ts, self.next_us()))
         return ts
 
-    def deploy(self, tables: Sequence[TableSpec], bundle: str) -> None:
+    def deploy(self, tables: Sequence[TableSpec], bundle: str, crons: Sequence[CronSpec] = ()) -> None:
         """Make a bundle the active one and its tables the catalog.
 
         Raises:
             RequestError: See `Deployment.deploy`.
         """
-        deploying = Deployment(self, KeptDeploys()).deploy(tables, bundle, b"")
+        deploying = Deployment(self, KeptDeploys()).deploy(tables, bundle, b"", crons=crons)
         try:
             deploying.send(None)
         except StopIteration:

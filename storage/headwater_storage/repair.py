@@ -17,7 +17,7 @@ import lmdb
 from headwater_protocol.errors import StorageError
 
 from headwater_storage.apply import record_applier
-from headwater_storage.catalog import FIRST_USER_TABLE, Catalog
+from headwater_storage.catalog import FIRST_USER_TABLE, SYSTEM_HANDLES, Catalog
 from headwater_storage.check import check_snapshot
 from headwater_storage.checkpoint import CHECKPOINT_FORMAT, SideFile, copy_metas, write_side_file
 from headwater_storage.directory import DataDirectory, DirectoryLock, require_database, wait_for_workers
@@ -361,7 +361,7 @@ def _put_entries(
     batch = AppliedBatch()
     for key, value in documents:
         number, suffix = document_parts(key)
-        handle = catalog.by_number.get(number)
+        handle = catalog.by_number.get(number) or SYSTEM_HANDLES.get(number)
         if handle is None:
             if number >= FIRST_USER_TABLE:
                 raise _beyond_repair(path, f"the definition of table number {number} is lost")

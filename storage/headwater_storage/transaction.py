@@ -23,6 +23,7 @@ from headwater_protocol.ids import (
     time_prefix,
 )
 
+from headwater_storage import jobs
 from headwater_storage.bounds import (
     CUT,
     KeyBounds,
@@ -32,7 +33,7 @@ from headwater_storage.bounds import (
     narrowed,
     whole_key,
 )
-from headwater_storage.catalog import SYSTEM_SHAPE, TABLES_RANGE
+from headwater_storage.catalog import SYSTEM_BY_NAME, SYSTEM_BY_PREFIX, SYSTEM_SHAPE, TABLES_RANGE
 from headwater_storage.keys import NUMBER_BYTES, document_key, index_range
 from headwater_storage.limits import CallLimits, CallUsage
 from headwater_storage.overlay import Overlay, Own, overlaid
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from headwater_storage.bounds import Bound
     from headwater_storage.catalog import Catalog, TableHandle
     from headwater_storage.indexes import IndexDefinition
+    from headwater_storage.job_rows import JobKind
     from headwater_storage.proposal import Backfill, CommitTs, Range
     from headwater_storage.store import StoreSnapshot
 
@@ -106,6 +108,7 @@ class Transaction:
         catalog: Tables as of the snapshot.
         snapshot: What it reads through; reading it directly is not counted.
         backfill: Index entries to derive when it commits; None but in deploys, which set it.
+        first_due_us: When the first of the jobs is due that it has scheduled, None if there is none.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Transaction:
         self.catalog = catalog
         self.snapshot = snapshot
         self.backfill: Backfill | None = None
+        self.first_due_us: int | None = None
         self._random_bytes = random_bytes
         self._writable = writable
         self._reads = ReadSet(limits.ranges_max)
@@ -144,15 +148,16 @@ class Transaction:
         handle = self._handle_of(document_id)
         return handle.definition.name if handle else None
 
-    def get(self, document_id: str) -> StoredDocument | None:
-        """Read one document; a missing one counts as read too."""
+    def get(self, document_id: str, *, counted: bool = True) -> StoredDocument | None:
+        """Read one document; a missing one counts as read too. `counted` as in `put`."""
         handle = self._handle_of(document_id)
         if handle is None:
             return None
         key = handle.prefix + document_id[-SUFFIX_LENGTH:].encode()
         self._reads.points.add(key)
         found = self._current(handle, key)
-        self.usage.read(len(found.document) if found else 0)
+        if counted:
+            self.usage.read(len(found.document) if found else 0)
         return found
 
     def read_range(
@@ -239,8 +244,13 @@ class Transaction:
         self._fresh.add(document_id)
         return document_id, self.now_us / 1000
 
-    def put(self, document_id: str, document: bytes) -> None:
+    def put(self, document_id: str, document: bytes, *, counted: bool = True) -> None:
         """Insert or replace one document; `document` carries `_id` and `_creationTime`.
+
+        Args:
+            document_id: Its id.
+            document: Encoded map.
+            counted: Whether the call's limits hold for it; not so for what the system writes beside a call.
 
         Raises:
             RequestError: `unique_violation`, `document_too_large`, a limit of the call.
@@ -251,7 +261,8 @@ class Transaction:
         for position in handle.unique_positions:
             if entries[position] not in old_entries or entries[position] in overflow:
                 self._check_unique(handle, position, document, key[4:])
-        self.usage.write_document(document)
+        if counted:
+            self.usage.write_document(document)
         self._become(change, key, document, entries, overflow)
         overlay = self._overlay
         for entry in old_entries:
@@ -270,6 +281,18 @@ class Transaction:
             self._overlay.set(entry, None)
         self._overlay.set(key, None)
         self._become(change, key, None, [], {})
+
+    def schedule(
+        self, function: str, kind: JobKind, arguments: bytes, due_us: int, cron: str | None = None
+    ) -> str:
+        """Have a function run at a time, once this is committed; see `jobs.schedule`."""
+        job_id = jobs.schedule(self, function, kind, arguments, due_us, cron)
+        self.first_due_us = due_us if self.first_due_us is None else min(self.first_due_us, due_us)
+        return job_id
+
+    def cancel_job(self, job_id: str) -> bool:
+        """Have a job not run any more; False if it is too late for that; see `jobs.cancel`."""
+        return jobs.cancel(self, job_id)
 
     def put_row(self, table_number: int, suffix: bytes, content: bytes | None) -> None:
         """Write a row of a system table; None deletes it."""
@@ -362,7 +385,7 @@ class Transaction:
         change.document, change.entries, change.overflow = document, entries, overflow
 
     def _handle_named(self, table: str) -> TableHandle:
-        handle = self.catalog.by_name.get(table)
+        handle = self.catalog.by_name.get(table) or SYSTEM_BY_NAME.get(table)
         if handle is None:
             self._reads.add_range(*TABLES_RANGE)
             raise RequestError(f"there is no table {table!r}", code="unknown_table")
@@ -381,7 +404,8 @@ class Transaction:
 
     def _handle_of(self, document_id: str) -> TableHandle | None:
         """Return the table that a well-formed id names."""
-        handle = self.catalog.by_id_prefix.get(document_id[:-SUFFIX_LENGTH])
+        prefix = document_id[:-SUFFIX_LENGTH]
+        handle = self.catalog.by_id_prefix.get(prefix) or SYSTEM_BY_PREFIX.get(prefix)
         if handle is None:
             self._reads.add_range(*TABLES_RANGE)
         else:

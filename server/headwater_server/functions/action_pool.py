@@ -22,6 +22,8 @@ from headwater_server.worker.messages import (
     ActionPiece,
     ActionPrinted,
     AnswerHead,
+    Asked,
+    CancelJob,
     CreditAction,
     Failure,
     FeedBody,
@@ -29,6 +31,7 @@ from headwater_server.worker.messages import (
     NestedDone,
     RunAction,
     RunNested,
+    ScheduleJob,
     StopAction,
     WantBody,
     WorkerMessage,
@@ -140,8 +143,8 @@ class Seat:
 class ActionEvents(Protocol):
     """What the pool tells of actions that are not over."""
 
-    def asked(self, action: Action, message: RunNested) -> None:
-        """It wants a query or mutation run; answer with `nested_done`."""
+    def asked(self, action: Action, message: Asked) -> None:
+        """It wants a query or mutation run, or a job scheduled or cancelled; answer with `nested_done`."""
 
     def printed(self, action: Action, lines: Sequence[tuple[str, str]]) -> None:
         """It has printed lines, and goes on."""
@@ -313,7 +316,7 @@ class ActionPool:
     def nested_done(
         self, action: Action, number: int, content: bytes | None, failure: Failure | None
     ) -> None:
-        """A query or mutation that an action has asked for is over."""
+        """What an action has asked for is over."""
         action.nested -= 1
         self._tell(action, NestedDone(action.number, number, content, failure))
 
@@ -332,7 +335,7 @@ class ActionPool:
         """Hand on what a worker says of an action."""
         seat = self._seats.get(worker.number)
         if seat is None or not isinstance(
-            message, ActionDone | ActionPiece | ActionPrinted | RunNested | AnswerHead | WantBody
+            message, ActionDone | ActionPiece | ActionPrinted | Asked | AnswerHead | WantBody
         ):
             return
         action = seat.actions.get(message.call)
@@ -348,7 +351,7 @@ class ActionPool:
             case ActionPrinted(_, lines):
                 if not action.told and self._events is not None:
                     self._events.printed(action, lines)
-            case RunNested():
+            case RunNested() | ScheduleJob() | CancelJob():
                 self._nested(action, message)
             case ActionDone(_, content, failure, usage, lines):
                 self._take_out(seat, action)
@@ -359,7 +362,7 @@ class ActionPool:
                 self._roster.let_go_if_idle(worker)
                 self._fill()
 
-    def _nested(self, action: Action, message: RunNested) -> None:
+    def _nested(self, action: Action, message: Asked) -> None:
         action.nested += 1
         if action.nested > self._options.worker.nested_calls_max or self._events is None:
             error = TransientError("an action has too many calls running", code="overloaded")

@@ -14,7 +14,7 @@ from headwater_protocol.errors import TransientError
 from headwater_server.functions.action_pool import Action, ActionPool
 from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.observe.call_log import SUCCESS, CallEvent
-from headwater_server.worker.messages import Failure
+from headwater_server.worker.messages import Failure, RunNested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.call_log import CallKind, Origin
     from headwater_server.observe.metrics import Metrics
-    from headwater_server.worker.messages import AnswerHead, QueryDone, RouteRequest, RunNested, WantBody
+    from headwater_server.worker.messages import (
+        AnswerHead,
+        Asked,
+        CancelJob,
+        QueryDone,
+        RouteRequest,
+        ScheduleJob,
+        WantBody,
+    )
 
 
 class ActionCaller(Protocol):
@@ -100,6 +108,35 @@ class RouteHandle(ActionHandle):
         self._actions.pool.feed(self._action, content, is_last=is_last, failure=failure)
 
 
+class UnaskedAction:
+    """An action that nobody waits for; implements `ActionReceiver`."""
+
+    def __init__(self, actions: Actions, told: Callable[[Failure | None], None], started_s: float) -> None:
+        self._actions = actions
+        self._told = told
+        self._started_s = started_s
+
+    def piece(self, action: Action, content: bytes) -> None:
+        """None comes: it is to have one result."""
+
+    def exchanged(self, action: Action, message: AnswerHead | WantBody) -> None:
+        """None comes: it is no route."""
+
+    def over(self, action: Action, content: bytes | None, failure: Failure | None) -> None:
+        """It has ended."""
+        self._actions.ended(action, failure, self._started_s)
+        self._told(failure)
+
+
+class JobAnswers(Protocol):
+    """Schedules and cancels jobs for actions."""
+
+    def asked(
+        self, message: ScheduleJob | CancelJob, tell: Callable[[bytes | None, Failure | None], None]
+    ) -> None:
+        """Schedule or cancel a job, and tell how that went."""
+
+
 class Actions:
     """All actions in flight.
 
@@ -111,7 +148,12 @@ class Actions:
         reporter: Told of all that have ended; tells what a caller may know of a failure.
         metrics: The daemon's.
         mono_s: Monotonic clock.
+
+    Attributes:
+        jobs: Schedules and cancels jobs; set before anything runs.
     """
+
+    jobs: JobAnswers
 
     def __init__(
         self,
@@ -200,6 +242,20 @@ class Actions:
         else:
             self.pool.submit(action)
 
+    def begin_unasked(self, name: str, arguments: bytes, over: Callable[[Failure | None], None]) -> None:
+        """Begin an action that nobody waits for, internal or not, without an identity.
+
+        Args:
+            name: Function.
+            arguments: Encoded map.
+            over: Told how it ended; before this returns if it cannot be begun.
+        """
+        receiver = UnaskedAction(self, over, self._mono_s())
+        action = Action(name, arguments, None, internal=True, window=0, receiver=receiver, origin="job")
+        self._unfinished += 1
+        action.logged = next(self._numbers)
+        self.submit(action)
+
     @property
     def unfinished(self) -> int:
         """How many were accepted and are not over."""
@@ -226,9 +282,14 @@ class Actions:
         """Log what an action has printed that goes on."""
         self._reporter.log(_event_of(action, "", lines))
 
-    def asked(self, action: Action, message: RunNested) -> None:
-        """Run a query or mutation for an action, with its identity; internal functions are open to it."""
-        if message.kind == "query":
+    def asked(self, action: Action, message: Asked) -> None:
+        """Do what an action asks for: run a query or mutation, with its identity and internal ones too, or see to a job."""
+        if not isinstance(message, RunNested):
+            number = message.number
+            self.jobs.asked(
+                message, lambda content, failure: self.pool.nested_done(action, number, content, failure)
+            )
+        elif message.kind == "query":
             self._query(action, message)
         else:
             self._mutation(action, message)

@@ -21,6 +21,7 @@ from headwater_server.functions.deploy_progress import DeployProgress
 from headwater_server.functions.document_checks import TOUCHED_MAX, DocumentChecks, changed_tables
 from headwater_server.functions.kept_checks import KeptCheck
 from headwater_server.identity.key_sets import check_keys
+from headwater_server.jobs.crons import cron_specs
 from headwater_server.worker.messages import CheckDocuments, DocumentsChecked
 
 if TYPE_CHECKING:
@@ -241,7 +242,8 @@ class Deploys:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
             tables = changed_tables(self._engine.tables(), manifest)
             self._switchboard.document_checks = checks = self._checks(name, tables)
-            await self._engine.deploy(manifest.tables, name, bundle, deployer, checks)
+            crons = cron_specs(manifest)
+            await self._engine.deploy(manifest.tables, name, bundle, deployer, checks, crons)
             if self._pool.active_bundle != name:
                 # The database had it as its active bundle, and it could not be restored at the start:
                 # there was no commit that switched it on.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from headwater_server.functions.failures import CallReporter
     from headwater_server.functions.lane import LaneChain
+    from headwater_server.observe.call_log import Origin
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.sessions import Session
     from headwater_server.worker.messages import Usage
@@ -80,6 +81,8 @@ class MutationCall:
         ticket: Its place in the lane, from when it first came there; 0 before.
         chain: The chain it is a member of, from when it is sent until it is decided or goes back.
         sent_back: How often it went back to the lane because its worker had ended.
+        job: Id of the scheduled job that it is; "" if it is none.
+        first_due_us: When the first of the jobs is due that its last run scheduled; None if it scheduled none.
         action: Number, in the log of calls, of the action that called it; 0: none.
         usage: What its last run cost, None if nobody could tell.
         lines: What its last run printed.
@@ -100,6 +103,8 @@ class MutationCall:
     ticket: int = 0
     chain: LaneChain | None = None
     sent_back: int = 0
+    job: str = ""
+    first_due_us: int | None = None
     action: int = 0
     usage: Usage | None = None
     lines: Sequence[tuple[str, str]] = ()
@@ -355,7 +360,7 @@ class Mutations:
 
     def ran(self, call: MutationCall, done: MutationDone) -> None:
         """The function has run: commit what it proposes, or answer once its snapshot is published."""
-        call.outcome, call.failure = done.outcome, done.failure
+        call.outcome, call.failure, call.first_due_us = done.outcome, done.failure, done.first_due_us
         call.usage, call.lines, call.remembered = done.usage, done.logs, done.duplicate
         if done.proposal is not None:
             if call.chain is None:
@@ -434,7 +439,7 @@ class Mutations:
             CallEvent(
                 "mutation",
                 call.name,
-                "session" if session is not None else "action" if call.action else "http",
+                _origin_of(call),
                 outcome,
                 call.usage,
                 total_s,
@@ -554,3 +559,11 @@ def fingerprint(name: str, arguments: bytes, token_identifier: str) -> bytes:
         state.update(len(part).to_bytes(4, "big"))
         state.update(part)
     return state.digest()
+
+
+def _origin_of(call: MutationCall) -> Origin:
+    if call.request is not None:
+        return "session"
+    if call.job:
+        return "job"
+    return "action" if call.action else "http"

@@ -128,6 +128,7 @@ class MutationWork(Work):
             call.request,
             now_us,
             call.internal,
+            job=call.job,
         )
 
     def ran(self, done: QueryDone | MutationDone) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headwater_server.worker.messages import Failure, Usage
 
 CallKind = Literal["query", "mutation", "action", "route"]
-Origin = Literal["session", "http", "subscription", "action"]
+Origin = Literal["session", "http", "subscription", "action", "job"]
 IdentityForm = Literal["hashed", "plain", "off"]
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}

@@ -172,6 +172,32 @@ class DeployMetrics:
         )
 
 
+class JobMetrics:
+    """Scheduled jobs."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.running = Gauge(
+            "headwater_jobs_running", "How many scheduled jobs have a place and run?", registry=registry
+        )
+        self.ended = Counter(
+            "headwater_jobs",
+            "How many scheduled jobs have ended, by outcome?",
+            ("outcome",),
+            registry=registry,
+        )
+        self.retries = _counted(
+            registry,
+            "job_retries",
+            "How often was a scheduled job put off by the system, to be tried again?",
+        )
+        self.delay_seconds = Histogram(
+            "headwater_job_delay_seconds",
+            "How long after it was due did a scheduled job get a place?",
+            buckets=(*_SECONDS, 10.0, 60.0, 600.0, 3600.0),
+            registry=registry,
+        )
+
+
 def _counted(registry: CollectorRegistry, name: str, question: str) -> Counter:
     return Counter(f"headwater_{name}", question, registry=registry)
 
@@ -244,6 +270,7 @@ class Metrics:
             registry=registry,
         )
         self.deploys = DeployMetrics(registry)
+        self.jobs = JobMetrics(registry)
 
     def follow_call_log(self, log: CallLog, destinations: Sequence[CallDestination]) -> None:
         """Tell of the log of calls, too."""

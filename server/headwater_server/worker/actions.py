@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import headwater.bundle
+import msgspec
 from headwater.bundle import CallFailure
 from headwater.http_messages import RequestHead
 from headwater.rows import splice
@@ -32,6 +33,7 @@ from headwater_server.worker.messages import (
     ActionDone,
     ActionPiece,
     ActionPrinted,
+    CancelJob,
     CreditAction,
     Describe,
     Described,
@@ -41,6 +43,7 @@ from headwater_server.worker.messages import (
     NestedDone,
     RunAction,
     RunNested,
+    ScheduleJob,
     StopAction,
     Usage,
 )
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from headwater_protocol.manifest import FunctionKind
 
     from headwater_server.functions.limits import WorkerLimits
-    from headwater_server.worker.messages import ActionOrder
+    from headwater_server.worker.messages import ActionOrder, Asked
     from headwater_server.worker.progress import ProgressPage
 
 _BEAT_S = 0.2
@@ -156,12 +159,29 @@ class RunningAction:
         """Have the daemon run a query or mutation; so many of one action at a time, others wait."""
         if kind == "action":
             raise InternalError("actions that are nested run in the same process")
+        return await self._ask(lambda number: RunNested(self.order.call, number, kind, name, arguments))
+
+    async def schedule(self, function: str, kind: FunctionKind, arguments: bytes, due_us: int) -> str:
+        """Have the daemon schedule a job."""
+        assert kind != "query", "nothing schedules a query"
+        content = await self._ask(
+            lambda number: ScheduleJob(self.order.call, number, function, kind, arguments, due_us)
+        )
+        return msgspec.msgpack.decode(content, type=str)
+
+    async def cancel_job(self, job_id: str) -> bool:
+        """Have the daemon cancel a job."""
+        content = await self._ask(lambda number: CancelJob(self.order.call, number, job_id))
+        return msgspec.msgpack.decode(content, type=bool)
+
+    async def _ask(self, make: Callable[[int], Asked]) -> bytes:
+        """Have the daemon do what the message says that is made of its number; so many of one action at a time."""
         async with self._room:
             self._require_going()
             number = next(self._numbers)
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._nested[number] = future
-            self._sender.send(RunNested(self.order.call, number, kind, name, arguments))
+            self._sender.send(make(number))
             try:
                 return await future
             finally:

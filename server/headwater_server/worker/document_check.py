@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from headwater.values import MisfitError
 from headwater_protocol.ids import SUFFIX_LENGTH, is_id
+from headwater_storage.catalog import SYSTEM_HANDLES
 from headwater_storage.indexes import EntryMaker, IndexDefinition
 from headwater_storage.keys import MISSING
 from headwater_storage.stored import unpack_stored
@@ -60,7 +61,8 @@ def check_documents(
 
 def table_names(catalog: Catalog) -> Callable[[str], str | None]:
     """Return what names the table of an id; removed tables too, since a switch may bring them back."""
-    tables = {one.id_prefix: one.definition.name for one in catalog.by_number.values()}
+    handles = (*catalog.by_number.values(), *SYSTEM_HANDLES.values())
+    tables = {one.id_prefix: one.definition.name for one in handles}
 
     def table_of(document_id: str) -> str | None:
         return tables.get(document_id[:-SUFFIX_LENGTH]) if is_id(document_id) else None

@@ -101,6 +101,7 @@ class RunMutation(_Message, frozen=True, tag=3):
         settled_ts: As of the last of them.
         published_ts: For a member of a chain: the published ts when it was sent. Its client
             may have seen that, though the chain's snapshot is older; 0 for others.
+        job: Id of the scheduled job that this is; "": of none. One that is not pending is not run.
     """
 
     call: int
@@ -114,6 +115,7 @@ class RunMutation(_Message, frozen=True, tag=3):
     settled: int = 0
     settled_ts: int = 0
     published_ts: int = 0
+    job: str = ""
 
 
 class CloseRound(_Message, frozen=True, tag=4):
@@ -218,7 +220,7 @@ class CreditAction(_Message, frozen=True, tag=11):
 
 
 class NestedDone(_Message, frozen=True, tag=12):
-    """A query or mutation that an action asked for is over: its encoded result, or why there is none."""
+    """What an action asked for is over: its encoded result, or why there is none."""
 
     call: int
     number: int
@@ -336,6 +338,7 @@ class MutationDone(_Message, frozen=True, tag=20):
         duplicate: The call was not run: `outcome` or `failure` is what is known of its request.
         usage: Cost.
         logs: Lines the function printed, `[level, text]`.
+        first_due_us: When the first of the jobs is due that it schedules; None if it schedules none.
     """
 
     call: int
@@ -346,6 +349,7 @@ class MutationDone(_Message, frozen=True, tag=20):
     duplicate: bool
     usage: Usage
     logs: list[tuple[str, str]] = []
+    first_due_us: int | None = None
 
 
 class WrongBundle(_Message, frozen=True, tag=21):
@@ -469,6 +473,37 @@ class WantBody(_Message, frozen=True, tag=31):
     size: int
 
 
+class ScheduleJob(_Message, frozen=True, tag=27):
+    """Schedule a job for an action; answered by `NestedDone` with the job's id.
+
+    Attributes:
+        call: Number of the action.
+        number: As in `RunNested`.
+        function: What is to run.
+        kind: What that is.
+        arguments: Encoded map.
+        due_us: When, µs since 1970.
+    """
+
+    call: int
+    number: int
+    function: str
+    kind: Literal["mutation", "action"]
+    arguments: bytes
+    due_us: int
+
+
+class CancelJob(_Message, frozen=True, tag=28):
+    """Cancel a job for an action; answered by `NestedDone` with whether that was in time."""
+
+    call: int
+    number: int
+    job: str
+
+
+Asked = RunNested | ScheduleJob | CancelJob
+"""What an action wants of the daemon."""
+
 Question = CheckDocuments | RewriteDocuments
 Reply = DocumentsChecked | DocumentsRewritten
 
@@ -483,7 +518,7 @@ WorkerMessage = (
     | ActionDone
     | ActionPiece
     | ActionPrinted
-    | RunNested
     | AnswerHead
     | WantBody
+    | Asked
 )

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from headwater_server.worker.chains import OpenChain
 from headwater_server.worker.document_check import check_documents
 from headwater_server.worker.document_rewrite import rewrite_documents
+from headwater_server.worker.job_row import JobMemory
 from headwater_server.worker.messages import (
     CheckDocuments,
     CloseRound,
@@ -374,12 +375,14 @@ class Server:
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
-        memory = None
+        memory: RequestMemory | JobMemory | None = None
         if message.request is not None:
             memory = RequestMemory(transaction, message.request, message.published_ts)
-            if memory.answer is not None:
-                self._answer_known(message, transaction, memory.answer, started_ns)
-                return
+        elif message.job:
+            memory = JobMemory(transaction, message.job)
+        if memory is not None and memory.answer is not None:
+            self._answer_known(message, transaction, memory.answer, started_ns)
+            return
         seed = self._random_bytes(16)
         self._determinism.begin(transaction.now_us, seed, real_randomness=True)
         self._guard.active = True
@@ -405,7 +408,7 @@ class Server:
         self,
         message: RunMutation,
         transaction: Transaction,
-        memory: RequestMemory | None,
+        memory: RequestMemory | JobMemory | None,
         content: bytes | None,
         failure: Failure | None,
         usage: Usage,
@@ -426,6 +429,7 @@ class Server:
                 False,
                 usage,
                 logs,
+                None if failure is not None else transaction.first_due_us,
             )
         )
         if message.chain and self._chain is not None:

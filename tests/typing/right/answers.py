@@ -52,3 +52,10 @@ async def joined(ctx: ActionCtx, channel: Id[Channel], text: str) -> str:
 async def other(ctx: ActionCtx, text: str) -> AsyncIterator[str]:
     for word in reversed(text.split()):
         yield word
+
+
+@action
+async def count_later(ctx: ActionCtx, channel: Id[Channel]) -> bool:
+    job = await ctx.scheduler.run_after(1_000, count, channel=channel)
+    await ctx.scheduler.run_after(0, messages.expire, 1.0)
+    return await ctx.scheduler.cancel(job)

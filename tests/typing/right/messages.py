@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from headwater import (
@@ -9,6 +9,7 @@ from headwater import (
     Page,
     PageOptions,
     QueryCtx,
+    ScheduledJob,
     Struct,
     mutation,
     query,
@@ -97,3 +98,18 @@ def expire(ctx: MutationCtx, older_than: float) -> int:
 def expire_all(ctx: MutationCtx, text: str) -> int:
     channel = ctx.db.normalize_id(Channel, text)
     return ctx.run_mutation(expire, older_than=0.0) if channel else 0
+
+
+@mutation
+def send_later(ctx: MutationCtx) -> Id[ScheduledJob]:
+    ctx.scheduler.run_after(timedelta(minutes=5), expire, older_than=3.0)
+    ctx.scheduler.run_at(datetime(2026, 1, 1, tzinfo=UTC), expire, 3.0)
+    job = ctx.scheduler.run_at(ctx.now_ms + 60_000, expire, older_than=3.0)
+    return job if ctx.scheduler.cancel(job) else ctx.scheduler.run_after(0, expire, older_than=1.0)
+
+
+@query
+def failed(ctx: QueryCtx, job: Id[ScheduledJob]) -> list[str]:
+    found = ctx.db.get(job)
+    jobs = ctx.db.query(ScheduledJob.by_state, state="failed", kind="mutation").take(5)
+    return [one.error.code for one in jobs if one.error and one != found]

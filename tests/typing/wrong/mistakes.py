@@ -1,6 +1,6 @@
 from typing import Any
 
-from headwater import ActionCtx, Id, MutationCtx, QueryCtx, action, mutation, query, replace
+from headwater import ActionCtx, Id, MutationCtx, QueryCtx, ScheduledJob, action, mutation, query, replace
 
 from right import answers, messages, users
 from right.schema import Channel, Message, Text, User
@@ -24,6 +24,27 @@ def identity_that_may_be_none(ctx: QueryCtx) -> str:
 @query
 def unknown_claim(ctx: QueryCtx) -> str | None:
     return ctx.auth.require().shoe_size  # error
+
+
+@mutation
+def what_cannot_be_scheduled(ctx: MutationCtx, channel: Id[Channel]) -> None:
+    ctx.scheduler.run_after(60_000, messages.expire, older_than="x")  # error about float
+    ctx.scheduler.run_after(60_000, messages.expire, older=1.0)  # error about older
+    ctx.scheduler.run_after(60_000, messages.list_, channel=channel)  # error about run_after
+    ctx.scheduler.run_after("soon", messages.expire, older_than=1.0)  # error
+    ctx.scheduler.run_at(0, "messages:expire", older_than=1.0)  # error about run_at
+    ctx.scheduler.cancel(channel)  # error about ScheduledJob
+
+
+@query
+def scheduling_in_a_query(ctx: QueryCtx) -> None:
+    ctx.scheduler.run_after(0, messages.expire, older_than=1.0)  # error about scheduler
+
+
+@query
+def fields_of_a_job(ctx: QueryCtx, job: Id[ScheduledJob]) -> str:
+    found = ctx.db.query(ScheduledJob.by_state, status="failed").first()  # error from 3.13 about status
+    return found.error.message if found else ""  # error
 
 
 @query

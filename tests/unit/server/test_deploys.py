@@ -96,7 +96,9 @@ class Engine:
     def snapshot(self) -> Any:
         raise AssertionError("there is nothing to look at")
 
-    async def deploy(self, tables: Any, name: str, bundle: bytes, deployer: str, checks: Any) -> None:
+    async def deploy(
+        self, tables: Any, name: str, bundle: bytes, deployer: str, checks: Any, crons: Any
+    ) -> None:
         if name != self.active:
             self.active, self.bundles[name] = name, bundle
             self.switchboard.switch_bundle()

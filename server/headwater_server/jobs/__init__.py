@@ -1,0 +1,1 @@
+"""Functions that run by themselves: scheduled jobs and crons."""
