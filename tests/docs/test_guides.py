@@ -26,6 +26,7 @@ TESTED = [
     "multi-tenancy",
     "reading-and-writing",
     "schema",
+    "scheduling",
     "testing",
 ]
 

@@ -53,9 +53,25 @@ class ActionStage:
         if ran.failure is not None:
             raise self._error(ran.failure)
         if ran.proposal is not None:
-            self._stage.engine.commit(ran.proposal)
-            self._stage.published()
+            self._stage.commit(ran.proposal)
         return _content(ran.outcome)
+
+    async def schedule(self, function: str, kind: FunctionKind, arguments: bytes, due_us: int) -> str:
+        """Schedule a job, at once."""
+        assert kind != "query", "nothing schedules a query"
+        with self._stage.engine.begin() as transaction:
+            job = transaction.schedule(function, kind, arguments, due_us)
+            proposal = transaction.proposal()
+        self._stage.commit(proposal)
+        return job
+
+    async def cancel_job(self, job_id: str) -> bool:
+        """Cancel a job, at once."""
+        with self._stage.engine.begin() as transaction:
+            in_time = transaction.cancel_job(job_id)
+            proposal = transaction.proposal()
+        self._stage.commit(proposal)
+        return in_time
 
     def _error(self, failure: Failure) -> HeadwaterError:
         """Return what an action is told of a nested call that failed: it ran elsewhere, so not the exception itself."""

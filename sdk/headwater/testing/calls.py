@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from headwater_server.worker.messages import MutationDone, QueryDone
     from headwater_storage.memory_engine import MemoryEngine
+    from headwater_storage.proposal import Proposal
 
     from headwater.actions import ActionFunction, StreamFunction
     from headwater.calls import CompiledFunction
@@ -63,6 +64,11 @@ class Stage:
         if found.kind != kind:
             raise TypeError(f"{found.name} is no {kind}; run it with run_{found.kind}")
         return found
+
+    def commit(self, proposal: Proposal) -> None:
+        """Commit a proposal, and have everybody look."""
+        self.engine.commit(proposal)
+        self.published()
 
     def published(self) -> None:
         """Have everybody look who has read what was written."""
@@ -177,8 +183,7 @@ class Caller:
         with stage.engine.begin() as transaction:
             yield stage.worker.bundle.ctx(transaction, self._identity, stage.random_bytes(16))
             proposal = transaction.proposal()
-        stage.engine.commit(proposal)
-        stage.published()
+        stage.commit(proposal)
 
 
 class PendingMutation(Generic[R]):

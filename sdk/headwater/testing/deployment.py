@@ -11,6 +11,7 @@ from headwater_storage.memory_engine import MemoryEngine
 
 from headwater.identity import Identity
 from headwater.testing.calls import Caller, Stage
+from headwater.testing.jobs import JobStage, specs_from
 from headwater.testing.worker import Worker, load
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BEFORE = timedelta(seconds=1)
 """So long before its time a test's bundle was deployed: the first call shall see that time itself."""
+
+_APART = timedelta(milliseconds=1)
+"""The calls of a test are some µs apart: what one of them schedules in an hour is due an hour later, and not a little after that."""
 
 _ISSUER = "https://issuer.example.com"
 
@@ -66,9 +70,11 @@ class Deployment(Caller):
         self._clock = _StandingClock(_aware(now) - _BEFORE)
         engine = MemoryEngine(self._clock, random_bytes, limits.calls)
         bundle = load(package)
-        engine.deploy(bundle.table_manifests, bundle.name)
+        start_us = (now - _EPOCH) // _MICROSECOND
+        engine.deploy(bundle.declared.tables, bundle.name, specs_from(bundle.declared, start_us))
         self._clock.now = now
         super().__init__(Stage(engine, Worker(bundle, engine, limits, random_bytes), random_bytes), None)
+        self._jobs = JobStage(self._stage)
 
     def as_user(
         self, subject: str, *, name: str | None = None, email: str | None = None, **claims: Any
@@ -99,7 +105,7 @@ class Deployment(Caller):
         self.advance(_aware(moment) - self._clock.now)
 
     def advance(self, time: timedelta) -> None:
-        """Move the clock on: the next call sees exactly that time.
+        """Move the clock on: the next call sees exactly that time. Nothing that is scheduled runs.
 
         Raises:
             ValueError: It would go back, which the time of calls never does.
@@ -107,6 +113,35 @@ class Deployment(Caller):
         if time < timedelta(0):
             raise ValueError(f"time goes forward only, got {time}")
         self._clock.now += time
+
+    async def run_due(self) -> int:
+        """Run the jobs and crons that are due, and what they schedule for the present; return how many jobs have run.
+
+        They have no identity. One that fails is told in its job: `ctx.db.get(job).error`.
+
+        Raises:
+            RuntimeError: There is no end to it.
+        """
+        return await self._jobs.run_due()
+
+    async def pass_time(self, time: timedelta) -> int:
+        """Let time pass, and run each job and cron that comes due meanwhile at its own time; return how many jobs have run.
+
+        Raises:
+            ValueError: It would go back.
+        """
+        if time < timedelta(0):
+            raise ValueError(f"time goes forward only, got {time}")
+        end = self._clock.now + time
+        count = await self._jobs.run_due()
+        while (due_us := self._jobs.next_due_us()) is not None:
+            due = due_us * _MICROSECOND + _EPOCH
+            if due > end + _APART:
+                break
+            self._clock.now = max(self._clock.now, due)
+            count += await self._jobs.run_due()
+        self._clock.now = max(self._clock.now, end)
+        return count
 
 
 def _aware(moment: datetime) -> datetime:

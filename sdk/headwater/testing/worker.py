@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from headwater_protocol.errors import HeadwaterError, InternalError, error_for
+from headwater_protocol.manifest import Manifest
 from headwater_server.worker.link import FrameSplitter, FrameWriter
 from headwater_server.worker.messages import MutationDone, QueryDone, RunMutation, RunQuery, WorkerMessage
 from headwater_server.worker.output import CallOutput
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from headwater_protocol.manifest import TableManifest
     from headwater_server.functions.limits import WorkerLimits
     from headwater_server.worker.messages import TransactionOrder
     from headwater_storage.memory_engine import MemoryEngine
@@ -37,12 +37,12 @@ class TestedBundle(Bundle):
     Attributes:
         error: Of the last call that failed, until it is taken.
         name: Stands where a deployed bundle has its hash.
-        table_manifests: What it declares of its tables.
+        declared: Everything that it declares.
     """
 
     error: BaseException | None = None
     name = ""
-    table_manifests: tuple[TableManifest, ...] = ()
+    declared: Manifest = Manifest()
 
     def failure_of(self, error: BaseException) -> CallFailure:
         """Return what an exception that ended a call means for its caller."""
@@ -69,8 +69,8 @@ def load(package: ModuleType) -> TestedBundle:
     process = prepared_process()
     bundle = TestedBundle.load(package)
     process.adopt(package)
-    manifest = bundle.manifest()
-    bundle.name, bundle.table_manifests = sha256(manifest.to_json()).hexdigest(), manifest.tables
+    bundle.declared = bundle.manifest()
+    bundle.name = sha256(bundle.declared.to_json()).hexdigest()
     return bundle
 
 
@@ -155,10 +155,10 @@ class Worker:
         done: QueryDone = self._answer(message)
         return done
 
-    def mutation(self, name: str, arguments: bytes, identity: bytes | None) -> MutationDone:
-        """Run a mutation over the newest state; nothing is committed."""
+    def mutation(self, name: str, arguments: bytes, identity: bytes | None, *, job: str = "") -> MutationDone:
+        """Run a mutation over the newest state, one of a scheduled job if that is given; nothing is committed."""
         call, now_us = next(self._numbers), self._engine.next_us()
-        message = RunMutation(call, name, arguments, identity, None, now_us, internal=True)
+        message = RunMutation(call, name, arguments, identity, None, now_us, internal=True, job=job)
         done: MutationDone = self._answer(message)
         return done
 

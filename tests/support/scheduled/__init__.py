@@ -1,0 +1,1 @@
+"""A bundle with jobs and crons, for the tests of the testing kit."""
