@@ -227,11 +227,42 @@ def convex_error_data() -> None:
         )(told(error))
 
 
+def job_row() -> None:
+    """That a scheduled mutation has run is written behind its commit, not in it."""
+    job_memory = importlib.import_module("headwater_server.worker.job_row").JobMemory
+    job_memory.keep = lambda self, outcome, failure: None
+    scheduler = importlib.import_module("headwater_server.jobs.scheduler")
+    run_mutation = scheduler.JobScheduler._run_mutation
+
+    async def run_then_write(self: Any, job: Any, deaths: int) -> Any:
+        code = await run_mutation(self, job, deaths)
+        if code is None:
+            await self._database.transact(lambda t: scheduler.jobs.finish(t, job, "success"))
+        return code
+
+    scheduler.JobScheduler._run_mutation = run_then_write
+
+
+def job_marked() -> None:
+    """An action is not marked as running before it begins."""
+    scheduler = importlib.import_module("headwater_server.jobs.scheduler")
+    scheduler.jobs.start = scheduler.jobs.read
+
+    async def succeed(self: Any, job_id: str) -> None:
+        await self._database.transact(
+            lambda t: scheduler.jobs.finish(t, scheduler.jobs.read(t, job_id), "success")
+        )
+
+    scheduler.JobScheduler._succeed = succeed
+
+
 RULES = {
     "convex_chain": convex_chain,
     "convex_order": convex_order,
     "convex_uncovered": convex_uncovered,
     "convex_error_data": convex_error_data,
+    "job_row": job_row,
+    "job_marked": job_marked,
     "old_bundle": old_bundle,
     "identities": identities,
     "identity_once": identity_once,
