@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv --quiet
 PYTEST := PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest
 BENCHMARKS := commit recovery transfers fanout latency selective wire_bytes memory freshness web_client web_frames auth \
-	query_uncached query_cached deploy_time cold_start validation action_concurrency
+	query_uncached query_cached deploy_time cold_start validation action_concurrency scheduler
 
 # Pyright runs on the Node.js of its wheel; the machine's own may be too old.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
