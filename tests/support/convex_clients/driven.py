@@ -147,6 +147,9 @@ class Peer:
                 self.auth.append(told["auth"])
             async with self._moved:
                 self._moved.notify_all()
+        for answer in self._answers.values():  # it has ended
+            if not answer.done():
+                answer.set_exception(ConnectionError("the client has ended"))
         async with self._moved:
             self._moved.notify_all()
 
@@ -180,6 +183,11 @@ def python_program() -> str:
 def javascript(url: str, **options: Any) -> contextlib.AbstractAsyncContextManager[Peer]:
     """Start Convex's client of JavaScript, and have it connect."""
     return _driven(node_program(), "peer.mjs", url, options)
+
+
+def react(url: str) -> contextlib.AbstractAsyncContextManager[Peer]:
+    """Start a page with Convex's hooks under jsdom, and have it connect."""
+    return _driven(node_program(), "react.mjs", url, {})
 
 
 def python(url: str) -> contextlib.AbstractAsyncContextManager[Peer]:
