@@ -42,31 +42,23 @@ def test_a_wrong_clock_shows_nothing_that_has_expired(deployment: Deployment) ->
     assert shown(deployment, at=sent) == []
 
 
-def test_a_purge_deletes_what_has_expired_and_no_more(deployment: Deployment) -> None:
+async def test_each_message_is_deleted_when_it_expires(deployment: Deployment) -> None:
     for seconds in (10, 20, 300):
         deployment.run_mutation(messages.send, room="attic", body=str(seconds), seconds=seconds)
-    deployment.advance(timedelta(minutes=1))
-    assert deployment.run_mutation(messages.purge, limit=1) == 1
-    assert deployment.run_mutation(messages.purge) == 1
-    assert deployment.run_mutation(messages.purge) == 0
+    await deployment.pass_time(timedelta(seconds=15))
+    assert stored(deployment) == 2
+    await deployment.pass_time(timedelta(minutes=1))
+    assert stored(deployment) == 1
     assert shown(deployment) == ["300"]
 
 
-def test_a_purge_takes_messages_off_the_screens(deployment: Deployment) -> None:
+async def test_a_message_that_expires_goes_from_the_screens(deployment: Deployment) -> None:
     screen = deployment.watch(messages.list_, room="attic", at=deployment.now)
     deployment.run_mutation(messages.send, room="attic", body="hi", seconds=10)
     deployment.advance(timedelta(minutes=1))
     assert len(screen.result) == 1  # time alone changes no result
-    deployment.run_mutation(messages.purge)
+    await deployment.run_due()
     assert screen.result == []
-
-
-def test_sending_clears_up_a_little(deployment: Deployment) -> None:
-    for _ in range(25):
-        deployment.run_mutation(messages.send, room="attic", body="old", seconds=1)
-    deployment.advance(timedelta(minutes=1))
-    deployment.run_mutation(messages.send, room="attic", body="new")
-    assert stored(deployment) == 25 - messages.PURGED_BY_SENDING + 1
 
 
 @pytest.mark.parametrize("seconds", [0, 86_401])

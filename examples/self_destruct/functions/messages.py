@@ -6,7 +6,6 @@ from headwater import Id, Meta, MutationCtx, QueryCtx, mutation, query
 from .schema import Message
 
 SHOWN = 100
-PURGED_BY_SENDING = 20
 
 
 def now(ctx: QueryCtx) -> datetime:
@@ -31,14 +30,14 @@ def list_(ctx: QueryCtx, room: str, at: datetime) -> list[Message]:
 def send(
     ctx: MutationCtx, room: str, body: str, seconds: Annotated[int, Meta(ge=1, le=86_400)] = 60
 ) -> Id[Message]:
-    purge(ctx, limit=PURGED_BY_SENDING)
-    return ctx.db.insert(Message(room=room, body=body, expires=now(ctx) + timedelta(seconds=seconds)))
+    expires = now(ctx) + timedelta(seconds=seconds)
+    message = ctx.db.insert(Message(room=room, body=body, expires=expires))
+    ctx.scheduler.run_at(expires, burn, message=message)
+    return message
 
 
 @mutation.internal
-def purge(ctx: MutationCtx, limit: Annotated[int, Meta(ge=1, le=5_000)] = 500) -> int:
-    """Delete messages that have expired; returns how many. Less than the limit: there are no more."""
-    expired = ctx.db.query(Message.by_expiry).range(Message.expires).lte(now(ctx)).take(limit)
-    for message in expired:
-        ctx.db.delete(message.id)
-    return len(expired)
+def burn(ctx: MutationCtx, message: Id[Message]) -> None:
+    """Delete a message that has expired."""
+    if ctx.db.get(message) is not None:
+        ctx.db.delete(message)

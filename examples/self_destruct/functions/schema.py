@@ -8,7 +8,7 @@ class Message(Table, name="messages"):
     """A message that is there until it expires.
 
     Attributes:
-        expires: From then on nobody is shown it; a purge deletes it.
+        expires: From then on nobody is shown it; it is deleted at that moment.
     """
 
     room: Annotated[str, Meta(min_length=1, max_length=80)]
@@ -16,4 +16,3 @@ class Message(Table, name="messages"):
     expires: datetime
 
     by_room = Index("room", "expires")
-    by_expiry = Index("expires")
