@@ -91,6 +91,7 @@ def test_jobs_that_are_due_while_the_daemon_is_killed_run_once(daemon: RunningDa
     assert kills > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "said"),
     [("job_row", "took effect more than once"), ("job_marked", "took effect more than once")],
