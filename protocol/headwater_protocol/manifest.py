@@ -1,4 +1,4 @@
-"""What a deployed bundle declares: its tables with their indexes, its functions, its crons, and whose tokens it takes.
+"""What a deployed bundle declares: tables with their indexes, functions, routes, crons, variables, and whose tokens it takes.
 
 Pure. Made by the worker that loaded the bundle, read by the deploy, the command line and
 generators; it crosses processes as JSON.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from headwater_protocol.cron_manifest import CronManifest, cron_in, cron_out
@@ -111,6 +111,23 @@ class ProviderManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class VariableManifest:
+    """One environment variable that the functions read.
+
+    Attributes:
+        name: What it is called.
+        kind: Its type, for people.
+        secret: Whether it is to be stored sealed.
+        required: Whether it must be set.
+    """
+
+    name: str
+    kind: str
+    secret: bool
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything that a bundle declares, each sorted by name."""
 
@@ -119,6 +136,7 @@ class Manifest:
     providers: tuple[ProviderManifest, ...] = ()
     routes: tuple[RouteManifest, ...] = ()
     crons: tuple[CronManifest, ...] = ()
+    variables: tuple[VariableManifest, ...] = ()
 
     def to_json(self) -> bytes:
         """Return it as JSON; equal manifests give equal bytes."""
@@ -148,6 +166,7 @@ class Manifest:
                 "providers": [_provider_out(provider) for provider in self.providers],
                 **({"routes": [route_out(route) for route in self.routes]} if self.routes else {}),
                 **({"crons": [cron_out(cron) for cron in self.crons]} if self.crons else {}),
+                **({"variables": [asdict(one) for one in self.variables]} if self.variables else {}),
             }
         ).encode()
 
@@ -185,6 +204,10 @@ class Manifest:
             tuple(
                 cron_in(item, f"manifest.crons[{i}]")
                 for i, item in enumerate(_list(top, "crons", "manifest") if "crons" in top else ())
+            ),
+            tuple(
+                _variable_in(item, f"manifest.variables[{i}]")
+                for i, item in enumerate(_list(top, "variables", "manifest") if "variables" in top else ())
             ),
         )
 
@@ -270,4 +293,14 @@ def _provider_in(value: Any, where: str) -> ProviderManifest:
         _text(provider, "keys", where),
         _texts(provider, "algorithms", where),
         _texts(provider, "authorized_parties", where),
+    )
+
+
+def _variable_in(value: Any, where: str) -> VariableManifest:
+    variable = _object(value, where)
+    return VariableManifest(
+        _text(variable, "name", where),
+        _text(variable, "kind", where),
+        _flag(variable, "secret", where),
+        _flag(variable, "required", where),
     )

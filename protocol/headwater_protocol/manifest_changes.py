@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headwater_protocol.cron_manifest import CronManifest
-    from headwater_protocol.manifest import FunctionManifest, Manifest, ProviderManifest, TableManifest
+    from headwater_protocol.manifest import (
+        FunctionManifest,
+        Manifest,
+        ProviderManifest,
+        TableManifest,
+        VariableManifest,
+    )
     from headwater_protocol.route_manifest import RouteManifest
 
 
@@ -22,13 +28,13 @@ class Change:
 
     Attributes:
         sign: `added`, `removed` or `changed`.
-        what: `function`, `table`, `index`, `provider`, `route` or `cron`.
-        name: Of the function, table, provider or cron; `table.index` of an index; method and path of a route.
+        what: `function`, `table`, `index`, `provider`, `route`, `cron` or `variable`.
+        name: Of the function, table, provider, cron or variable; `table.index` of an index; method and path of a route.
         details: What of it has changed, for people: `arguments`, `result`, `documents` and the like.
     """
 
     sign: Literal["added", "removed", "changed"]
-    what: Literal["function", "table", "index", "provider", "route", "cron"]
+    what: Literal["function", "table", "index", "provider", "route", "cron", "variable"]
     name: str
     details: tuple[str, ...] = ()
 
@@ -47,6 +53,9 @@ def changes_between(before: Manifest, after: Manifest) -> list[Change]:
         ),
         *_routes({item.label: item for item in before.routes}, {item.label: item for item in after.routes}),
         *_crons({item.name: item for item in before.crons}, {item.name: item for item in after.crons}),
+        *_variables(
+            {item.name: item for item in before.variables}, {item.name: item for item in after.variables}
+        ),
     ]
 
 
@@ -173,4 +182,24 @@ def _crons(before: Mapping[str, CronManifest], after: Mapping[str, CronManifest]
             found.append(
                 Change("changed", "cron", name, tuple(word for word, differs in told.items() if differs))
             )
+    return found
+
+
+def _variables(before: Mapping[str, VariableManifest], after: Mapping[str, VariableManifest]) -> list[Change]:
+    found: list[Change] = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if new is None:
+            found.append(Change("removed", "variable", name, ("its value is kept",)))
+        elif old is None:
+            found.append(
+                Change(
+                    "added", "variable", name, (new.kind, "must be set" if new.required else "has a default")
+                )
+            )
+        elif old != new:
+            details = (new.kind,) * (old.kind != new.kind) + (
+                "must be set" if new.required else "has a default",
+            ) * (old.required != new.required)
+            found.append(Change("changed", "variable", name, details))
     return found

@@ -19,6 +19,7 @@ from headwater.authoring import action, mutation, query
 from headwater.context import MutationCtx, MutationFunction, QueryCtx, QueryFunction
 from headwater.crons import cron
 from headwater.database import Database, DatabaseReader
+from headwater.environment import Environment, Secret
 from headwater.fields import Id
 from headwater.forms import Form, Upload
 from headwater.http_messages import Request, Response
@@ -53,6 +54,7 @@ __all__ = [
     "CronRun",
     "Database",
     "DatabaseReader",
+    "Environment",
     "Form",
     "HeadwaterError",
     "Id",
@@ -75,6 +77,7 @@ __all__ = [
     "Schedule",
     "ScheduledJob",
     "Scheduler",
+    "Secret",
     "StreamFunction",
     "Struct",
     "Table",

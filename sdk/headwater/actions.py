@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headwater_protocol.manifest import FunctionKind
 
     from headwater.calls import CompiledFunction
+    from headwater.environment import E, Environments
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +59,10 @@ class ActionBackend(Protocol):
         """Return the table that an id names, None if it is malformed or of no known table."""
         ...
 
+    def variable(self, name: str) -> bytes | None:
+        """Return the row of an environment variable as it is now, None if it is not set."""
+        ...
+
     async def run(self, kind: FunctionKind, name: str, arguments: bytes) -> bytes:
         """Run a query or mutation as a call of its own and return its encoded result.
 
@@ -81,6 +86,7 @@ class ActionCall:
     Attributes:
         function: Name of the action.
         backend: The world.
+        environments: What the bundle declares of environment variables.
         functions: Functions of the bundle by what their decorator made of them.
         named: The same by name.
         identity: Encoded identity of the caller, None if there is none.
@@ -92,6 +98,7 @@ class ActionCall:
         "_random",
         "backend",
         "depth",
+        "environments",
         "function",
         "functions",
         "identity",
@@ -105,6 +112,7 @@ class ActionCall:
         backend: ActionBackend,
         functions: Mapping[Any, CompiledFunction],
         named: Mapping[str, CompiledFunction],
+        environments: Environments,
         *,
         identity: bytes | None,
         depth: int = 1,
@@ -113,6 +121,7 @@ class ActionCall:
         self.backend = backend
         self.functions = functions
         self.named = named
+        self.environments = environments
         self.identity = identity
         self.identity_read = False
         self.depth = depth
@@ -163,6 +172,7 @@ class ActionCall:
             self.backend,
             self.functions,
             self.named,
+            self.environments,
             identity=self.identity,
             depth=self.depth + 1,
         )
@@ -244,6 +254,10 @@ class ActionCtx:
     def now_ms(self) -> float:
         """The present in ms since 1970, by the machine's clock: later each time it is asked."""
         return self._call.backend.now_ms()
+
+    def env(self, kind: type[E], /) -> E:
+        """Return environment variables, as a class of the bundle declares them and as they are at this moment."""
+        return self._call.environments.load(kind, self._call.backend.variable)
 
     @property
     def random(self) -> random.Random:

@@ -34,6 +34,9 @@ class Backend(Protocol):
     def table_name(self, document_id: str) -> str | None:
         """Return the table that an id names, None if it is malformed or of no known table."""
 
+    def variable(self, name: str) -> bytes | None:
+        """Read the row of an environment variable, None if it is not set; a missing one counts as read too."""
+
     def get(self, document_id: str) -> StoredDocument | None:
         """Read one document; the id must be well-formed. Missing documents count as read too."""
 

@@ -35,6 +35,7 @@ from headwater.checks import refuse_misfit_default
 from headwater.context import MutationCtx, QueryCtx, RegisteredFunction, public_name
 from headwater.crons import compiled_cron, crons_of
 from headwater.documents import DocumentCodec
+from headwater.environment import EnvironmentMeta, Environments
 from headwater.index_plans import plan_index
 from headwater.json_schema import shape_of
 from headwater.providers import providers_of
@@ -100,7 +101,11 @@ class CallOutcome:
 
 
 class Bundle:
-    """The functions and tables of one package. Make it with `load`."""
+    """The functions, tables and variables of one package. Make it with `load`.
+
+    Attributes:
+        environments: Its environment variables.
+    """
 
     def __init__(
         self,
@@ -109,6 +114,7 @@ class Bundle:
         providers: tuple[ProviderManifest, ...] = (),
         routes: Mapping[str, RouteFunction[Any]] | None = None,
         crons: Sequence[DeclaredCron] = (),
+        environments: Environments | None = None,
     ) -> None:
         """Work out everything that calls need.
 
@@ -118,12 +124,14 @@ class Bundle:
             providers: Whose tokens it takes.
             routes: The routes by name.
             crons: What runs again and again.
+            environments: Its environment variables.
 
         Raises:
             RequestError: `invalid_bundle`.
         """
         self._tables = tables
         self._providers = providers
+        self.environments = Environments() if environments is None else environments
         self._compiled_tables = {name: _compile_table(cls, tables) for name, cls in tables.by_name.items()}
         self._functions = {name: _compile_function(name, item, tables) for name, item in functions.items()}
         self._by_object = {item: self._functions[name] for name, item in functions.items()}
@@ -147,6 +155,7 @@ class Bundle:
         tables: dict[TableMeta, None] = {}
         functions: dict[str, RegisteredFunction] = {}
         routes: dict[str, RouteFunction[Any]] = {}
+        environments: dict[EnvironmentMeta, None] = {}
         for module in modules:
             for label, item in vars(module).items():
                 if isinstance(item, TableMeta) and hasattr(item, "__table__") and _is_inside(item, package):
@@ -156,7 +165,10 @@ class Bundle:
                 elif isinstance(item, RouteFunction) and item.__module__ == module.__name__:
                     item.name = _name_in(module, package, label)
                     routes[item.name] = item
-        return cls(Tables(tables), functions, providers_of(modules), routes, crons_of(modules))
+                elif isinstance(item, EnvironmentMeta) and _is_inside(item, package):
+                    environments[item] = None
+        crons, environment = crons_of(modules), Environments(environments)
+        return cls(Tables(tables), functions, providers_of(modules), routes, crons, environment)
 
     def manifest(self) -> Manifest:
         """Return what the bundle declares."""
@@ -180,7 +192,10 @@ class Bundle:
             (route.manifest() for route in self._routes.values()),
             key=lambda route: (route.path, route.method),
         )
-        return Manifest(tuple(tables), tuple(functions), self._providers, tuple(routes), self._crons)
+        variables = self.environments.manifest()
+        return Manifest(
+            tuple(tables), tuple(functions), self._providers, tuple(routes), self._crons, variables
+        )
 
     def documents_of(self, table: str) -> DocumentCodec:
         """Return what reads and writes the documents of a table that this bundle declares."""
@@ -270,7 +285,9 @@ class Bundle:
             MemoryError: As `call_query`.
             CancelledError: The task that runs it was cancelled.
         """
-        call = ActionCall(name, backend, self._by_object, self._functions, identity=identity)
+        call = ActionCall(
+            name, backend, self._by_object, self._functions, self.environments, identity=identity
+        )
         try:
             function = self._find(name, "action", internal_allowed=internal_allowed)
             if must_stream and not function.stream:
@@ -308,7 +325,9 @@ class Bundle:
             MemoryError: As `call_query`.
             CancelledError: The task that runs it was cancelled.
         """
-        call = ActionCall(name, backend, self._by_object, self._functions, identity=identity)
+        call = ActionCall(
+            name, backend, self._by_object, self._functions, self.environments, identity=identity
+        )
         try:
             compiled = self._routes.get(name)
             if compiled is None:
@@ -336,7 +355,10 @@ class Bundle:
         self, name: str, backend: Backend, identity: bytes | None, journal: bytes | None, seed: bytes
     ) -> Call:
         tables, functions = self._readable_tables, self._by_object
-        return Call(name, backend, tables, functions, identity=identity, journal=journal, seed=seed)
+        environments = self.environments
+        return Call(
+            name, backend, tables, functions, environments, identity=identity, journal=journal, seed=seed
+        )
 
     def _run(
         self, kind: FunctionKind, call: Call, arguments: bytes, *, internal_allowed: bool

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headwater.arguments import ArgumentsCodec
     from headwater.backend import Backend
     from headwater.documents import DocumentCodec
+    from headwater.environment import Environments
     from headwater.index_plans import IndexPlan
     from headwater.results import ResultCodec
     from headwater.rows import Rows
@@ -81,6 +82,7 @@ class Call:
     Attributes:
         function: Name of the called function.
         backend: The transaction.
+        environments: What the bundle declares of environment variables.
         tables: Tables of the bundle by name.
         functions: Functions of the bundle by what their decorator made of them.
         identity: Encoded identity of the caller, None if there is none.
@@ -94,6 +96,7 @@ class Call:
         "_random",
         "_seed",
         "backend",
+        "environments",
         "function",
         "functions",
         "identity",
@@ -109,6 +112,7 @@ class Call:
         backend: Backend,
         tables: Mapping[str, CompiledTable],
         functions: Mapping[Any, CompiledFunction],
+        environments: Environments,
         *,
         identity: bytes | None,
         journal: bytes | None,
@@ -118,6 +122,7 @@ class Call:
         self.backend = backend
         self.tables = tables
         self.functions = functions
+        self.environments = environments
         self.identity = identity
         self.identity_read = False
         self.journal = Journal(journal)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headwater_protocol.manifest import FunctionKind
 
     from headwater.calls import Call
+    from headwater.environment import E
 
 P = ParamSpec("P")
 
@@ -95,6 +96,10 @@ class QueryCtx:
     def now_ms(self) -> float:
         """Time in ms since 1970, the same during the whole call; never earlier than that of an earlier call."""
         return self._call.backend.now_us / 1000
+
+    def env(self, kind: type[E], /) -> E:
+        """Return environment variables, as a class of the bundle declares them; a change of one makes the result stale."""
+        return self._call.environments.load(kind, self._call.backend.variable)
 
     @property
     def random(self) -> random.Random:

@@ -132,6 +132,27 @@ class StoredPage:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedVariable:
+    """An environment variable as it is listed.
+
+    Attributes:
+        name: What it is called.
+        secret: Whether it is sealed, or is to be.
+        value: What it is; None for a secret one, and for one that is not set.
+        updated_ms: When it was set, ms since 1970; None: it is not.
+        kind: Its type in the active bundle, "" if that does not read it.
+        required: Whether that needs it.
+    """
+
+    name: str
+    secret: bool
+    value: str | None
+    updated_ms: float | None
+    kind: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCheck:
     """What a server says of a token.
 
@@ -335,6 +356,31 @@ class HttpClient:
             return StoredPage(answer["documents"], answer["cursor"])
         except KeyError:
             raise self._not_ours(path) from None
+
+    async def variables(self) -> list[ListedVariable]:
+        """Return the environment variables that are set, and those that the active bundle reads."""
+        path = "/api/admin/environment"
+        try:
+            return [ListedVariable(**item) for item in (await self._request("GET", path))["variables"]]
+        except (KeyError, TypeError):
+            raise self._not_ours(path) from None
+
+    async def set_variable(self, name: str, value: str, *, secret: bool = False) -> bool:
+        """Set an environment variable; tell whether it is a secret, which it may be since the bundle says so.
+
+        Raises:
+            HeadwaterError: It was refused; nothing has changed.
+        """
+        path = "/api/admin/environment"
+        body = {"name": name, "value": value, "secret": secret}
+        sealed = (await self._request("POST", path, json_body=body)).get("secret")
+        if not isinstance(sealed, bool):
+            raise self._not_ours(path)
+        return sealed
+
+    async def remove_variable(self, name: str) -> None:
+        """Remove an environment variable."""
+        await self._request("POST", "/api/admin/environment/remove", json_body={"name": name})
 
     async def check_token(self, token: str) -> TokenCheck:
         """Ask the server whether it takes a token, and if not why."""

@@ -37,6 +37,7 @@ from headwater_server.functions.requirements_installer import RequirementsInstal
 from headwater_server.functions.roster import Roster
 from headwater_server.functions.table_browser import BrowseLimits, TableBrowser
 from headwater_server.functions.timed_reads import TimedReads
+from headwater_server.functions.variables import Variables
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
 from headwater_server.identity.sign_ins import SignIns
 from headwater_server.identity.verifier import Clocks, Verifier
@@ -45,6 +46,7 @@ from headwater_server.jobs.scheduler import JobScheduler
 from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.data_api import DataApi
+from headwater_server.net.environment_api import EnvironmentApi
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
 from headwater_server.net.inlet import InletLimits
@@ -66,13 +68,16 @@ from headwater_server.options import (
     door_options,
     install_options,
     job_options,
+    environment_key_file,
     rewrite_options,
     sign_in_limits,
     trim_options,
+    variable_limits,
     verifier_options,
 )
 from headwater_server.reactive.core import ReactiveCore
 from headwater_server.reactive.seam import ReactiveOptions
+from headwater_server.sealing import SealKey
 from headwater_server.switchboard import Switchboard
 from headwater_server.worker.request_row import RequestMemory
 from headwater_server.worker.requirements import PACKAGES_FOLDER
@@ -183,6 +188,7 @@ class Daemon:
             roster,
             self._mono_s,
             self._table_names,
+            lambda: self.variables.rows(),
         )
         self.actions = Actions(
             self.action_pool,
@@ -295,6 +301,17 @@ class Daemon:
         )
         limit = settings.access_keys_limit
         self.access_keys = AccessKeys(engine, self.keys, engine.next_us, environment.random.bytes, limit)
+        seal_key = SealKey(environment_key_file(settings), settings.data)
+        self.variables: Variables = Variables(
+            engine,
+            seal_key,
+            variable_limits(settings),
+            self.pool.ask,
+            lambda: self.deploys.manifest,
+            self.action_pool.variables_changed,
+            engine.next_us,
+            environment.random.bytes,
+        )
         self.admin_api = AdminApi(
             self.deploys,
             self.keys,
@@ -417,6 +434,7 @@ class Daemon:
             self.route_api,
             LogApi(self.call_log, self.call_text, self.keys),
             StartPage(),
+            EnvironmentApi(self.variables, self.keys, self.admin_api.begun, self._bodies),
         ):
             routes.add_to(app)
         listeners, host = self._listeners, settings.host
@@ -529,6 +547,7 @@ def _pool_options(settings: Settings) -> PoolOptions:
             log_bytes_max=settings.call_log_limit_bytes,
             map_size_bytes=settings.store_limit_bytes,
             calls=calls,
+            environment_key_file=str(environment_key_file(settings)),
         ),
     )
 

@@ -9,6 +9,7 @@ from headwater_storage.crons import CronRules
 from headwater_server.functions.document_rewriter import RewriteOptions
 from headwater_server.functions.request_trimmer import TrimOptions
 from headwater_server.functions.requirements_installer import InstallOptions
+from headwater_server.functions.variables import VariableLimits
 from headwater_server.identity.key_cache import CacheOptions
 from headwater_server.identity.sign_ins import SignInLimits
 from headwater_server.identity.verifier import VerifierOptions
@@ -26,6 +27,7 @@ from headwater_server.observe.call_log import LEVELS, CallLogOptions, WaitingRoo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from headwater_config.settings import Settings
 
@@ -146,4 +148,19 @@ def trim_options(settings: Settings) -> TrimOptions:
         retention_s=settings.request_retention_s,
         interval_s=settings.request_trim_interval_s,
         rows_max=settings.request_trim_limit_rows,
+    )
+
+
+def environment_key_file(settings: Settings) -> Path:
+    """Return where the key of secret environment variables is: beside the data directory, unless it is said."""
+    data = settings.data.absolute()
+    return (settings.environment_key_file or data.with_name(data.name + ".key")).absolute()
+
+
+def variable_limits(settings: Settings) -> VariableLimits:
+    """Return the bounds of environment variables."""
+    return VariableLimits(
+        variables_max=settings.environment_limit_variables,
+        name_characters_max=settings.environment_name_limit_characters,
+        value_bytes_max=settings.environment_value_limit_bytes,
     )

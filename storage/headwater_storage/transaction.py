@@ -33,7 +33,7 @@ from headwater_storage.bounds import (
     narrowed,
     whole_key,
 )
-from headwater_storage.catalog import SYSTEM_BY_NAME, SYSTEM_BY_PREFIX, SYSTEM_SHAPE, TABLES_RANGE
+from headwater_storage.catalog import ENVIRONMENT, SYSTEM_BY_NAME, SYSTEM_BY_PREFIX, SYSTEM_SHAPE, TABLES_RANGE
 from headwater_storage.keys import NUMBER_BYTES, document_key, index_range
 from headwater_storage.limits import CallLimits, CallUsage
 from headwater_storage.overlay import Overlay, Own, overlaid
@@ -209,6 +209,10 @@ class Transaction:
             return self._rows[key]
         value = self.snapshot.get_document(key)
         return None if value is None else bytes(unpack_stored(value, key)[1])
+
+    def variable(self, name: str) -> bytes | None:
+        """Read the row of an environment variable; a missing one counts as read too."""
+        return self.get_row(ENVIRONMENT, name.encode())
 
     def read_rows(
         self, table_number: int, lo: bytes, hi: bytes, *, descending: bool = False

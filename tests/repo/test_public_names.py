@@ -14,6 +14,7 @@ from tools.checkout import imports, modules
 AUTHORING = {"Id", "Index", "Meta", "Struct", "Table", "action", "field", "mutation", "query", "replace"}
 JOBS = {"ActionScheduler", "CronJob", "CronRun", "JobError", "Schedule", "ScheduledJob", "Scheduler"}
 CRONS = {"cron", "crontab", "daily", "every", "hourly", "monthly", "weekly"}
+ENVIRONMENT = {"Environment", "Secret"}
 CONTEXTS = {"ActionCtx", "Auth", "Database", "DatabaseReader", "Identity", "MutationCtx", "Query", "QueryCtx"}
 PROVIDERS = {"jwt_provider", "oidc_provider"}
 FUNCTIONS = {"ActionFunction", "MutationFunction", "QueryFunction", "StreamFunction"}
@@ -23,9 +24,8 @@ CLIENT = {"BlockingClient", "Client", "ClientState", "LocalResults", "connect", 
 
 
 def test_the_public_names_are_these() -> None:
-    assert (
-        set(headwater.__all__)
-        == AUTHORING | CONTEXTS | FUNCTIONS | PROVIDERS | ROUTES | JOBS | CRONS | VALUES | CLIENT
+    assert set(headwater.__all__) == (
+        AUTHORING | ENVIRONMENT | CONTEXTS | FUNCTIONS | PROVIDERS | ROUTES | JOBS | CRONS | VALUES | CLIENT
     )
     assert list(headwater.__all__) == sorted(headwater.__all__)
 

@@ -46,6 +46,9 @@ class MemoryBackend:
         number = table_number_of(document_id)
         return next((name for name, own in self.numbers.items() if own == number), None)
 
+    def variable(self, name: str) -> bytes | None:
+        return None
+
     def get(self, document_id: str) -> StoredDocument | None:
         return self._stored(document_id) if document_id in self.documents else None
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import auth, calls, codegen, daemon, data, deploy, dev, init, keys, logs, spec
+from headwater.cli import auth, calls, codegen, daemon, data, deploy, dev, env, init, keys, logs, spec
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -61,6 +61,7 @@ app.command()(data.data)
 app.command()(logs.logs)
 app.command()(codegen.codegen)
 app.command()(spec.spec)
+app.add_typer(env.env_commands, name="env")
 app.add_typer(keys.key_commands, name="key")
 app.add_typer(auth.auth_commands, name="auth")
 app.command(context_settings=daemon.PASS_ON)(daemon.doctor)

@@ -41,6 +41,11 @@ class ActionStage:
         """Return the table that an id names."""
         return self._stage.engine.table_name(document_id)
 
+    def variable(self, name: str) -> bytes | None:
+        """Return the row of an environment variable."""
+        with self._stage.engine.begin(writable=False) as transaction:
+            return transaction.variable(name)
+
     async def run(self, kind: FunctionKind, name: str, arguments: bytes) -> bytes:
         """Run a query, or run and commit a mutation; nothing else runs in between."""
         worker = self._stage.worker

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from headwater_protocol.variables import VariableRow, checked_name
 from headwater_server.functions.limits import WorkerLimits
+from headwater_storage.catalog import ENVIRONMENT
 from headwater_storage.memory_engine import MemoryEngine
 
 from headwater.identity import Identity
+from headwater.refusals import invalid_bundle
 from headwater.testing.calls import Caller, Stage
 from headwater.testing.jobs import JobStage, specs_from
 from headwater.testing.worker import Worker, load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import ModuleType
+
+    from headwater.testing.worker import TestedBundle
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When a test begins that does not say it: the same for each, whenever it runs."""
@@ -59,22 +66,33 @@ class Deployment(Caller):
         package: The bundle: the imported package whose modules hold tables and functions.
         now: Its time; aware.
         seed: Decides ids and `ctx.random` of mutations: the same calls with the same seed give the same.
+        environment: Environment variables, as text, secret ones too.
 
     Raises:
         RequestError: `invalid_bundle`: what `headwater deploy` would refuse.
     """
 
-    def __init__(self, package: ModuleType, *, now: datetime = START, seed: int = 0) -> None:
+    def __init__(
+        self,
+        package: ModuleType,
+        *,
+        now: datetime = START,
+        seed: int = 0,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         limits = WorkerLimits()
         random_bytes = Random(seed).randbytes
         self._clock = _StandingClock(_aware(now) - _BEFORE)
         engine = MemoryEngine(self._clock, random_bytes, limits.calls)
         bundle = load(package)
+        _require_fit(bundle, lambda name: None, environment)
         start_us = (now - _EPOCH) // _MICROSECOND
         engine.deploy(bundle.declared.tables, bundle.name, specs_from(bundle.declared, start_us))
         self._clock.now = now
         super().__init__(Stage(engine, Worker(bundle, engine, limits, random_bytes), random_bytes), None)
         self._jobs = JobStage(self._stage)
+        for name, value in environment.items():
+            self._put_variable(name, value)
 
     def as_user(
         self, subject: str, *, name: str | None = None, email: str | None = None, **claims: Any
@@ -94,6 +112,27 @@ class Deployment(Caller):
     def with_identity(self, identity: Identity) -> Caller:
         """Return a caller with this identity, which `ctx.auth.identity()` gives to functions."""
         return Caller(self._stage, identity)
+
+    def set_variable(self, name: str, value: str | None) -> None:
+        """Set an environment variable, or remove it with None: whatever has read it is run again.
+
+        Raises:
+            RequestError: It does not fit what the bundle declares, or the bundle needs it.
+        """
+        engine = self._stage.engine
+        with engine.begin(writable=False) as transaction:
+            _require_fit(self._stage.worker.bundle, transaction.variable, {name: value})
+        self._put_variable(name, value)
+        self._stage.published()
+
+    def _put_variable(self, name: str, value: str | None) -> None:
+        checked_name(name, 64)
+        engine = self._stage.engine
+        with engine.begin() as transaction:
+            row = None if value is None else VariableRow(value, None, 0).to_bytes()
+            transaction.put_row(ENVIRONMENT, name.encode(), row)
+            proposal = transaction.proposal()
+        engine.commit(proposal)
 
     @property
     def now(self) -> datetime:
@@ -142,6 +181,14 @@ class Deployment(Caller):
             count += await self._jobs.run_due()
         self._clock.now = max(self._clock.now, end)
         return count
+
+
+def _require_fit(
+    bundle: TestedBundle, read: Callable[[str], bytes | None], changes: Mapping[str, str | None]
+) -> None:
+    problems = bundle.environments.problems(read, changes, stored_in_clear=False)
+    if problems:
+        raise invalid_bundle("the environment does not fit the bundle: " + "; ".join(problems))
 
 
 def _aware(moment: datetime) -> datetime:

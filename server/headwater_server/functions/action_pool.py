@@ -28,6 +28,7 @@ from headwater_server.worker.messages import (
     Failure,
     FeedBody,
     KnowTables,
+    KnowVariables,
     NestedDone,
     RunAction,
     RunNested,
@@ -161,6 +162,7 @@ class ActionPool:
         roster: The worker processes.
         mono_s: Monotonic clock.
         tables: Returns the tables of the active bundle by their numbers.
+        variables: Returns the rows of all environment variables.
     """
 
     def __init__(
@@ -169,11 +171,13 @@ class ActionPool:
         roster: Roster,
         mono_s: Callable[[], float],
         tables: Callable[[], Mapping[int, str]],
+        variables: Callable[[], Mapping[str, bytes]],
     ) -> None:
         self._options = options
         self._roster = roster
         self._mono_s = mono_s
         self._tables = tables
+        self._variables = variables
         self._role = Role("actions", options.worker, self)
         self._events: ActionEvents | None = None
         self._prepared: dict[str, Generation] = {}
@@ -324,6 +328,13 @@ class ActionPool:
         if action.seat is not None:
             action.seat.worker.link.send(message)
 
+    def variables_changed(self) -> None:
+        """Tell all workers that have actions, or had some: what runs sees the change too."""
+        message = KnowVariables(dict(self._variables()))
+        for seat in self._seats.values():
+            if seat.worker.announced:
+                seat.worker.link.send(message)
+
     # ------------------------------------------------------------------ from the roster
 
     def worker_ready(self, worker: Worker) -> None:
@@ -433,6 +444,7 @@ class ActionPool:
         if not worker.announced:
             worker.announced = True
             worker.link.send(KnowTables(dict(self._tables())))
+            worker.link.send(KnowVariables(dict(self._variables())))
         if not seat.actions:
             seat.still_looks = 0
         number = action.number = next(self._numbers)

@@ -22,7 +22,12 @@ from headwater_server.functions.document_checks import TOUCHED_MAX, DocumentChec
 from headwater_server.functions.kept_checks import KeptCheck
 from headwater_server.identity.key_sets import check_keys
 from headwater_server.jobs.crons import cron_specs
-from headwater_server.worker.messages import CheckDocuments, DocumentsChecked
+from headwater_server.worker.messages import (
+    CheckDocuments,
+    CheckVariables,
+    DocumentsChecked,
+    VariablesChecked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -159,13 +164,16 @@ class Deploys:
         told = self._told(name, manifest, changed=name != self._engine.active_bundle())
         async with self.turn:
             tables = changed_tables(self._engine.tables(), manifest)
-            if tables:
-                await self._check_only(name, bundle, tables)
+            if tables or manifest.variables:
+                await self._check_only(name, bundle, tables, manifest)
         return told
 
-    async def _check_only(self, name: str, bundle: bytes, tables: list[TableDefinition]) -> None:
+    async def _check_only(
+        self, name: str, bundle: bytes, tables: list[TableDefinition], manifest: Manifest
+    ) -> None:
         await self._pool.prepare(bundle)
         try:
+            await self._check_variables(name, manifest)
             await self._checks(name, tables).catch_up()
         finally:
             self._progress = None
@@ -241,7 +249,9 @@ class Deploys:
         try:
             self._switchboard.switch_bundle = lambda: self._switch(name, manifest)
             tables = changed_tables(self._engine.tables(), manifest)
+            variables = await self._check_variables(name, manifest)
             self._switchboard.document_checks = checks = self._checks(name, tables)
+            checks.variables = variables
             crons = cron_specs(manifest)
             await self._engine.deploy(manifest.tables, name, bundle, deployer, checks, crons)
             if self._pool.active_bundle != name:
@@ -257,6 +267,23 @@ class Deploys:
             self._progress = None
         logger.info("deployed", extra={"fields": {"bundle": name, "functions": len(manifest.functions)}})
         return told
+
+    async def _check_variables(self, name: str, manifest: Manifest) -> dict[str, bytes | None]:
+        """Return the rows of the variables that a prepared bundle reads.
+
+        Raises:
+            RequestError: `invalid_bundle`: some are missing or do not fit.
+        """
+        if not manifest.variables:
+            return {}
+        reply = await self._pool.ask(CheckVariables({}), name)
+        assert isinstance(reply, VariablesChecked), "what was asked for"
+        if reply.problems:
+            raise invalid_bundle(
+                "the bundle needs other environment variables; see `headwater env set`:"
+                + "".join(f"\n  {text}" for text in reply.problems)
+            )
+        return reply.rows
 
     async def _check_documents(
         self, name: str, table: int, following: bytes, keys: Sequence[bytes]

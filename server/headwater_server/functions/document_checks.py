@@ -15,7 +15,7 @@ from headwater_storage.deployment import DocumentsNotCheckedError
 from headwater_storage.keys import document_key, table_range
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from headwater_protocol.manifest import IndexManifest, Manifest
     from headwater_storage.catalog import TableDefinition
@@ -67,6 +67,9 @@ class DocumentChecks:
         hold_back: Holds mutations back, for so long as is bearable.
         kept: How far an earlier check of the same bundle came.
         progress: Hears of each part; may end the deploy.
+
+    Attributes:
+        variables: Rows of the environment variables that the new bundle reads, as they were when they were checked.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class DocumentChecks:
         self._touched: dict[bytes, None] = {}
         self._whole_is_due = True
         self._attempts = 0
+        self.variables: Mapping[str, bytes | None] = {}
 
     def published(self, conflict_keys: Iterable[bytes]) -> None:
         """Note what is written while documents are checked."""
@@ -123,6 +127,9 @@ class DocumentChecks:
             raise DocumentsNotCheckedError
         for table in self._tables.values():
             transaction.add_range(*table_range(table.number))
+        for name, row in self.variables.items():
+            if transaction.variable(name) != row:
+                raise RequestError("environment variables were changed while the deploy went on; repeat it")
 
     def built(self, index: IndexDefinition, key: bytes | None) -> None:
         """Hear how far an index is."""

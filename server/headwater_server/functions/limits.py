@@ -24,6 +24,7 @@ class WorkerLimits:
         nested_calls_max: Queries and mutations that one action may have running; others wait.
         action_depth_max: How deep actions may run one another.
         action_block_limit_s: How long one action may keep the others of its worker from going on.
+        environment_key_file: What secret environment variables are sealed with.
     """
 
     memory_limit_bytes: int = 512 * MIB
@@ -35,6 +36,7 @@ class WorkerLimits:
     nested_calls_max: int = 64
     action_depth_max: int = 16
     action_block_limit_s: float = 5.0
+    environment_key_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

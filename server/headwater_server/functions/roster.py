@@ -24,8 +24,6 @@ from headwater_server.worker.messages import (
     DaemonMessage,
     Describe,
     Described,
-    DocumentsChecked,
-    DocumentsRewritten,
     Failure,
     Question,
     Reply,
@@ -473,7 +471,7 @@ class Roster:
         self._later(_LOST_GRACE_S, end)
 
     def _message(self, worker: Worker, message: WorkerMessage) -> None:
-        if isinstance(message, DocumentsChecked | DocumentsRewritten):
+        if isinstance(message, Reply):
             _, reply = self._asked.get(message.question, (worker, None))
             if reply is not None and not reply.done():
                 reply.set_result(message)

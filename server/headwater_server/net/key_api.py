@@ -86,7 +86,7 @@ class KeyApi:
 
     async def _create(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request), Right.ADMINISTER)
-        new = _decoded(await self._bodies.read(request), _New)
+        new = decoded(await self._bodies.read(request), _New)
         with self._begun():
             return json_response(
                 {"status": "success", "key": await self._access_keys.create(new.name, new.role)}
@@ -94,13 +94,14 @@ class KeyApi:
 
     async def _revoke(self, request: web.Request) -> web.Response:
         self._keys.require(bearer_key(request), Right.ADMINISTER)
-        old = _decoded(await self._bodies.read(request), _Old)
+        old = decoded(await self._bodies.read(request), _Old)
         with self._begun():
             await self._access_keys.revoke(old.name)
         return json_response({"status": "success"})
 
 
-def _decoded(body: bytes, kind: type[_T]) -> _T:
+def decoded(body: bytes, kind: type[_T]) -> _T:
+    """Return what a request's JSON says; raises RequestError, without the text of the body, if it is another form."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -125,7 +125,7 @@ class Right(Enum):
 
     DESCRIBE = "look at what is deployed, and at why tokens are refused"
     BROWSE = "look at documents"
-    DEPLOY = "deploy and roll back"
+    DEPLOY = "deploy, roll back, and set environment variables"
     READ = "run internal queries, and read the log of calls"
     RUN = "run internal functions of all kinds"
     ACT_AS = "run functions as a user"

@@ -40,6 +40,7 @@ from headwater_server.worker.messages import (
     Failure,
     FeedBody,
     KnowTables,
+    KnowVariables,
     NestedDone,
     RunAction,
     RunNested,
@@ -50,7 +51,7 @@ from headwater_server.worker.messages import (
 from headwater_server.worker.output import CallOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from types import FrameType
 
     from headwater.bundle import Bundle
@@ -110,6 +111,7 @@ class RunningAction:
         sender: Sender,
         world: World,
         tables: dict[int, str],
+        variables: Mapping[str, bytes],
         limits: WorkerLimits,
         *,
         collects: bool,
@@ -126,6 +128,7 @@ class RunningAction:
         self._sender = sender
         self._world = world
         self._tables = tables
+        self._variables = variables
         self._limits = limits
         self._over = False
         self._stopped = False
@@ -154,6 +157,10 @@ class RunningAction:
     def table_name(self, document_id: str) -> str | None:
         """Return the table that an id names."""
         return self._tables.get(table_number_of(document_id)) if is_id(document_id) else None
+
+    def variable(self, name: str) -> bytes | None:
+        """Return the row of an environment variable."""
+        return self._variables.get(name)
 
     async def run(self, kind: FunctionKind, name: str, arguments: bytes) -> bytes:
         """Have the daemon run a query or mutation; so many of one action at a time, others wait."""
@@ -294,6 +301,7 @@ class ActionServer:
         self._actions: dict[int, RunningAction] = {}
         self._owners: WeakKeyDictionary[asyncio.Task[Any], RunningAction] = WeakKeyDictionary()
         self._tables: dict[int, str] = {}
+        self._variables: dict[str, bytes] = {}
         self._beating: asyncio.TimerHandle | None = None
         self._beat_ns = 0  # of the last beat, while any action runs
         self._thread = threading.get_ident()
@@ -329,6 +337,9 @@ class ActionServer:
                     action.exchange.feed(message)
             case KnowTables(tables):
                 self._tables = tables
+            case KnowVariables(rows):
+                self._variables.clear()  # the same dict: what runs sees the change
+                self._variables.update(rows)
             case Describe():
                 self._send(Described(self._bundle.manifest().to_json(), None))
 
@@ -354,7 +365,13 @@ class ActionServer:
         self._page.end()
         collects = not order.window and self._bundle.streams(order.name)
         action = RunningAction(
-            order, self._sender, self._world, self._tables, self._limits, collects=collects
+            order,
+            self._sender,
+            self._world,
+            self._tables,
+            self._variables,
+            self._limits,
+            collects=collects,
         )
         self._actions[order.call] = action
         context = copy_context()

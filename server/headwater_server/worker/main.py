@@ -109,6 +109,7 @@ def run(assignment: Assignment, link: int, progress: int, parent: int) -> int:
     except _NOT_LOADED as error:
         return _refuse(end, _refusal(error, assignment))
     output.take()
+    _open_secrets(bundle, assignment)
     guard = Guard()
     guard.install()
     store = LmdbStore.open(directory.store_folder, map_size=assignment.limits.map_size_bytes, readonly=True)
@@ -157,6 +158,7 @@ def _run_actions(assignment: Assignment, link: int, progress: int) -> int:
         return EXIT_MEMORY
     except _NOT_LOADED as error:
         return _refuse(WorkerEnd(connection), _refusal(error, assignment))
+    _open_secrets(bundle, assignment)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
 
@@ -197,6 +199,15 @@ def _limit(assignment: Assignment) -> None:
     memory = assignment.limits.memory_limit_bytes
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _open_secrets(bundle: Bundle, assignment: Assignment) -> None:
+    """Let a bundle with secrets have their values; the key is read when one is first asked for."""
+    if bundle.environments.has_secrets:
+        from headwater_server.sealing import SealKey  # 3 MB, which bundles without secrets need not have
+
+        key_file = Path(assignment.limits.environment_key_file)
+        bundle.environments.unseal = SealKey(key_file, Path(assignment.data)).unseal
 
 
 def _capture_output(streams: tuple[io.TextIOBase, io.TextIOBase], lines: Lines) -> None:

@@ -250,10 +250,38 @@ class FeedBody(_Message, frozen=True, tag=15):
     failure: Failure | None = None
 
 
+class CheckVariables(_Message, frozen=True, tag=41):
+    """Check environment variables against what the worker's bundle declares; answered by `VariablesChecked`.
+
+    Attributes:
+        changes: What is to be set, by name; None: to be removed.
+        question: As in `CheckDocuments`.
+    """
+
+    changes: dict[str, str | None]
+    question: int = 0
+
+
+class KnowVariables(_Message, frozen=True, tag=42):
+    """The rows of all environment variables, by name; comes before the first action and at each change."""
+
+    rows: dict[str, bytes]
+
+
 TransactionOrder = (
-    OpenRound | RunQuery | RunMutation | CloseRound | Describe | EndChain | CheckDocuments | RewriteDocuments
+    OpenRound
+    | RunQuery
+    | RunMutation
+    | CloseRound
+    | Describe
+    | EndChain
+    | CheckDocuments
+    | RewriteDocuments
+    | CheckVariables
 )
-ActionOrder = Describe | RunAction | StopAction | CreditAction | NestedDone | KnowTables | FeedBody
+ActionOrder = (
+    Describe | RunAction | StopAction | CreditAction | NestedDone | KnowTables | KnowVariables | FeedBody
+)
 DaemonMessage = TransactionOrder | ActionOrder
 
 # ---------------------------------------------------------------------------------- worker to daemon
@@ -504,8 +532,22 @@ class CancelJob(_Message, frozen=True, tag=28):
 Asked = RunNested | ScheduleJob | CancelJob
 """What an action wants of the daemon."""
 
-Question = CheckDocuments | RewriteDocuments
-Reply = DocumentsChecked | DocumentsRewritten
+class VariablesChecked(_Message, frozen=True, tag=43):
+    """Environment variables were checked.
+
+    Attributes:
+        question: The answered one's.
+        problems: What does not fit, a sentence each.
+        rows: What was read of those that the bundle declares, None: not set.
+    """
+
+    question: int
+    problems: list[str]
+    rows: dict[str, bytes | None]
+
+
+Question = CheckDocuments | RewriteDocuments | CheckVariables
+Reply = DocumentsChecked | DocumentsRewritten | VariablesChecked
 
 WorkerMessage = (
     Described
@@ -515,6 +557,7 @@ WorkerMessage = (
     | WrongBundle
     | DocumentsChecked
     | DocumentsRewritten
+    | VariablesChecked
     | ActionDone
     | ActionPiece
     | ActionPrinted

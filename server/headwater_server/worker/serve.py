@@ -7,8 +7,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from headwater.refusals import encodable
 from headwater_protocol.errors import ERROR_CODES, Retry, StorageError, error_for
-from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, ActiveBundle, CatalogCache
+from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, ENVIRONMENT, ActiveBundle, CatalogCache
+from headwater_storage.keys import document_key
 from headwater_storage.proposal import CommitTs
 from headwater_storage.stored import unpack_stored
 from headwater_storage.transaction import Transaction
@@ -20,6 +22,7 @@ from headwater_server.worker.document_rewrite import rewrite_documents
 from headwater_server.worker.job_row import JobMemory
 from headwater_server.worker.messages import (
     CheckDocuments,
+    CheckVariables,
     CloseRound,
     Describe,
     Described,
@@ -35,6 +38,7 @@ from headwater_server.worker.messages import (
     RunQuery,
     TransactionOrder,
     Usage,
+    VariablesChecked,
     WrongBundle,
 )
 from headwater_server.worker.request_row import RequestMemory
@@ -211,8 +215,24 @@ class Server:
                     self._link.add(check_documents(self._bundle, snapshot, catalog, message))
             case RewriteDocuments():
                 self._link.add(self._rewrite(message))
+            case CheckVariables():
+                self._link.add(self._check_variables(message))
             case Describe():
                 self._link.add(Described(self._bundle.manifest().to_json(), None))
+
+    def _check_variables(self, message: CheckVariables) -> VariablesChecked:
+        """Look at what is stored now, whichever bundle is active."""
+        read: dict[str, bytes | None] = {}
+
+        def row(name: str) -> bytes | None:
+            key = document_key(ENVIRONMENT, name.encode())
+            value = snapshot.get_document(key)
+            read[name] = found = None if value is None else bytes(unpack_stored(value, key)[1])
+            return found
+
+        with self._store.snapshot() as snapshot:
+            problems = self._bundle.environments.problems(row, message.changes)
+        return VariablesChecked(message.question, [encodable(text) for text in problems], read)
 
     def _rewrite(self, message: RewriteDocuments) -> DocumentsRewritten:
         with self._store.snapshot() as snapshot:

@@ -66,7 +66,7 @@ class Place:
             workers_of=lambda role: self.generation.workers,
             let_go_if_idle=lambda worker: self.let_go.append(worker.number),
         )
-        self.pool = ActionPool(ActionOptions(**options), roster, lambda: 0.0, lambda: {32: "items"})
+        self.pool = ActionPool(ActionOptions(**options), roster, lambda: 0.0, lambda: {32: "items"}, dict)
         self.pool._watch = lambda: None  # type: ignore[method-assign]
         self.pool._active = self.generation  # type: ignore[assignment]
         self.workers = [self.worker(number + 1) for number in range(workers)]
