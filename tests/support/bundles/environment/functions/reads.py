@@ -1,5 +1,4 @@
 import asyncio
-import os
 
 from headwater import ActionCtx, MutationCtx, QueryCtx, Table, action, mutation, query
 
@@ -52,10 +51,14 @@ def use(ctx: MutationCtx) -> int:
 
 
 @action
-async def wait(ctx: ActionCtx, path: str) -> list[int]:
-    """Return the limit before and after there is a file, and the length of the key."""
-    before = ctx.env(Settings).limit
-    while not await asyncio.to_thread(os.path.exists, path):
+async def now(ctx: ActionCtx) -> list[int]:
+    settings = ctx.env(Settings)
+    return [settings.limit, len(settings.api_key.reveal())]
+
+
+@action
+async def wait(ctx: ActionCtx, limit: int) -> int:
+    """Go on until the limit is that."""
+    while ctx.env(Settings).limit != limit:
         await asyncio.sleep(0.02)
-    after = ctx.env(Settings)
-    return [before, after.limit, len(after.api_key.reveal())]
+    return len(ctx.env(Settings).api_key.reveal())
