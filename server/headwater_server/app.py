@@ -30,12 +30,12 @@ from headwater_server.functions.deploys import Deploys
 from headwater_server.functions.document_rewriter import DocumentRewriter
 from headwater_server.functions.failures import CallReporter
 from headwater_server.functions.limits import ActionOptions, PoolOptions, WorkerLimits
-from headwater_server.functions.mutations import MutationLimits, Mutations
+from headwater_server.functions.mutations import Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer
 from headwater_server.functions.requirements_installer import RequirementsInstaller
 from headwater_server.functions.roster import Roster
-from headwater_server.functions.table_browser import BrowseLimits, TableBrowser
+from headwater_server.functions.table_browser import TableBrowser
 from headwater_server.functions.timed_reads import TimedReads
 from headwater_server.functions.variables import Variables
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
@@ -54,7 +54,7 @@ from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.listeners import Listeners, is_loopback
 from headwater_server.net.log_api import LogApi
-from headwater_server.net.route_api import RouteApi, RouteLimits
+from headwater_server.net.route_api import RouteApi
 from headwater_server.net.start_page import StartPage
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.websocket import WebSocketShell
@@ -62,14 +62,17 @@ from headwater_server.observe.call_destinations import make_destinations
 from headwater_server.observe.call_log import CallLog, EventText
 from headwater_server.observe.metrics import Metrics
 from headwater_server.options import (
+    browse_limits,
     call_log_options,
     cron_options,
     destination_options,
     door_options,
+    environment_key_file,
     install_options,
     job_options,
-    environment_key_file,
+    mutation_limits,
     rewrite_options,
+    route_limits,
     sign_in_limits,
     trim_options,
     variable_limits,
@@ -148,7 +151,7 @@ class Daemon:
             self.switchboard,
             reporter,
             self.metrics,
-            _mutation_limits(settings),
+            mutation_limits(settings),
             self._mono_s,
             lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
             self._record_failure,
@@ -203,7 +206,7 @@ class Daemon:
             self.actions,
             self.sign_ins,
             self.verifier.concerns,
-            _route_limits(self.settings),
+            route_limits(self.settings),
             self.metrics.routes,
             self._mono_s,
         )
@@ -430,7 +433,7 @@ class Daemon:
             HttpApi(self.calls, self.keys, self.sign_ins, self._bodies),
             self.admin_api,
             KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
-            DataApi(TableBrowser(self.engine, _browse_limits(settings)), self.keys),
+            DataApi(TableBrowser(self.engine, browse_limits(settings)), self.keys),
             self.route_api,
             LogApi(self.call_log, self.call_text, self.keys),
             StartPage(),
@@ -568,33 +571,6 @@ def _action_options(settings: Settings, transactions: WorkerLimits) -> ActionOpt
             action_block_limit_s=settings.action_block_limit_s,
         ),
     )
-
-
-def _route_limits(settings: Settings) -> RouteLimits:
-    return RouteLimits(
-        running_max=settings.routes_running_limit,
-        body_bytes_max=settings.route_body_limit_bytes,
-        window_bytes=settings.action_stream_window_bytes,
-        time_s=settings.route_time_limit_s,
-        body_idle_s=settings.http_idle_limit_s,
-        body_s=settings.http_body_limit_s,
-        stall_s=settings.route_stall_limit_s,
-    )
-
-
-def _mutation_limits(settings: Settings) -> MutationLimits:
-    return MutationLimits(
-        waiting_max=settings.session_mutations_limit,
-        waiting_bytes_max=settings.session_mutations_limit_bytes,
-        undecided_max=settings.mutation_queue_limit,
-        undecided_bytes_max=settings.mutation_queue_limit_bytes,
-        attempts_max=settings.call_attempts_limit,
-        gate_s=settings.mutation_gate_limit_ms / 1000,
-    )
-
-
-def _browse_limits(settings: Settings) -> BrowseLimits:
-    return BrowseLimits(settings.call_read_limit_documents, settings.call_result_limit_bytes)
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from headwater_storage.crons import CronRules
 
 from headwater_server.functions.document_rewriter import RewriteOptions
+from headwater_server.functions.mutations import MutationLimits
 from headwater_server.functions.request_trimmer import TrimOptions
 from headwater_server.functions.requirements_installer import InstallOptions
+from headwater_server.functions.table_browser import BrowseLimits
 from headwater_server.functions.variables import VariableLimits
 from headwater_server.identity.key_cache import CacheOptions
 from headwater_server.identity.sign_ins import SignInLimits
@@ -17,6 +19,7 @@ from headwater_server.jobs.crons import CronOptions
 from headwater_server.jobs.job_retries import RetryPolicy
 from headwater_server.jobs.scheduler import JobOptions
 from headwater_server.net.listeners import DoorOptions
+from headwater_server.net.route_api import RouteLimits
 from headwater_server.observe.call_destinations import (
     DestinationOptions,
     is_terminal,
@@ -164,3 +167,33 @@ def variable_limits(settings: Settings) -> VariableLimits:
         name_characters_max=settings.environment_name_limit_characters,
         value_bytes_max=settings.environment_value_limit_bytes,
     )
+
+
+def route_limits(settings: Settings) -> RouteLimits:
+    """Return the bounds of routes."""
+    return RouteLimits(
+        running_max=settings.routes_running_limit,
+        body_bytes_max=settings.route_body_limit_bytes,
+        window_bytes=settings.action_stream_window_bytes,
+        time_s=settings.route_time_limit_s,
+        body_idle_s=settings.http_idle_limit_s,
+        body_s=settings.http_body_limit_s,
+        stall_s=settings.route_stall_limit_s,
+    )
+
+
+def mutation_limits(settings: Settings) -> MutationLimits:
+    """Return the bounds of mutations' queues."""
+    return MutationLimits(
+        waiting_max=settings.session_mutations_limit,
+        waiting_bytes_max=settings.session_mutations_limit_bytes,
+        undecided_max=settings.mutation_queue_limit,
+        undecided_bytes_max=settings.mutation_queue_limit_bytes,
+        attempts_max=settings.call_attempts_limit,
+        gate_s=settings.mutation_gate_limit_ms / 1000,
+    )
+
+
+def browse_limits(settings: Settings) -> BrowseLimits:
+    """Return the bounds of looking through tables."""
+    return BrowseLimits(settings.call_read_limit_documents, settings.call_result_limit_bytes)

@@ -33,7 +33,13 @@ from headwater_storage.bounds import (
     narrowed,
     whole_key,
 )
-from headwater_storage.catalog import ENVIRONMENT, SYSTEM_BY_NAME, SYSTEM_BY_PREFIX, SYSTEM_SHAPE, TABLES_RANGE
+from headwater_storage.catalog import (
+    ENVIRONMENT,
+    SYSTEM_BY_NAME,
+    SYSTEM_BY_PREFIX,
+    SYSTEM_SHAPE,
+    TABLES_RANGE,
+)
 from headwater_storage.keys import NUMBER_BYTES, document_key, index_range
 from headwater_storage.limits import CallLimits, CallUsage
 from headwater_storage.overlay import Overlay, Own, overlaid

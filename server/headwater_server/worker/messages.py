@@ -532,6 +532,7 @@ class CancelJob(_Message, frozen=True, tag=28):
 Asked = RunNested | ScheduleJob | CancelJob
 """What an action wants of the daemon."""
 
+
 class VariablesChecked(_Message, frozen=True, tag=43):
     """Environment variables were checked.
 
