@@ -35,7 +35,8 @@ COPY --from=builder /opt/headwater /opt/headwater
 ENV PATH=/opt/headwater/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     HEADWATER_DATA=/data \
-    HEADWATER_HOST=0.0.0.0
+    HEADWATER_HOST=0.0.0.0 \
+    HEADWATER_TCP_WITHOUT_TLS=true
 USER headwater
 WORKDIR /data
 VOLUME /data

@@ -32,7 +32,7 @@ class Settings:
         str,
         About(
             "Address to listen on",
-            why="`0.0.0.0` opens the daemon to other machines. Put a proxy with TLS in front of it then.",
+            why="`0.0.0.0` opens the daemon to other machines. Set `tls_certificate_file` then, or put a proxy with TLS in front.",
         ),
     ] = "127.0.0.1"
     port: Annotated[
@@ -53,6 +53,37 @@ class Settings:
             le=65_535,
         ),
     ] = 4511
+    tcp_without_tls: Annotated[
+        bool,
+        About(
+            "Whether that protocol may be spoken beyond loopback without TLS",
+            why="Where a network of its own, or the port mapping of a container, decides who can reach and read it.",
+        ),
+    ] = False
+    tls_certificate_file: Annotated[
+        Path | None,
+        About(
+            "Certificate in PEM, those of authorities in between behind it: HTTP, WebSocket and TCP speak TLS with it, on all ports",
+            why="To be reached from other machines without a proxy.",
+        ),
+    ] = None
+    tls_key_file: Annotated[
+        Path | None,
+        About(
+            "Private key of that certificate, in PEM and not encrypted; without it, it stands in the file of the certificate",
+            why="Readable by the daemon's user alone.",
+        ),
+    ] = None
+    tls_reload_interval_s: Annotated[
+        float,
+        About(
+            "Time between two looks at these files; a pair that has changed is served to new connections, if it can be",
+            why="Nothing has to be restarted when a certificate is renewed.",
+            unit="s",
+            ge=0.1,
+            le=86_400,
+        ),
+    ] = 10.0
     admin_key_file: Annotated[
         Path | None,
         About(

@@ -57,6 +57,7 @@ from headwater_server.net.log_api import LogApi
 from headwater_server.net.route_api import RouteApi
 from headwater_server.net.start_page import StartPage
 from headwater_server.net.tcp import TcpShell
+from headwater_server.net.tls import ServedCertificate, served_certificate
 from headwater_server.net.websocket import WebSocketShell
 from headwater_server.observe.call_destinations import make_destinations
 from headwater_server.observe.call_log import CallLog, EventText
@@ -180,6 +181,9 @@ class Daemon:
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
         self._listeners = Listeners(door_options(settings))
+        self._listeners = Listeners(_door_options(settings))
+        self._certificate: ServedCertificate | None = None  # from `listen` on, if there is one
+        self.scheme = "http"
         self.port = 0
         self.tcp_port = 0
         self.routes_port = 0
@@ -357,12 +361,13 @@ class Daemon:
                 f"the key in {self.key.file} is not safe on {self.settings.host}, where others can try keys:"
                 f" {self.key.weakness}. Use a random one of 32 characters or more, or listen on 127.0.0.1"
             )
+        self._secure()
         await self._open_sockets()
         logger.info(
             "ready",
             extra={
                 "fields": {
-                    "url": f"http://{self.settings.host}:{self.port}",
+                    "url": f"{self.scheme}://{self.settings.host}:{self.port}",
                     "tcp_port": self.tcp_port,
                     "data": str(self.settings.data),
                     "key_file": str(self.key.file),
@@ -409,6 +414,8 @@ class Daemon:
         self.refuse_new()
         self.hub.drain()
         self.verifier.close()
+        if self._certificate is not None:
+            self._certificate.close()
         self.action_pool.close()
         self.call_log.close()
         await asyncio.gather(self.pool.close(), self._listeners.close())
@@ -421,6 +428,22 @@ class Daemon:
             await asyncio.wait([self._engine_task])
         self.engine.close(clean=clean)
         await asyncio.gather(*(destination.close() for destination in self.call_destinations))
+
+    def _secure(self) -> None:
+        """Speak TLS if there is a certificate; refuse to send in the clear what was not meant to be."""
+        settings = self.settings
+        self._certificate = served_certificate(
+            settings.tls_certificate_file, settings.tls_key_file, settings.tls_reload_interval_s, self._wall_s
+        )
+        if self._certificate is not None:
+            self.scheme = "https"
+            self._listeners.tls = self._certificate.context
+            self.metrics.certificate_ends.set_function(self._certificate.ends)
+        elif settings.tcp_port and not (settings.tcp_without_tls or is_loopback(settings.host)):
+            raise RequestError(
+                f"TCP on {settings.host} would send everything in the clear. Set tls_certificate_file; or tcp_port = 0,"
+                " if no client uses TCP; or tcp_without_tls = true, if nobody else can reach and read that network"
+            )
 
     async def _open_sockets(self) -> None:
         settings = self.settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
@@ -44,6 +44,22 @@ class Authority:
         """A client's context that trusts this authority and no other."""
         return ssl.create_default_context(cafile=self.folder / "authority.pem")
 
+    def issue(
+        self, certificate_file: Path, key_file: Path, *hosts: str, days: int = 1, kind: str = "ec"
+    ) -> None:
+        """Write a certificate for hosts and its key, each at once as renewals do; with negative days it has run out."""
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = ec.generate_private_key(ec.SECP256R1())
+        if kind == "rsa":
+            key = rsa.generate_private_key(65537, 2048)
+        certificate = (
+            _builder(_name(hosts[0]), self.certificate.subject, key, days)
+            .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        pem, clear = serialization.Encoding.PEM, serialization.NoEncryption()
+        _replace(key_file, key.private_bytes(pem, serialization.PrivateFormat.PKCS8, clear))
+        _replace(certificate_file, certificate.public_bytes(pem))
+
     def serving(self, *hosts: str, days: int = 1) -> ssl.SSLContext:
         """Return a server's context with a certificate for hosts; with negative days it has run out."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -66,6 +82,12 @@ class Authority:
         return context
 
 
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(path)
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
@@ -75,7 +97,7 @@ def _host(host: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (

@@ -15,6 +15,7 @@ import logging
 import random
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, assert_never, overload
 
 from headwater_protocol.client_events import (
@@ -61,6 +62,7 @@ from headwater.client.subscription import Slot, Subscription
 from headwater.client.transport import CannotConnectError, open_transport, parse_address
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
@@ -95,11 +97,12 @@ def connect(
     connect_timeout_s: float | None = 10.0,
     in_flight_max: int = IN_FLIGHT_MAX,
     frame_limit_bytes: int = FRAME_LIMIT_BYTES,
+    tls: ssl.SSLContext | None = None,
 ) -> Client:
     """Return a client for `async with`.
 
     Args:
-        url: `ws://host:port`, `wss://host` or `tcp://host:port`.
+        url: `ws://host:port`, `wss://host`, `tcp://host:port` or `tcp+tls://host:port`.
         auth: Signs the client in as it opens; see `Client.sign_in`. What is called before the server has accepted
             the token waits for that.
         connect_timeout_s: How long entering the block tries to reach the server before it
@@ -107,6 +110,8 @@ def connect(
             client reconnects for as long as it is open.
         in_flight_max: Mutations and actions without an answer at a time; a call beyond them waits.
         frame_limit_bytes: Largest message taken from the server.
+        tls: Which certificates count, as `ssl.create_default_context(cafile=…)` for one of your own authority. None:
+            those of the authorities that the system knows.
 
     Raises:
         RequestError: `url` is not an address.
@@ -120,6 +125,7 @@ def connect(
         connect_timeout_s=connect_timeout_s,
         in_flight_max=in_flight_max,
         frame_limit_bytes=frame_limit_bytes,
+        open_transport=partial(open_transport, tls=tls),
     )
 
 

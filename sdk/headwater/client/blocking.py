@@ -23,6 +23,7 @@ from headwater.client.aio import Client, connect
 from headwater.client.pages import Paged
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import TracebackType
 
@@ -53,6 +54,7 @@ def connect_blocking(
     auth: TokenSource | None = None,
     connect_timeout_s: float | None = 10.0,
     in_flight_max: int = 1000,
+    tls: ssl.SSLContext | None = None,
 ) -> BlockingClient:
     """Return a client for `with`; the arguments are those of `headwater.connect`.
 
@@ -63,6 +65,7 @@ def connect_blocking(
         auth=None if auth is None else _elsewhere(auth),
         connect_timeout_s=connect_timeout_s,
         in_flight_max=in_flight_max,
+        tls=tls,
     )
     return BlockingClient(client)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -22,6 +23,7 @@ DEFAULT_PORT = 4510
 SYNC_PATH = "/sync"
 _READ_BYTES = 256 * 1024
 _CLOSE_TIMEOUT_S = 1.0
+_CAUSES_MAX = 5
 
 
 class CannotConnectError(TransientError):
@@ -81,6 +83,7 @@ class Address:
         host: Name or address.
         port: Port.
         sync_url: Full WebSocket address; empty for TCP.
+        secure: Whether TLS is spoken.
     """
 
     kind: Literal["websocket", "tcp"]
@@ -88,10 +91,11 @@ class Address:
     host: str
     port: int
     sync_url: str
+    secure: bool = False
 
 
 def parse_address(url: str) -> Address:
-    """Return what `ws://`, `wss://`, `http://`, `https://` or `tcp://host:port` means.
+    """Return what `ws://`, `wss://`, `http://`, `https://`, `tcp://host:port` or `tcp+tls://host:port` means.
 
     A path in front (a proxy's prefix) is kept: `ws://host/db` is spoken to at `/db/sync`.
 
@@ -103,39 +107,47 @@ def parse_address(url: str) -> Address:
         port = parts.port
     except ValueError as error:
         raise RequestError(f"{url!r} is not an address: {error}") from None
-    schemes = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss", "tcp": "tcp"}
+    schemes = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss", "tcp": "tcp", "tcp+tls": "tcp"}
     scheme = schemes.get(parts.scheme)
     if scheme is None or not parts.hostname:
-        raise RequestError(f"{url!r} is not an address; write ws://host:port or tcp://host:port")
+        raise RequestError(
+            f"{url!r} is not an address; write ws://host:port or tcp://host:port, with TLS wss:// or tcp+tls://"
+        )
     if scheme == "tcp":
         if port is None or parts.path not in ("", "/"):
-            raise RequestError(f"{url!r} is not an address; write tcp://host:port")
-        return Address("tcp", url, parts.hostname, port, "")
+            raise RequestError(f"{url!r} is not an address; write {parts.scheme}://host:port")
+        return Address("tcp", url, parts.hostname, port, "", parts.scheme == "tcp+tls")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = port or (443 if scheme == "wss" else DEFAULT_PORT)
     path = parts.path.rstrip("/").removesuffix(SYNC_PATH)
-    return Address("websocket", url, parts.hostname, port, f"{scheme}://{host}:{port}{path}{SYNC_PATH}")
+    sync_url = f"{scheme}://{host}:{port}{path}{SYNC_PATH}"
+    return Address("websocket", url, parts.hostname, port, sync_url, scheme == "wss")
 
 
-async def open_transport(address: Address, *, frame_limit_bytes: int) -> Transport:
+async def open_transport(
+    address: Address, *, frame_limit_bytes: int, tls: ssl.SSLContext | None = None
+) -> Transport:
     """Connect.
 
     Args:
         address: Where to.
         frame_limit_bytes: Largest frame to take from the server; a larger one ends the connection.
+        tls: Says which certificates count; None: those of the system's authorities.
 
     Raises:
         CannotConnectError: Nobody answers there, or not in this protocol.
     """
     if address.kind == "tcp":
-        return await _open_tcp(address, frame_limit_bytes)
-    return await _open_websocket(address, frame_limit_bytes)
+        return await _open_tcp(address, frame_limit_bytes, tls)
+    return await _open_websocket(address, frame_limit_bytes, tls)
 
 
-async def _open_websocket(address: Address, frame_limit_bytes: int) -> Transport:
+async def _open_websocket(address: Address, frame_limit_bytes: int, tls: ssl.SSLContext | None) -> Transport:
     http = aiohttp.ClientSession()
     try:
-        socket = await http.ws_connect(address.sync_url, max_msg_size=frame_limit_bytes, compress=0)
+        socket = await http.ws_connect(
+            address.sync_url, max_msg_size=frame_limit_bytes, compress=0, ssl=True if tls is None else tls
+        )
     except (aiohttp.ClientError, OSError) as error:
         await http.close()
         raise CannotConnectError(f"cannot connect to {address.url}: {reason_of(error)}") from error
@@ -145,9 +157,10 @@ async def _open_websocket(address: Address, frame_limit_bytes: int) -> Transport
     return _WebSocketTransport(http, socket)
 
 
-async def _open_tcp(address: Address, frame_limit_bytes: int) -> Transport:
+async def _open_tcp(address: Address, frame_limit_bytes: int, tls: ssl.SSLContext | None) -> Transport:
+    context = (tls or ssl.create_default_context()) if address.secure else None
     try:
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     except OSError as error:
         raise CannotConnectError(f"cannot connect to {address.url}: {reason_of(error)}") from error
     return _TcpTransport(reader, writer, frame_limit_bytes)
@@ -157,11 +170,34 @@ def reason_of(error: BaseException) -> str:
     """Return why a connection failed or ended, in words for people."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return f"the server answers {error.status} instead of opening a WebSocket"
+    if (secured := _tls_problem(error)) is not None:
+        return secured
     cause = getattr(error, "os_error", error)
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0:
         return os.strerror(number)
     return str(getattr(cause, "strerror", None) or cause or type(error).__name__)
+
+
+def _tls_problem(error: BaseException | None) -> str | None:
+    """Return what is wrong between two sides of which one speaks TLS, None if it is something else."""
+    seen = 0
+    while error is not None and seen < _CAUSES_MAX:
+        match error:
+            case aiohttp.ClientConnectorCertificateError():
+                error = error.certificate_error
+                continue
+            case aiohttp.ClientConnectorError():
+                error, seen = error.os_error, seen + 1
+                continue
+            case ssl.SSLCertVerificationError(verify_message=why):
+                return f"its certificate is not accepted: {why}; see the `tls` option of connect()"
+            case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE"):
+                return "what answers there speaks no TLS; write the address without it, ws:// or tcp://"
+            case ssl.SSLError():
+                return f"no TLS connection can be made: {error.reason or error}"
+        error, seen = error.__cause__, seen + 1
+    return None
 
 
 class _WebSocketTransport:

@@ -73,7 +73,10 @@ class _Refusal(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast("asyncio.Transport", transport)
         stream.write(_FULL)
-        stream.write_eof()
+        if stream.can_write_eof():
+            stream.write_eof()
+        else:  # TLS, which has an end of its own
+            stream.close()
         self._cut = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, stream.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _STOP_S = 0.3  # for answers on their way, and as long again for handlers that are cancelled
+_HANDSHAKE_S = 10.0
+_SHUTDOWN_S = 2.0  # for a client to say that it has closed as well
 _BACKLOG = 1024
 
 
@@ -41,12 +43,14 @@ class Listeners:
 
     Args:
         options: Bounds.
-        tls: With which all of them speak, None: none does.
+
+    Attributes:
+        tls: With which all of them speak, None: none does. Set before the first is opened.
     """
 
-    def __init__(self, options: DoorOptions, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, options: DoorOptions) -> None:
         self._options = options
-        self._tls = tls
+        self.tls: ssl.SSLContext | None = None
         self._servers: list[asyncio.Server] = []
         self._runners: list[web.BaseRunner] = []
 
@@ -73,8 +77,19 @@ class Listeners:
 
     async def open_tcp(self, protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> int:
         """Serve a protocol over TCP; returns the port."""
-        loop = asyncio.get_running_loop()
-        return self._listen(await loop.create_server(protocol, host, port, backlog=_BACKLOG, ssl=self._tls))
+        limit_s = None if self.tls is None else min(self._options.idle_limit_s, _HANDSHAKE_S)
+        server = await asyncio.get_running_loop().create_server(
+            protocol,
+            host,
+            port,
+            backlog=_BACKLOG,
+            ssl=self.tls,
+            ssl_handshake_timeout=limit_s,
+            ssl_shutdown_timeout=None if self.tls is None else _SHUTDOWN_S,
+        )
+        self._servers.append(server)
+        found: int = server.sockets[0].getsockname()[1]
+        return found
 
     async def _open_http(
         self, runner: web.BaseRunner, host: str, port: int, websockets: Callable[[], int]
@@ -92,11 +107,6 @@ class Listeners:
             options.header_limit_bytes,
         )
         return await self.open_tcp(door, host, port)
-
-    def _listen(self, server: asyncio.Server) -> int:
-        self._servers.append(server)
-        port: int = server.sockets[0].getsockname()[1]
-        return port
 
     def refuse_new(self) -> None:
         """Take no new connections."""

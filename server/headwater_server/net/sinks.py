@@ -279,7 +279,9 @@ class TcpSink:
         """
         if self._cut is None:
             self._cut = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
-            if not self._transport.is_closing():
+            if not self._transport.can_write_eof():  # TLS has an end of its own, sent behind what is buffered
+                self._transport.close()
+            elif not self._transport.is_closing():
                 self._transport.write_eof()
 
     def lost(self) -> None:

@@ -271,6 +271,11 @@ class Metrics:
         )
         self.deploys = DeployMetrics(registry)
         self.jobs = JobMetrics(registry)
+        self.certificate_ends = Gauge(
+            "headwater_certificate_ends_timestamp_seconds",
+            "When does the served certificate end, in seconds since 1970? 0 without TLS.",
+            registry=registry,
+        )
 
     def follow_call_log(self, log: CallLog, destinations: Sequence[CallDestination]) -> None:
         """Tell of the log of calls, too."""
