@@ -39,6 +39,7 @@ from headwater.environment import EnvironmentMeta, Environments
 from headwater.index_plans import plan_index
 from headwater.json_schema import shape_of
 from headwater.providers import providers_of
+from headwater.rate_limiter import Limit, RateLimit
 from headwater.refusals import encodable, invalid_bundle, nearest
 from headwater.results import EncodedResult, ResultCodec
 from headwater.routes import RouteFunction, answer, compile_routes
@@ -156,6 +157,7 @@ class Bundle:
         functions: dict[str, RegisteredFunction] = {}
         routes: dict[str, RouteFunction[Any]] = {}
         environments: dict[EnvironmentMeta, None] = {}
+        limits: dict[str, Limit] = {}
         for module in modules:
             for label, item in vars(module).items():
                 if isinstance(item, TableMeta) and hasattr(item, "__table__") and _is_inside(item, package):
@@ -165,6 +167,10 @@ class Bundle:
                 elif isinstance(item, RouteFunction) and item.__module__ == module.__name__:
                     item.name = _name_in(module, package, label)
                     routes[item.name] = item
+                elif isinstance(item, Limit):
+                    tables[RateLimit] = None
+                    if limits.setdefault(item.name, item) is not item:
+                        raise invalid_bundle(f"two rate limits are called {item.name!r}; rename one")
                 elif isinstance(item, EnvironmentMeta) and _is_inside(item, package):
                     environments[item] = None
         crons, environment = crons_of(modules), Environments(environments)

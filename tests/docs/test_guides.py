@@ -24,6 +24,7 @@ TESTED = [
     "http-routes",
     "limits",
     "multi-tenancy",
+    "rate-limits",
     "reading-and-writing",
     "schema",
     "scheduling",
