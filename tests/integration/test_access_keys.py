@@ -235,5 +235,5 @@ def test_a_weak_key_is_for_loopback_alone(tmp_path: Path, key: str, reason: str)
 
 
 def test_a_random_key_may_be_used_everywhere(tmp_path: Path) -> None:
-    with running(tmp_path, "--host", "0.0.0.0", "--tcp-without-tls", "true") as daemon:
+    with running(tmp_path, "--host", "0.0.0.0", "--tcp-without-tls") as daemon:
         assert daemon.get("/api/admin/manifest", **with_key(daemon.key)).status == 200

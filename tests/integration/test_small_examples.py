@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import headwater
 import pytest
+from headwater import webhooks
 from headwater_protocol.errors import HeadwaterError
 from support.daemon import RunningDaemon, running
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ["likes", "pages", "self_destruct", "sessions", "typed_arguments"]
+EXAMPLES = ["likes", "pages", "self_destruct", "sessions", "typed_arguments", "webhooks"]
 
 
 @asynccontextmanager
@@ -132,6 +133,28 @@ async def test_pages_stay_live_while_more_are_loaded(tmp_path: Path) -> None:
                     if paged.status == "exhausted" and "new" in titles:
                         break
         assert titles == ["new", "11", *(str(number) for number in range(9, -1, -1))]
+
+
+async def test_a_signed_webhook_shows_on_screens_at_once(tmp_path: Path) -> None:
+    daemon = RunningDaemon(tmp_path, environment={"GITHUB_WEBHOOK_SECRET": "a secret"})
+    try:
+        daemon.start()
+        daemon.must_deploy(ROOT / "examples" / "webhooks" / "functions")
+        async with headwater.connect(daemon.url) as client:
+            shown = client.subscribe("deliveries:count", source="github")
+            assert await anext(shown) == 0
+            body = b'{"ref": "refs/heads/main"}'
+            headers = webhooks.sign("a secret", body, scheme="github")
+            headers |= {"X-GitHub-Event": "push", "X-GitHub-Delivery": "1"}
+            for status, sent in ((401, body + b" "), (204, body), (204, body)):
+                answer = await asyncio.to_thread(daemon.request, "POST", "/http/github", sent, headers)
+                assert answer.status == status, answer
+            assert await until(shown, lambda count: count == 1) == 1
+            options = {"numItems": 5, "cursor": None}
+            page = await client.query("deliveries:list", source="github", options=options)
+            assert [row["body"]["ref"] for row in page["page"]] == ["refs/heads/main"]
+    finally:
+        daemon.end()
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -18,7 +18,7 @@ from tools.mistake_reference import NEWEST, OLDEST, Mark, marks
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-SMALL = ("chat", "likes", "pages", "self_destruct", "sessions", "typed_arguments")
+SMALL = ("chat", "likes", "pages", "self_destruct", "sessions", "typed_arguments", "webhooks")
 
 
 @pytest.fixture(scope="module")
