@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import socket
@@ -206,17 +207,21 @@ def test_a_handshake_that_does_not_end_is_cut(daemon: SecureDaemon) -> None:
 # --------------------------------------------------------------------------------- certificates change
 
 
+def renew(daemon: SecureDaemon, kind: str) -> None:
+    """Write another certificate, and return once both ports serve it."""
+    before = daemon.served()["serialNumber"]
+    daemon.authority.issue(daemon.certificate, daemon.key_file, "127.0.0.1", kind=kind)
+    wait_until(lambda: daemon.served()["serialNumber"] != before)
+    assert daemon.served(port=daemon.tcp_port)["serialNumber"] == daemon.served()["serialNumber"]
+
+
 async def test_a_renewed_certificate_is_served_without_a_restart(
     tmp_path: Path, authority: Authority
 ) -> None:
     with secured(tmp_path, authority) as daemon:
-        before = daemon.served()["serialNumber"]
         async with headwater.connect(f"wss://127.0.0.1:{daemon.port}", tls=authority.trusting) as client:
             for kind in ("ec", "rsa", "ec"):
-                authority.issue(daemon.certificate, daemon.key_file, "127.0.0.1", kind=kind)
-                wait_until(lambda old=before: daemon.served()["serialNumber"] != old)  # type: ignore[misc]
-                before = daemon.served()["serialNumber"]
-                assert daemon.served(port=daemon.tcp_port)["serialNumber"] == before
+                await asyncio.to_thread(renew, daemon, kind)
             assert client.state.connected, "connections that are open go on"
         ends = daemon.https("GET", "/metrics")[1].decode()
         assert "headwater_certificate_ends_timestamp_seconds 1" in ends

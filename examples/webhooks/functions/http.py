@@ -2,11 +2,17 @@
 
 import os
 
-from headwater import ActionCtx, Request, Response, route, webhooks
+from headwater import ActionCtx, Request, Response, Struct, route, webhooks
 
 from . import deliveries
 
 BODY_BYTES_MAX = 1_000_000
+
+
+class Sent(Struct):
+    """What Standard Webhooks have in common."""
+
+    type: str = ""
 
 
 @route("POST", "/github")
@@ -33,13 +39,12 @@ async def standard(ctx: ActionCtx, request: Request, source: str) -> Response:
     if not secret:
         return Response({"code": "unknown_source"}, status=404)
     webhooks.verify(secret, body, request.headers, scheme="standard", now_s=ctx.now_ms / 1000)
-    sent = await request.json()
-    event = sent.get("type", "") if isinstance(sent, dict) else ""
+    sent = await request.json(Sent)
     await ctx.run_mutation(
         deliveries.record,
         source=source,
         number=request.headers["webhook-id"],
-        event=str(event),
-        body=sent,
+        event=sent.type,
+        body=await request.json(),
     )
     return Response(status=204)
