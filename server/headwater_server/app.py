@@ -181,7 +181,6 @@ class Daemon:
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
         self._listeners = Listeners(door_options(settings))
-        self._listeners = Listeners(_door_options(settings))
         self._certificate: ServedCertificate | None = None  # from `listen` on, if there is one
         self.scheme = "http"
         self.port = 0
