@@ -182,7 +182,6 @@ class Daemon:
         self._engine_task: asyncio.Task[None] | None = None
         self._listeners = Listeners(door_options(settings))
         self._certificate: ServedCertificate | None = None  # from `listen` on, if there is one
-        self.scheme = "http"
         self.port = 0
         self.tcp_port = 0
         self.routes_port = 0
@@ -428,6 +427,11 @@ class Daemon:
         self.engine.close(clean=clean)
         await asyncio.gather(*(destination.close() for destination in self.call_destinations))
 
+    @property
+    def scheme(self) -> str:
+        """What addresses of the daemon begin with, once it listens."""
+        return "http" if self._certificate is None else "https"
+
     def _secure(self) -> None:
         """Speak TLS if there is a certificate; refuse to send in the clear what was not meant to be."""
         settings = self.settings
@@ -435,7 +439,6 @@ class Daemon:
             settings.tls_certificate_file, settings.tls_key_file, settings.tls_reload_interval_s, self._wall_s
         )
         if self._certificate is not None:
-            self.scheme = "https"
             self._listeners.tls = self._certificate.context
             self.metrics.certificate_ends.set_function(self._certificate.ends)
         elif settings.tcp_port and not (settings.tcp_without_tls or is_loopback(settings.host)):

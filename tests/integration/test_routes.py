@@ -202,7 +202,8 @@ def test_an_exception_is_500_with_its_request_id(daemon: RunningDaemon) -> None:
         answer = daemon.get(f"/http/fails/{how}")
         assert (answer.status, answer.json["code"]) == (500, "internal_error")
         request_id = answer.json["message"].partition("[request id ")[2][:12]
-        assert request_id in daemon.log_text()
+        assert len(request_id) == 12
+        wait_until(lambda told=request_id: told in daemon.log_text())  # type: ignore[misc]
     assert "the secret reason" in daemon.get("/http/fails/raise").text
 
 
