@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
-from headwater_protocol.limits import ServerLimits
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, SYSTEM_HANDLES
 from headwater_storage.checkpoint import CheckpointOptions
 from headwater_storage.committer import CommitterOptions
@@ -44,12 +43,10 @@ from headwater_server.identity.verifier import Clocks, Verifier
 from headwater_server.jobs.crons import CronClock
 from headwater_server.jobs.scheduler import JobScheduler
 from headwater_server.net.admin_api import AdminApi
-from headwater_server.net.connection import ConnectionLimits
 from headwater_server.net.data_api import DataApi
 from headwater_server.net.environment_api import EnvironmentApi
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
-from headwater_server.net.inlet import InletLimits
 from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.listeners import Listeners, is_loopback
@@ -65,6 +62,7 @@ from headwater_server.observe.metrics import Metrics
 from headwater_server.options import (
     browse_limits,
     call_log_options,
+    connection_limits,
     cron_options,
     destination_options,
     door_options,
@@ -169,7 +167,7 @@ class Daemon:
             self.actions,
             engine.incarnation,
             self.metrics,
-            _connection_limits(settings),
+            connection_limits(settings),
             self._mono_s,
             self._history_ends,
             self.sign_ins,
@@ -595,22 +593,4 @@ def _action_options(settings: Settings, transactions: WorkerLimits) -> ActionOpt
             action_depth_max=settings.action_depth_limit,
             action_block_limit_s=settings.action_block_limit_s,
         ),
-    )
-
-
-def _connection_limits(settings: Settings) -> ConnectionLimits:
-    return ConnectionLimits(
-        wire=ServerLimits(
-            frame_limit_bytes=settings.frame_limit_bytes,
-            heartbeat_ms=round(settings.heartbeat_s * 1000),
-            stream_window_bytes=settings.action_stream_window_bytes,
-        ),
-        connections_max=settings.max_sessions,
-        send_buffer_bytes=settings.session_send_buffer_bytes,
-        unsent_bytes=settings.session_unsent_limit_bytes,
-        deflate_from_bytes=settings.compress_from_bytes,
-        inlet=InletLimits(
-            turn_max=settings.turn_messages_limit, full_share=settings.overload_share_percent / 100
-        ),
-        stall_limit_s=settings.session_stall_limit_s,
     )

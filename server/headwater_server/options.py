@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headwater_protocol.limits import ServerLimits
 from headwater_storage.crons import CronRules
 
 from headwater_server.functions.document_rewriter import RewriteOptions
@@ -18,6 +19,8 @@ from headwater_server.identity.verifier import VerifierOptions
 from headwater_server.jobs.crons import CronOptions
 from headwater_server.jobs.job_retries import RetryPolicy
 from headwater_server.jobs.scheduler import JobOptions
+from headwater_server.net.connection import ConnectionLimits
+from headwater_server.net.inlet import InletLimits
 from headwater_server.net.listeners import DoorOptions
 from headwater_server.net.route_api import RouteLimits
 from headwater_server.observe.call_destinations import (
@@ -197,3 +200,22 @@ def mutation_limits(settings: Settings) -> MutationLimits:
 def browse_limits(settings: Settings) -> BrowseLimits:
     """Return the bounds of looking through tables."""
     return BrowseLimits(settings.call_read_limit_documents, settings.call_result_limit_bytes)
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """Return the bounds of connections of clients."""
+    return ConnectionLimits(
+        wire=ServerLimits(
+            frame_limit_bytes=settings.frame_limit_bytes,
+            heartbeat_ms=round(settings.heartbeat_s * 1000),
+            stream_window_bytes=settings.action_stream_window_bytes,
+        ),
+        connections_max=settings.max_sessions,
+        send_buffer_bytes=settings.session_send_buffer_bytes,
+        unsent_bytes=settings.session_unsent_limit_bytes,
+        deflate_from_bytes=settings.compress_from_bytes,
+        inlet=InletLimits(
+            turn_max=settings.turn_messages_limit, full_share=settings.overload_share_percent / 100
+        ),
+        stall_limit_s=settings.session_stall_limit_s,
+    )
