@@ -142,7 +142,7 @@ async def test_clients_tell_what_is_wrong_with_a_certificate(
     daemon: SecureDaemon, authority: Authority, url: str, trusts: bool, told: str
 ) -> None:
     address = url.format(port=daemon.port, tcp_port=daemon.tcp_port)
-    client = headwater.connect(address, tls=authority.trusting if trusts else None, connect_timeout_s=1)
+    client = headwater.connect(address, tls=authority.trusting if trusts else None, connect_timeout_s=4)
     with pytest.raises(HeadwaterError) as refused:
         async with client:
             pass
@@ -155,7 +155,7 @@ async def test_a_client_with_tls_at_a_port_without_is_told(tmp_path: Path, autho
         plain.start()
         for url in (f"wss://127.0.0.1:{plain.port}", f"tcp+tls://127.0.0.1:{plain.tcp_port}"):
             with pytest.raises(HeadwaterError) as refused:
-                async with headwater.connect(url, tls=authority.trusting, connect_timeout_s=1):
+                async with headwater.connect(url, tls=authority.trusting, connect_timeout_s=4):
                     pass
             assert "TLS" in refused.value.message, refused.value.message
     finally:

@@ -198,6 +198,14 @@ class JobMetrics:
         )
 
 
+def _certificate_ends(registry: CollectorRegistry) -> Gauge:
+    return Gauge(
+        "headwater_certificate_ends_timestamp_seconds",
+        "When does the served certificate end, in seconds since 1970? 0 without TLS.",
+        registry=registry,
+    )
+
+
 def _counted(registry: CollectorRegistry, name: str, question: str) -> Counter:
     return Counter(f"headwater_{name}", question, registry=registry)
 
@@ -271,11 +279,7 @@ class Metrics:
         )
         self.deploys = DeployMetrics(registry)
         self.jobs = JobMetrics(registry)
-        self.certificate_ends = Gauge(
-            "headwater_certificate_ends_timestamp_seconds",
-            "When does the served certificate end, in seconds since 1970? 0 without TLS.",
-            registry=registry,
-        )
+        self.certificate_ends = _certificate_ends(registry)
 
     def follow_call_log(self, log: CallLog, destinations: Sequence[CallDestination]) -> None:
         """Tell of the log of calls, too."""
