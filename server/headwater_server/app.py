@@ -43,6 +43,7 @@ from headwater_server.identity.verifier import Clocks, Verifier
 from headwater_server.jobs.crons import CronClock
 from headwater_server.jobs.scheduler import JobScheduler
 from headwater_server.net.admin_api import AdminApi
+from headwater_server.net.convex_tools import ConvexTools
 from headwater_server.net.data_api import DataApi
 from headwater_server.net.environment_api import EnvironmentApi
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
@@ -455,6 +456,7 @@ class Daemon:
             websockets,
             HttpApi(self.calls, self.keys, self.sign_ins, self._bodies),
             self.admin_api,
+            ConvexTools(),
             KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
             DataApi(TableBrowser(self.engine, browse_limits(settings)), self.keys),
             self.route_api,

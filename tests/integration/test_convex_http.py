@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.convex_clients.driven import FOLDER, node_program
 from support.daemon import RunningDaemon, running
 from support.users import STAFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.xdist_group("convex")
 CLIENT = {"Convex_Client": "npm-1.48.0"}
@@ -95,3 +99,42 @@ def test_a_result_that_clients_cannot_take_is_told(daemon: RunningDaemon) -> Non
 def test_tools_find_out_what_they_talk_to(daemon: RunningDaemon) -> None:
     assert daemon.get("/instance_name").text == "headwater"
     assert daemon.get("/instance_version").text == daemon.get("/version").text
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/api/stream_function_logs", "headwater logs"),
+        ("/api/update_environment_variables", "headwater env"),
+        ("/api/deploy2/start_push", "headwater deploy"),
+        ("/api/run_test_function", "headwater run"),
+    ],
+)
+def test_what_is_not_served_says_what_to_use_instead(daemon: RunningDaemon, path: str, command: str) -> None:
+    for answer in (daemon.get(path), daemon.post(path, {})):
+        assert answer.status == 404
+        assert f"`{command}" in answer.json["message"]
+
+
+def test_the_command_line_runs_functions_and_is_told_what_else_there_is(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    """Convex's own, of the package on npm."""
+    script = FOLDER / "node_modules" / "convex" / "bin" / "main.js"
+    (tmp_path / "package.json").write_text('{"name": "x", "dependencies": {"convex": "1.48.0"}}')
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        origin = f"http://127.0.0.1:{daemon.port}"
+        more = {"CONVEX_SELF_HOSTED_URL": origin, "CONVEX_SELF_HOSTED_ADMIN_KEY": daemon.key, "CI": "1"}
+        return subprocess.run(
+            [node_program(), script, *words], cwd=tmp_path, env=os.environ | more,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    done = run("run", "messages:add", '{"name": "cli", "by": 3}')
+    assert (done.stdout.strip(), done.returncode) == ("3", 0), done.stderr
+    assert run("run", "messages:secret").stdout.strip() == '"secret"'
+    for words, command in ((["data"], "data"), (["function-spec"], "spec"), (["env", "list"], "env")):
+        refused = run(*words)
+        assert refused.returncode != 0
+        assert f"use `headwater {command}" in refused.stderr

@@ -26,6 +26,20 @@ _SAYS_NOTHING = ERROR_CODES["application_error"].message
 _OUR_ID = re.compile(r" ?\[request id ([0-9a-f]+)\]")
 
 
+_SYSTEM = re.compile(r"'(_system/[^']*)'")
+_INSTEAD = (
+    ("table", "headwater data"),
+    ("Table", "headwater data"),
+    ("getSchemas", "headwater data"),
+    ("apiSpec", "headwater spec"),
+    ("nvironment", "headwater env"),
+    ("logs", "headwater logs"),
+    ("deploy2", "headwater deploy"),
+    ("push", "headwater deploy"),
+    ("run_test_function", "headwater run"),
+)
+
+
 class Told(NamedTuple):
     """A failure as it is told.
 
@@ -53,7 +67,15 @@ def told(error: ErrorBody) -> Told:
         rest = (error.message[: found.start()] + error.message[found.end() :]).strip()
         uncaught = "" if rest == "Server error" else f"\nUncaught {rest}"
         return Told(f"[Request ID: {found[1]}] Server Error{uncaught}", None)
-    return Told(f"{_head(error)}\n{_NAMES.get(error.code, error.code)}: {error.message}", None)
+    asked = _SYSTEM.search(error.message) if error.code == "unknown_function" else None
+    advice = "" if asked is None else f". {instead_of(asked[1])}"
+    return Told(f"{_head(error)}\n{_NAMES.get(error.code, error.code)}: {error.message}{advice}", None)
+
+
+def instead_of(asked: str) -> str:
+    """Return what to use instead of something that Convex's command line or dashboard asks for."""
+    command = next((command for part, command in _INSTEAD if part in asked), "headwater")
+    return f"This server is not Convex's: use `{command}`"
 
 
 def _head(error: ErrorBody) -> str:

@@ -1,0 +1,6 @@
+from headwater import Table
+
+
+class Message(Table, name="messages"):
+    body: str
+    author: str
