@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.daemon import running
+from support.daemon import running, wait_until
 from support.guides import blocks, write_files
 
 if TYPE_CHECKING:
@@ -35,4 +35,4 @@ def test_a_mistake_is_told_as_the_guide_says(
         first, *trace = done.stderr.splitlines()
         assert re.sub(r"request id [0-9a-f]{12}", "request id …", first) == told
         assert any("votes.py" in line for line in trace) is traced
-        assert "ZeroDivisionError" in daemon.log_text()
+        wait_until(lambda: "ZeroDivisionError" in daemon.log_text())

@@ -366,6 +366,7 @@ def test_faults_show_their_text_in_development_and_an_id_in_production(tmp_path:
         assert answer["errorCode"] == "internal_error"
         assert "secret" not in answer["errorMessage"]
         request_id = answer["errorMessage"].rpartition(" ")[2].rstrip("].")
+        wait_until(lambda: request_id in daemon.log_text())
         (line,) = [line for line in daemon.log_text().splitlines() if request_id in line]
         assert "stumbled over a secret" in json.loads(line)["error"]
 
