@@ -124,6 +124,9 @@ def restore_metas(files: FileSystem, store_folder: Path, metas: bytes) -> None:
 WAIT_FACTOR = 2
 """At this many times what makes a checkpoint due, commits wait until it is finished."""
 
+BEHIND_RETRY_S = 1.0
+"""While commits wait for a checkpoint, one that found no room is tried again so soon."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointOptions:
@@ -215,13 +218,14 @@ class Checkpointer:
         """Tell whether a checkpoint should be begun now. Cheap."""
         if self._pending is not None:
             return False
-        written = self._log.appended_bytes - self._log_bytes
-        if written <= 0:
-            return False
         options = self._options
+        since_s = self._environment.clock.mono_s() - self._time_mono
+        written = self._log.appended_bytes - self._log_bytes
+        if written <= 0:  # nor will anything be while commits wait for a checkpoint
+            return self.is_behind() and since_s >= min(BEHIND_RETRY_S, options.interval_s)
         return (
             written >= options.log_bytes
-            or self._environment.clock.mono_s() - self._time_mono >= options.interval_s
+            or since_s >= options.interval_s
             or self._store.used_bytes() - self._used_bytes >= options.growth_bytes
         )
 
@@ -290,7 +294,7 @@ class Checkpointer:
         self._log.trim(self._pin.state.record_number)
 
     def abandon(self, pending: PendingCheckpoint) -> None:
-        """Give up a checkpoint that was not saved: the old pin stays; the next is due an interval later."""
+        """Give up a checkpoint that was not saved: the old pin stays; the next is due an interval later, or sooner if commits wait."""
         if self._pending is not pending:
             raise RuntimeError("this checkpoint is not under way")
         self._pending = None

@@ -8,6 +8,7 @@ import lmdb
 import pytest
 from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
 from headwater_storage.checkpoint import (
+    BEHIND_RETRY_S,
     CheckpointOptions,
     read_side_file,
     write_side_file,
@@ -166,6 +167,29 @@ def test_a_full_disk_postpones(world: World) -> None:
     assert world.checkpointer.due()
     world.checkpointer.run_now()
     assert world.side_number() == world.database.log.head.number
+
+
+@pytest.mark.parametrize(
+    "limits", [CheckpointOptions(4_000, 1 << 40, 1e9), CheckpointOptions(1 << 40, 4_000, 1e9)]
+)
+def test_commits_that_wait_for_a_checkpoint_without_room_get_another_one(
+    tmp_path: Path, limits: CheckpointOptions
+) -> None:
+    """Nothing is written meanwhile, so nothing that is written can make it due."""
+    world = World(tmp_path, StorageOptions(log=SMALL.log, checkpoint=limits))
+    while not world.checkpointer.is_behind():
+        world.commit(10)
+    world.files.fail = ("write", errno.ENOSPC)
+    with pytest.raises(TransientError):
+        world.checkpointer.run_now()
+    assert world.checkpointer.is_behind()
+    assert not world.checkpointer.due(), "not at once: it has only just failed"
+    world.clock.now_s += BEHIND_RETRY_S
+    assert world.checkpointer.due()
+    world.checkpointer.run_now()
+    assert not world.checkpointer.is_behind()
+    assert not world.checkpointer.due()
+    world.database.close(clean=False)
 
 
 def test_another_owner_stops_checkpoints(world: World) -> None:
