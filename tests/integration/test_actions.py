@@ -200,6 +200,8 @@ async def test_who_goes_away_ends_what_wants_to_end_with_its_caller(daemon: Runn
             with socket.create_connection(("127.0.0.1", daemon.port)) as connection:
                 connection.sendall(head + body)
                 await asyncio.to_thread(wait_until, lambda: daemon.metric("headwater_actions_running") > 0)
+                if text == ends:
+                    await asyncio.to_thread(wait_until, lambda: f"{ends} began" in texts(daemon))
                 await asyncio.sleep(0.1)
     else:
         async with headwater.connect(daemon.url) as client:
@@ -207,7 +209,7 @@ async def test_who_goes_away_ends_what_wants_to_end_with_its_caller(daemon: Runn
                 asyncio.create_task(client.action("works:remember", text=stays, seconds=0.8)),
                 asyncio.create_task(client.action("works:remember_for", text=ends, seconds=5.0)),
             ]
-            await asyncio.to_thread(wait_until, lambda: daemon.metric("headwater_actions_running") == 2)
+            await asyncio.to_thread(wait_until, lambda: f"{ends} began" in texts(daemon))
             if way == "cancels":
                 for call in calls:
                     call.cancel()

@@ -284,3 +284,10 @@ def test_every_setting_is_handed_to_the_part_it_is_for() -> None:
     }
     unused = [name for name in declarations(Settings) if name not in used]
     assert not unused, told(unused, "settings that change nothing: use or delete them")
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Else pytest takes one for the other, and runs neither."""
+    names = [PurePosixPath(path).name for path in files() if PurePosixPath(path).name.startswith("test_")]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    assert not twice, told(twice, "give one of them another name")

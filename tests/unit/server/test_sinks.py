@@ -145,6 +145,9 @@ class UnreadTransport:
     def is_closing(self) -> bool:
         return self.aborted
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         assert not self.ended
         self.ended = True

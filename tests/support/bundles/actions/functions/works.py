@@ -75,7 +75,8 @@ async def remember_when(ctx: ActionCtx, path: str, text: str) -> str:
 
 @action(cancel_with_caller=True)
 async def remember_for(ctx: ActionCtx, text: str, seconds: float) -> str:
-    """Remembers, unless its caller goes away; then it says so."""
+    """Remembers that it has begun, and the text unless its caller goes away; then it says so."""
+    await ctx.run_mutation(add, text=f"{text} began")
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
