@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import platform
 import subprocess
@@ -159,9 +160,11 @@ def node_program() -> str:
     node = find_node()
     if node is None:
         pytest.skip(f"there is no Node.js {MAJOR_MIN} or later, neither on the PATH nor of pyright's wheel")
-    assert installed(node, FOLDER), (
-        "npm cannot install what tests/support/convex_clients/package-lock.json names"
-    )
+    # Tests of several processes ask at the same time, and npm must not install twice into one folder.
+    with FOLDER.joinpath("package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        there = installed(node, FOLDER)
+    assert there, "npm cannot install what tests/support/convex_clients/package-lock.json names"
     return str(node.program)
 
 
