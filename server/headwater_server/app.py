@@ -5,20 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, SYSTEM_HANDLES
-from headwater_storage.checkpoint import CheckpointOptions
-from headwater_storage.committer import CommitterOptions
-from headwater_storage.deployment import KeptDeploys
-from headwater_storage.engine import Engine, EngineOptions
-from headwater_storage.file_log import FileLogOptions
-from headwater_storage.limits import CallLimits
-from headwater_storage.recovery import StorageOptions
+from headwater_storage.engine import Engine
 
 from headwater_server.functions.access_keys import AccessKeys
 from headwater_server.functions.action_pool import ActionPool
@@ -28,7 +21,6 @@ from headwater_server.functions.deployment_key import DeploymentKey, KeyRow
 from headwater_server.functions.deploys import Deploys
 from headwater_server.functions.document_rewriter import DocumentRewriter
 from headwater_server.functions.failures import CallReporter
-from headwater_server.functions.limits import ActionOptions, PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import Mutations
 from headwater_server.functions.pool import WorkerPool
 from headwater_server.functions.request_trimmer import RequestTrimmer
@@ -61,16 +53,19 @@ from headwater_server.observe.call_destinations import make_destinations
 from headwater_server.observe.call_log import CallLog, EventText
 from headwater_server.observe.metrics import Metrics
 from headwater_server.options import (
+    action_options,
     browse_limits,
     call_log_options,
     connection_limits,
     cron_options,
     destination_options,
     door_options,
+    engine_options,
     environment_key_file,
     install_options,
     job_options,
     mutation_limits,
+    pool_options,
     rewrite_options,
     route_limits,
     sign_in_limits,
@@ -93,6 +88,7 @@ if TYPE_CHECKING:
     from headwater_storage.environment import Environment
     from headwater_storage.proposal import Proposal
 
+    from headwater_server.functions.limits import WorkerLimits
     from headwater_server.functions.roster import StartProcesses
     from headwater_server.observe.call_destinations import WebhookTarget
     from headwater_server.worker.messages import Failure, Request
@@ -129,7 +125,7 @@ class Daemon:
         self._environment = environment
         self._mono_s = environment.clock.mono_s
         reporter = self._make_call_log(webhook)
-        options = _pool_options(settings)
+        options = pool_options(settings)
         roster = Roster(options, settings.data, start_processes, self._mono_s)
         self.pool = WorkerPool(options, roster, mono_s=self._mono_s, next_us=engine.next_us)
         self.switchboard = Switchboard(
@@ -188,7 +184,7 @@ class Daemon:
     def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: CallReporter) -> None:
         """Make what runs actions, in workers of the same zygote as the others, and what runs any call without a session."""
         self.action_pool = ActionPool(
-            _action_options(self.settings, transactions),
+            action_options(self.settings, transactions),
             roster,
             self._mono_s,
             self._table_names,
@@ -504,38 +500,7 @@ class Daemon:
 
 def open_engine(settings: Settings, environment: Environment) -> Engine:
     """Open the data directory; blocks while it recovers."""
-    options = EngineOptions(
-        storage=StorageOptions(
-            durability=settings.durability,
-            log=FileLogOptions(
-                segment_bytes=settings.log_segment_bytes,
-                keep_bytes=settings.log_keep_bytes,
-                keep_s=settings.log_keep_hours * 3600,
-            ),
-            checkpoint=CheckpointOptions(
-                log_bytes=settings.checkpoint_log_bytes,
-                growth_bytes=settings.checkpoint_growth_bytes,
-                interval_s=settings.checkpoint_interval_s,
-            ),
-            map_size_bytes=settings.store_limit_bytes,
-            check_bytes=settings.start_check_limit_bytes,
-        ),
-        committer=CommitterOptions(
-            batch_bytes_max=settings.batch_limit_bytes,
-            batch_count_max=settings.batch_limit_commits,
-            waiting_max=settings.mutation_queue_limit,
-            free_bytes_min=settings.disk_reserve_bytes,
-        ),
-        window_bytes_max=settings.window_limit_bytes,
-        snapshot_limit_s=_snapshot_limit_s(settings),
-        kept_deploys=KeptDeploys(settings.deployed_bundles_kept, settings.deploys_listed),
-    )
-    return Engine.open(settings.data, options, environment)
-
-
-def _snapshot_limit_s(settings: Settings) -> float:
-    """Return how long a worker may keep a snapshot: a call within its own limit is never ended for it."""
-    return max(settings.snapshot_limit_s, 2 * settings.call_time_limit_s)
+    return Engine.open(settings.data, engine_options(settings), environment)
 
 
 def _reactive_core(
@@ -548,51 +513,3 @@ def _reactive_core(
         parked_bytes=settings.delta_memory_bytes // 2,
     )
     return ReactiveCore(switchboard, engine.window, lambda: mono_s() * 1000, options, engine.published_ts)
-
-
-def _pool_options(settings: Settings) -> PoolOptions:
-    calls = CallLimits(
-        documents_read_max=settings.call_read_limit_documents,
-        bytes_read_max=settings.call_read_limit_bytes,
-        documents_written_max=settings.call_write_limit_documents,
-        bytes_written_max=settings.call_write_limit_bytes,
-        document_bytes_max=settings.document_limit_bytes,
-        document_fields_max=settings.document_limit_fields,
-        document_depth_max=settings.document_limit_depth,
-        ranges_max=settings.call_limit_ranges,
-        jobs_max=settings.call_limit_jobs,
-        job_arguments_bytes_max=settings.job_arguments_limit_bytes,
-    )
-    return PoolOptions(
-        workers=settings.workers,
-        time_limit_s=settings.call_time_limit_s,
-        silence_limit_s=_snapshot_limit_s(settings),
-        waiting_max=settings.mutation_queue_limit,
-        worker=WorkerLimits(
-            memory_limit_bytes=settings.call_memory_limit_bytes,
-            result_limit_bytes=settings.call_result_limit_bytes,
-            log_lines_max=settings.call_log_limit_lines,
-            log_bytes_max=settings.call_log_limit_bytes,
-            map_size_bytes=settings.store_limit_bytes,
-            calls=calls,
-            environment_key_file=str(environment_key_file(settings)),
-        ),
-    )
-
-
-def _action_options(settings: Settings, transactions: WorkerLimits) -> ActionOptions:
-    return ActionOptions(
-        workers=settings.action_workers,
-        worker_actions_max=settings.action_worker_limit,
-        running_max=settings.actions_running_limit,
-        waiting_max=settings.actions_waiting_limit,
-        held_bytes_max=settings.actions_limit_bytes,
-        time_limit_s=settings.action_time_limit_s,
-        worker=replace(
-            transactions,
-            memory_limit_bytes=settings.action_memory_limit_bytes,
-            nested_calls_max=settings.action_calls_limit,
-            action_depth_max=settings.action_depth_limit,
-            action_block_limit_s=settings.action_block_limit_s,
-        ),
-    )

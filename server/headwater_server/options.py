@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from headwater_protocol.limits import ServerLimits
+from headwater_storage.checkpoint import CheckpointOptions
+from headwater_storage.committer import CommitterOptions
 from headwater_storage.crons import CronRules
+from headwater_storage.deployment import KeptDeploys
+from headwater_storage.engine import EngineOptions
+from headwater_storage.file_log import FileLogOptions
+from headwater_storage.limits import CallLimits
+from headwater_storage.recovery import StorageOptions
 
 from headwater_server.functions.document_rewriter import RewriteOptions
+from headwater_server.functions.limits import ActionOptions, PoolOptions, WorkerLimits
 from headwater_server.functions.mutations import MutationLimits
 from headwater_server.functions.request_trimmer import TrimOptions
 from headwater_server.functions.requirements_installer import InstallOptions
@@ -218,4 +227,89 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
             turn_max=settings.turn_messages_limit, full_share=settings.overload_share_percent / 100
         ),
         stall_limit_s=settings.session_stall_limit_s,
+    )
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """Return how the database is kept."""
+    return EngineOptions(
+        storage=StorageOptions(
+            durability=settings.durability,
+            log=FileLogOptions(
+                segment_bytes=settings.log_segment_bytes,
+                keep_bytes=settings.log_keep_bytes,
+                keep_s=settings.log_keep_hours * 3600,
+            ),
+            checkpoint=CheckpointOptions(
+                log_bytes=settings.checkpoint_log_bytes,
+                growth_bytes=settings.checkpoint_growth_bytes,
+                interval_s=settings.checkpoint_interval_s,
+            ),
+            map_size_bytes=settings.store_limit_bytes,
+            check_bytes=settings.start_check_limit_bytes,
+        ),
+        committer=CommitterOptions(
+            batch_bytes_max=settings.batch_limit_bytes,
+            batch_count_max=settings.batch_limit_commits,
+            waiting_max=settings.mutation_queue_limit,
+            free_bytes_min=settings.disk_reserve_bytes,
+        ),
+        window_bytes_max=settings.window_limit_bytes,
+        snapshot_limit_s=_snapshot_limit_s(settings),
+        kept_deploys=KeptDeploys(settings.deployed_bundles_kept, settings.deploys_listed),
+    )
+
+
+def _snapshot_limit_s(settings: Settings) -> float:
+    """Return how long a worker may keep a snapshot: a call within its own limit is never ended for it."""
+    return max(settings.snapshot_limit_s, 2 * settings.call_time_limit_s)
+
+
+def pool_options(settings: Settings) -> PoolOptions:
+    """Return the bounds of function workers and of their calls."""
+    calls = CallLimits(
+        documents_read_max=settings.call_read_limit_documents,
+        bytes_read_max=settings.call_read_limit_bytes,
+        documents_written_max=settings.call_write_limit_documents,
+        bytes_written_max=settings.call_write_limit_bytes,
+        document_bytes_max=settings.document_limit_bytes,
+        document_fields_max=settings.document_limit_fields,
+        document_depth_max=settings.document_limit_depth,
+        ranges_max=settings.call_limit_ranges,
+        jobs_max=settings.call_limit_jobs,
+        job_arguments_bytes_max=settings.job_arguments_limit_bytes,
+    )
+    return PoolOptions(
+        workers=settings.workers,
+        time_limit_s=settings.call_time_limit_s,
+        silence_limit_s=_snapshot_limit_s(settings),
+        waiting_max=settings.mutation_queue_limit,
+        worker=WorkerLimits(
+            memory_limit_bytes=settings.call_memory_limit_bytes,
+            result_limit_bytes=settings.call_result_limit_bytes,
+            log_lines_max=settings.call_log_limit_lines,
+            log_bytes_max=settings.call_log_limit_bytes,
+            map_size_bytes=settings.store_limit_bytes,
+            calls=calls,
+            environment_key_file=str(environment_key_file(settings)),
+        ),
+    )
+
+
+def action_options(settings: Settings, transactions: WorkerLimits) -> ActionOptions:
+    """Return the bounds of actions; what is not theirs is as for function workers."""
+    return ActionOptions(
+        workers=settings.action_workers,
+        worker_actions_max=settings.action_worker_limit,
+        running_max=settings.actions_running_limit,
+        waiting_max=settings.actions_waiting_limit,
+        held_bytes_max=settings.actions_limit_bytes,
+        time_limit_s=settings.action_time_limit_s,
+        worker=replace(
+            transactions,
+            memory_limit_bytes=settings.action_memory_limit_bytes,
+            nested_calls_max=settings.action_calls_limit,
+            action_depth_max=settings.action_depth_limit,
+            action_block_limit_s=settings.action_block_limit_s,
+        ),
     )

@@ -271,8 +271,12 @@ def test_an_action_ends_in_the_bundle_it_began_with_and_sees_the_one_that_is_act
 def test_a_killed_worker_fails_its_actions_at_once_and_another_comes(daemon: RunningDaemon) -> None:
     pid = daemon.call("action", "works:nap", seconds=0)
     with ThreadPoolExecutor(3) as threads:
-        calls = [threads.submit(refused, daemon, "works:nap", seconds=30) for _ in range(3)]
-        wait_until(lambda: daemon.metric("headwater_actions_running") == 3)
+        names = [f"killed {number}" for number in range(3)]
+        calls = [
+            threads.submit(refused, daemon, "works:remember_for", text=name, seconds=30) for name in names
+        ]
+        # One that the worker has not begun would run elsewhere, and not fail.
+        wait_until(lambda: {f"{name} began" for name in names} <= {*texts(daemon)})
         began_s = time.monotonic()
         assert kill_process(pid)
         assert {call.result()[0] for call in calls} == {"worker_died"}
