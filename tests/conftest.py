@@ -30,6 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="append figures to docs/internals/runs.jsonl")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, in their order: they share a daemon, which starts once that way."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+
+
 @pytest.fixture
 def seeds(request: pytest.FixtureRequest) -> Callable[[range], Iterable[int]]:
     """What a simulation loops over: `for seed in seeds(range(100))` runs only the seed that `--seed` names, if any."""

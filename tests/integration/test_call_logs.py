@@ -208,6 +208,7 @@ def test_what_an_author_refuses_is_no_fault(daemon: RunningDaemon) -> None:
 def test_filters(daemon: RunningDaemon) -> None:
     daemon.call("query", "says:hush")
     assert last(daemon)["function"] == "says:hush"
+    daemon.call("mutation", "says:add", name="f")
     daemon.call("query", "says:look", name="f")
     refused(daemon, "query", "nothing:here")
     assert {event["function"] for event in events(daemon, function="says:")} >= {"says:hush", "says:look"}

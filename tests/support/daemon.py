@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -33,6 +34,8 @@ END_TIMEOUT_S = 20.0
 _POLL_S = 0.01
 # Below the ports that the system gives to outgoing connections: while the daemon is down, a client that
 # tries again and again could otherwise be given the daemon's own port, and would connect to itself.
+# Each test process has a share of its own and gives no port twice before it has given them all: a daemon keeps
+# its ports while it is down, when a port seems free to everybody else.
 _PORTS = range(20_000, 32_000)
 
 
@@ -347,13 +350,23 @@ def daemon_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on."""
-    chance = random.SystemRandom()
-    while True:
+    """Return a loopback port that nothing listens on and that this process has not given lately."""
+    for port in _ports:
         with socket.socket() as probe, contextlib.suppress(OSError):
-            port = chance.choice(_PORTS)
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("unreachable: the ports go round")
+
+
+def _rounds() -> Iterator[int]:
+    """Yield the ports of this process's share again and again, from one drawn by chance."""
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = _PORTS[share :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+    first = random.SystemRandom().randrange(len(ports))
+    return itertools.cycle([*ports[first:], *ports[:first]])
+
+
+_ports = _rounds()
 
 
 def children_of(pid: int) -> list[int]:
