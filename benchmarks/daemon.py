@@ -65,6 +65,8 @@ async def running(functions: Path = FUNCTIONS, *options: str) -> AsyncIterator[D
             str(data),
             "--port",
             str(port),
+            "--heartbeat-s",
+            "600",  # receivers of a load only read
         ]
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen([*command, "--tcp-port", "0", *options], stderr=log)

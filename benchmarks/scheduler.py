@@ -66,7 +66,7 @@ async def measure(count: int) -> tuple[slices.Paired, dict[str, Any]]:
     """Measure jobs and calls in turns, then single jobs."""
     result = slices.Paired([], [], more_is_better=True)
     chance = random.Random(1)
-    async with running(BUNDLE, "--heartbeat-s", "60") as daemon, headwater.connect(daemon.url) as client:
+    async with running(BUNDLE) as daemon, headwater.connect(daemon.url) as client:
         await client.mutation("work:open_accounts", first=0, count=ACCOUNTS)
         load = await Child.start(
             "benchmarks.mutators", daemon.port, CLIENTS, IN_FLIGHT, 0, ACCOUNTS, 1, "work:transfer"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MIB = 1024 * 1024
 _YES_NO = {
     "true": True,
     "yes": True,

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 _INTRODUCTION = """\
 # Settings
 
-Generated from `config/headwater_config/settings.py`; do not edit.
+Generated from `config/headwater_config/groups/`; do not edit.
 
 The daemon reads `headwater.toml` in its folder (or the file that `--config` or `HEADWATER_CONFIG` names), then
 environment variables, then flags; each overrides the one before. A setting `tcp_port` is `tcp_port = 4511` in the

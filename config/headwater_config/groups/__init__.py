@@ -1,0 +1,1 @@
+"""The settings by group, each group a heading of the reference page."""
