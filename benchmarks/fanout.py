@@ -66,21 +66,26 @@ async def ours(
     return Slice(cpu_us, updates / spent, round((after["bytes"] - before["bytes"]) / updates), last_ms)
 
 
-async def plain(server: Child, receivers: Subscribers, size: int, seconds: float) -> float:
-    """Return CPU µs for each message of the plain server."""
+async def plain(
+    server: Child, receivers: Subscribers, size: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Return CPU µs for each message of the plain server, and ms until the last had each of what it was told to send."""
     before, cpu_before = await receivers.count(), tree_cpu_s(server.pid)
     expected = before["frames"]
     start = time.perf_counter()
+    last_ms: list[float] = []
     while time.perf_counter() - start < seconds:
+        sent_s = time.monotonic()
         expected += int(await server.ask(size))
-        await receivers.settled(expected)
-    return (tree_cpu_s(server.pid) - cpu_before) / (expected - before["frames"]) * 1e6
+        last_ms.append(((await receivers.settled(expected))["last_s"] - sent_s) * 1000)
+    return (tree_cpu_s(server.pid) - cpu_before) / (expected - before["frames"]) * 1e6, last_ms
 
 
 async def measure(count: int, subscribers: int) -> tuple[slices.Paired, dict[str, object]]:
     """Measure slices in turns."""
     result = slices.Paired([], [], more_is_better=False)
     ours_: list[Slice] = []
+    plain_ms: list[float] = []
     looks: list[list[Call]] = [[("feed:newest", {"topic": TOPIC})]] * subscribers
     async with running() as daemon, headwater.connect(daemon.url) as client:
         for _ in range(50):
@@ -95,7 +100,9 @@ async def measure(count: int, subscribers: int) -> tuple[slices.Paired, dict[str
         for _ in range(count):
             ours_.append(await ours(daemon, client, receivers, subscribers, slices.SLICE_S * 2))
             result.ours.append(ours_[-1].cpu_us)
-            result.limit.append(await plain(server, plain_receivers, size, slices.SLICE_S * 2))
+            limit_us, last_ms = await plain(server, plain_receivers, size, slices.SLICE_S * 2)
+            result.limit.append(limit_us)
+            plain_ms += last_ms
         for closing in (receivers, plain_receivers, server):
             await closing.close()
     further: dict[str, object] = {
@@ -103,6 +110,7 @@ async def measure(count: int, subscribers: int) -> tuple[slices.Paired, dict[str
         "bytes_an_update": size,
         "updates_a_second": round(statistics.median(slice_.rate for slice_ in ours_)),
         "last_has_it_after_ms": round(statistics.median(ms for slice_ in ours_ for ms in slice_.last_ms), 1),
+        "plain_last_has_it_after_ms": round(statistics.median(plain_ms), 1),
     }
     return result, further
 
