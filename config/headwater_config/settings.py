@@ -13,6 +13,7 @@ from headwater_config.groups.call_logs import CallLogsSettings
 from headwater_config.groups.clients import ClientsSettings
 from headwater_config.groups.functions import FunctionsSettings
 from headwater_config.groups.logs import LogsSettings
+from headwater_config.groups.observing import ObservingSettings
 from headwater_config.groups.routes import RoutesSettings
 from headwater_config.groups.schedules import SchedulesSettings
 from headwater_config.groups.sign_in import SignInSettings
@@ -26,6 +27,7 @@ ENVIRONMENT_PREFIX = "HEADWATER_"
 @dataclass(frozen=True, kw_only=True)
 class Settings(  # the last base's fields come first
     VariablesSettings,
+    ObservingSettings,
     CallLogsSettings,
     LogsSettings,
     StorageSettings,

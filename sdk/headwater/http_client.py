@@ -214,16 +214,47 @@ class HttpClient:
         Raises:
             HeadwaterError: The call failed; `code` says how.
         """
-        body = {"path": name, "args": dict(arguments), "format": "json"}
-        if act_as is not None:
-            body["actAs"] = dict(act_as)
-        answer = await self._request("POST", "/api/function", json_body=body)
+        answer = await self._request("POST", "/api/function", json_body=_asked(name, arguments, act_as))
         if answer.get("status") == "error":
             code = answer.get("errorCode") or "application_error"
             raise error_for(code, answer.get("errorMessage") or "", answer.get("errorData"))
         if "value" not in answer:
             raise self._not_ours("/api/function")
         return answer["value"]
+
+    async def explain(
+        self, name: str, arguments: Mapping[str, Any], *, act_as: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run a query or mutation, commit nothing, and return what it read, would write, and what is remembered of it.
+
+        Needs a key for the role `read`, for mutations and `act_as` one for the role `admin`. What the function itself
+        raised is told as its `outcome`.
+        """
+        return await self._request("POST", "/api/admin/explain", json_body=_asked(name, arguments, act_as))
+
+    async def reruns(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        act_as: Mapping[str, Any] | None = None,
+        after: int = 0,
+    ) -> dict[str, Any]:
+        """Return how often the live queries of a function were run again and why; of causes those after a number."""
+        path = "/api/admin/reruns"
+        body = _asked(name, arguments, act_as) | {"after": after}
+        live = (await self._request("POST", path, json_body=body)).get("live")
+        if not isinstance(live, dict):
+            raise self._not_ours(path)
+        return live
+
+    async def conflicts(self, function: str = "") -> list[dict[str, Any]]:
+        """Return which mutations have lost to which others, how often and on which table; of one if it is said."""
+        path = f"/api/admin/conflicts?{urlencode({'function': function})}"
+        found = (await self._request("GET", path)).get("conflicts")
+        if not isinstance(found, list):
+            raise self._not_ours(path)
+        return found
 
     async def deploy(self, bundle: bytes, *, deployer: str = "", dry_run: bool = False) -> Deployed:
         """Deploy a packed bundle (`headwater.packing.pack`).
@@ -529,6 +560,12 @@ def http_base(url: str) -> str:
     if scheme is None or not parts.hostname:
         raise RequestError(f"{url!r} is not an HTTP address; write http://host:port")
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/sync')}"
+
+
+def _asked(name: str, arguments: Mapping[str, Any], act_as: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the body of a request for a call."""
+    body = {"path": name, "args": dict(arguments), "format": "json"}
+    return body if act_as is None else body | {"actAs": dict(act_as)}
 
 
 def _dump(value: Any) -> bytes:

@@ -12,6 +12,7 @@ from aiohttp import web
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, SYSTEM_HANDLES
 from headwater_storage.engine import Engine
+from headwater_storage.key_text import table_of
 
 from headwater_server.functions.access_keys import AccessKeys
 from headwater_server.functions.action_pool import ActionPool
@@ -20,6 +21,7 @@ from headwater_server.functions.calls import Calls
 from headwater_server.functions.deployment_key import DeploymentKey, KeyRow
 from headwater_server.functions.deploys import Deploys
 from headwater_server.functions.document_rewriter import DocumentRewriter
+from headwater_server.functions.explainer import Explainer
 from headwater_server.functions.failures import CallReporter
 from headwater_server.functions.mutations import Mutations
 from headwater_server.functions.pool import WorkerPool
@@ -38,6 +40,7 @@ from headwater_server.net.admin_api import AdminApi
 from headwater_server.net.convex_tools import ConvexTools
 from headwater_server.net.data_api import DataApi
 from headwater_server.net.environment_api import EnvironmentApi
+from headwater_server.net.explain_api import ExplainApi
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
 from headwater_server.net.key_api import KeyApi
@@ -51,6 +54,7 @@ from headwater_server.net.tls import ServedCertificate, served_certificate
 from headwater_server.net.websocket import WebSocketShell
 from headwater_server.observe.call_destinations import make_destinations
 from headwater_server.observe.call_log import CallLog, EventText
+from headwater_server.observe.conflicts import ConflictCounts
 from headwater_server.observe.metrics import Metrics
 from headwater_server.options import (
     action_options,
@@ -85,6 +89,7 @@ if TYPE_CHECKING:
 
     from headwater_config.settings import Settings
     from headwater_protocol.manifest import Manifest
+    from headwater_storage.catalog import Catalog
     from headwater_storage.environment import Environment
     from headwater_storage.proposal import Proposal
 
@@ -157,6 +162,7 @@ class Daemon:
         engine.listener = self.switchboard
         engine.watch_oldest(self.switchboard.oldest_ts)
         engine.end_reader = self.pool.end_reader
+        self.explainer = self._make_explainer(core)
         self._make_actions(options.worker, roster, reporter)
         self.hub: Hub = Hub(
             core,
@@ -177,9 +183,7 @@ class Daemon:
         self._engine_task: asyncio.Task[None] | None = None
         self._listeners = Listeners(door_options(settings))
         self._certificate: ServedCertificate | None = None  # from `listen` on, if there is one
-        self.port = 0
-        self.tcp_port = 0
-        self.routes_port = 0
+        self.port = self.tcp_port = self.routes_port = 0
 
     def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: CallReporter) -> None:
         """Make what runs actions, in workers of the same zygote as the others, and what runs any call without a session."""
@@ -254,10 +258,23 @@ class Daemon:
             production=settings.production, random_bytes=environment.random.bytes, log=self.call_log
         )
 
+    def _make_explainer(self, core: ReactiveCore) -> Explainer:
+        """Make what counts conflicts, and tells of calls."""
+        conflicts = ConflictCounts(
+            lambda key: table_of(self._catalog(), key), self.metrics.function_conflicts
+        )
+        self.engine.lost = conflicts.lost
+        return Explainer(self.pool, self.switchboard, core, conflicts, self._catalog)
+
     def _after_switch(self) -> None:
         """Look at what another bundle changes."""
         self.rewriter.wake()
         self.crons.changed()
+
+    def _catalog(self) -> Catalog:
+        """Return the tables of now."""
+        with self.engine.snapshot() as snapshot:
+            return self.engine.catalog(snapshot)
 
     def _table_names(self) -> dict[int, str]:
         """Return the tables that ids may name, by number."""
@@ -457,6 +474,9 @@ class Daemon:
             DataApi(TableBrowser(self.engine, browse_limits(settings)), self.keys),
             self.route_api,
             LogApi(self.call_log, self.call_text, self.keys),
+            ExplainApi(
+                self.explainer, self.calls, self.keys, self.sign_ins, self._bodies, self.admin_api.begun
+            ),
             StartPage(),
             EnvironmentApi(self.variables, self.keys, self.admin_api.begun, self._bodies),
         ):
@@ -511,5 +531,6 @@ def _reactive_core(
         delta_ring_bytes=settings.delta_memory_bytes,
         body_memo_bytes=settings.delta_memory_bytes // 2,
         parked_bytes=settings.delta_memory_bytes // 2,
+        causes_kept=settings.rerun_causes_kept,
     )
     return ReactiveCore(switchboard, engine.window, lambda: mono_s() * 1000, options, engine.published_ts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,11 @@ from headwater_server.reactive.sessions import QueryResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from headwater_protocol.errors import HeadwaterError
     from headwater_protocol.messages import ErrorBody
-    from headwater_storage.committer import PublishedBatch
+    from headwater_storage.committer import Commit, PublishedBatch
 
     from headwater_server.functions.document_checks import DocumentChecks
     from headwater_server.functions.failures import CallReporter
@@ -98,7 +100,7 @@ class Switchboard:
             self.document_checks.published(batch.conflict_keys)
         if self.switch_bundle is not None and ACTIVE_BUNDLE_KEY in batch.conflict_keys:
             self.switch_bundle()
-        self.core.publish(batch.ts, batch.conflict_keys, answers)
+        self.core.publish(batch.ts, batch.conflict_keys, answers, partial(_writers, batch.commits))
         self._after_publish()
         while self._held and self._held[0][0] <= batch.ts:
             heapq.heappop(self._held)[2]()
@@ -198,6 +200,17 @@ class Switchboard:
     def deliver(self, session: Session, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
         """Send a client its answers and its transition."""
         session.handle.deliver(answers, moved)
+
+
+def _writers(commits: Sequence[Commit], keys: AbstractSet[bytes]) -> dict[bytes, str]:
+    """Return the function that wrote each of some keys, the first one that did, as far as these commits did."""
+    found: dict[bytes, str] = {}
+    for call, _, proposal in commits:
+        for key in proposal.written_among(keys):
+            found.setdefault(key, call.name)
+        if len(found) == len(keys):
+            break
+    return found
 
 
 def _content(done: QueryDone, error: ErrorBody | None) -> Content:

@@ -138,6 +138,15 @@ class Chain:
         foreign.trim(proposal.begin_ts)
         return stands
 
+    def touching(self, proposal: Proposal) -> bytes | None:
+        """Return a key that a member has read and that is why it does not stand; None if that is not known."""
+        points, ranges = proposal.points, proposal.ranges
+        if self._foreign is not None:
+            found = self._foreign.touching(proposal.begin_ts, points, ranges)
+            if found is not None:
+                return found
+        return self._pending.touching(points, ranges) or self._lost.touching(points, ranges)
+
     def fail(self, proposal: Proposal) -> None:
         """Note a member that does not commit: whoever read what it wrote does not stand either."""
         self.failed = True

@@ -38,6 +38,7 @@ from headwater_storage.catalog import CatalogCache
 from headwater_storage.disk_errors import no_room, no_room_in_store, store_error
 from headwater_storage.log import Appended, Conflict, LoggedTransaction, Unknown
 from headwater_storage.proposal import CommitTs
+from headwater_storage.recent_commits import RecentCommits, writer_in
 from headwater_storage.store import State
 from headwater_storage.window import PendingKeys, conflict
 
@@ -162,6 +163,8 @@ class Committer:
     Attributes:
         listener: Hears of every commit and rejection; set before the first `submit`.
         published_ts: Newest ts that the outside may see.
+        lost: Told of each proposal that has lost to another: whose it is, a key that it had read and that the other
+            one wrote, and whose that is. None: not known, as it is of what the server itself commits.
     """
 
     def __init__(
@@ -189,6 +192,7 @@ class Committer:
                 stays bounded.
         """
         self.listener = listener
+        self.lost: Callable[[Any, bytes | None, Any], None] = lambda *_: None
         self._is_behind = is_behind
         self._timeline = timeline
         with store.snapshot() as snapshot:
@@ -205,6 +209,7 @@ class Committer:
         self._sealed_losers: list[Any] = []  # of the newest sealed batch; used until it is published
         self._waiting: deque[_Submitted] = deque()
         self._waiting_ts: Counter[CommitTs] = Counter()  # their snapshots
+        self._recent = RecentCommits()
         self._chains: list[Chain] = []  # from their first member to `end_chain`
         self._wake = asyncio.Event()
         self._full: TransientError | None = None  # set while a durable batch waits for room in the store
@@ -332,6 +337,7 @@ class Committer:
 
     def _lost(self, proposal: Proposal, owner: Any) -> None:
         """Reject a proposal, now or when the batch that beat it can be seen."""
+        self._tell_lost(proposal, owner)
         touched_ts = self._window.first_touch(proposal.begin_ts, proposal.points, proposal.ranges)
         if touched_ts is None:
             self._open.losers.append(owner)
@@ -346,6 +352,7 @@ class Committer:
         What touched its reads may be the chain's own, so that the window cannot say which batch beat it.
         """
         assert submitted.chain is not None, "a member"
+        self._tell_lost(submitted.proposal, submitted.owner, submitted.chain)
         submitted.chain.fail(submitted.proposal)
         if self._open.commits:
             self._open.losers.append(submitted.owner)
@@ -353,6 +360,23 @@ class Committer:
             self._sealed_losers.append(submitted.owner)
         else:
             self.listener.rejected(submitted.owner, TransientError(code="conflict"))
+
+    def _tell_lost(self, proposal: Proposal, owner: Any, chain: Chain | None = None) -> None:
+        """Tell that a proposal has lost, and to whom."""
+        if chain is not None:
+            key = chain.touching(proposal)
+        else:
+            key = self._window.touching(proposal.begin_ts, proposal.points, proposal.ranges)
+            if key is None:
+                key = self._open.pending.touching(proposal.points, proposal.ranges)
+        self.lost(owner, key, None if key is None else self._writer(key))
+
+    def _writer(self, key: bytes) -> Any:
+        """Return whose the newest proposal is that wrote a key, in the open batch or one before; None if that is not known."""
+        batch = self._open
+        if key in batch.pending.keys:
+            return writer_in([(each.owner, each.proposal) for each in batch.commits], key)
+        return self._recent.writer(self._window.last_write(key), key)
 
     def _open_next(self, first: Iterable[_Submitted] = ()) -> None:
         """Begin a new open batch with those that wait, after `first`, which had a place in a batch."""
@@ -421,6 +445,8 @@ class Committer:
         ]
         self._head = record.head
         self._window.add(record.head.last_ts, keys)
+        written = [(each.owner, each.proposal) for each in batch.commits]
+        self._recent.add(record.head.last_ts, written, batch.size)
         for chain in self._chains:
             chain.others_seal(record.head.last_ts, derived)
         self._sealed_losers = batch.losers
@@ -435,6 +461,7 @@ class Committer:
         except TransientError as error:
             self._head = batch.record.previous
             self._window.undo(batch.record.head.last_ts)
+            self._recent.undo(batch.record.head.last_ts)
             for chain in self._chains:
                 chain.undo(batch.record.head.last_ts)
             for chain in batch.members:

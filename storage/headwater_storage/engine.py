@@ -112,11 +112,13 @@ class Engine:
         listener: Hears of what `submit` was given, and of every batch.
         window: Conflict keys of recent commits.
         end_reader: Told of a process that keeps a snapshot for too long, and of how long; whether it will end.
+        lost: Told of proposals that have lost to others; see `Committer`.
     """
 
     def __init__(self, recovered: Recovered, options: EngineOptions, environment: Environment) -> None:
         self.listener: Listener = _NobodyListens()
         self.end_reader: Callable[[int, float], bool] = lambda process, age_s: False
+        self.lost: Callable[[Any, bytes | None, Any], None] = lambda *_: None
         with recovered.store.snapshot() as snapshot:
             self.window = CommitWindow(snapshot.state.ts, bytes_max=options.window_bytes_max)
             self._timeline = Timeline(environment.clock, snapshot.state.wall_us)
@@ -144,6 +146,7 @@ class Engine:
             self._timeline,
             recovered.checkpointer.is_behind,
         )
+        self._committer.lost = self._lost
         self.watch_oldest(self._committer.waiting_since)
 
     @classmethod
@@ -416,6 +419,11 @@ class Engine:
         for commit in waiting:
             if not commit.owner.future.done():
                 commit.owner.future.set_result(commit.ts)
+
+    def _lost(self, owner: Any, key: bytes | None, other: Any) -> None:
+        """Pass on that a proposal has lost, unless it is of the engine's own."""
+        if not isinstance(owner, _Waiter):
+            self.lost(owner, key, None if isinstance(other, _Waiter) else other)
 
     def rejected(self, owner: Any, error: HeadwaterError) -> None:
         """Pass a rejection on."""

@@ -196,6 +196,29 @@ def decode_fields(fields: bytes) -> list[Any]:
     return values
 
 
+def decode_first_fields(fields: bytes, count: int) -> tuple[list[Any], list[int]]:
+    """Return the values of the first fields of an encoding that may be cut or go on with something else, for display.
+
+    Args:
+        fields: Bytes.
+        count: So many fields at most.
+
+    Returns:
+        The values that are whole, and where each of them ends.
+    """
+    values: list[Any] = []
+    ends: list[int] = []
+    offset = 0
+    while len(values) < count and offset < len(fields):
+        try:
+            value, offset = _decode(fields, offset)
+        except (IndexError, OverflowError, TypeError, ValueError):
+            break
+        values.append(value)
+        ends.append(offset)
+    return values, ends
+
+
 def _decode(fields: bytes, offset: int) -> tuple[Any, int]:
     tag = fields[offset : offset + 1]
     offset += 1

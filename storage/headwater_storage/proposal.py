@@ -6,9 +6,12 @@ Pure. Produced by `Transaction.proposal()` in a worker, validated by one pure fu
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
 
 CommitTs = NewType("CommitTs", int)
 
@@ -77,3 +80,14 @@ class Proposal(msgspec.Struct, array_like=True, frozen=True):
         for write in self.writes:
             keys |= write.conflict_keys()
         return keys
+
+    def written_among(self, keys: AbstractSet[bytes]) -> set[bytes]:
+        """Return those of some keys that it makes others conflict over."""
+        found: set[bytes] = set()
+        if self.quiet:
+            return found
+        for write in self.writes:
+            if write.key in keys:
+                found.add(write.key)
+            found.update(keys & {*write.old_entries, *write.new_entries})
+        return found

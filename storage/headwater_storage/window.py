@@ -110,7 +110,21 @@ class CommitWindow:
                 return True
         if not ranges:
             return False
-        return any(_meets(batch.keys, ranges) for batch in self._since(ts))
+        return any(_met(batch.keys, ranges) is not None for batch in self._since(ts))
+
+    def last_write(self, key: bytes) -> CommitTs | None:
+        """Return the end of the newest batch that wrote a key, None if none did."""
+        return self._last.get(key)
+
+    def touching(self, after_ts: CommitTs, points: Iterable[bytes], ranges: Sequence[Range]) -> bytes | None:
+        """Return a key of a read set that was committed after a ts, one of the newest; None if no such key is known."""
+        for point in points:
+            if self._last.get(point, 0) > after_ts:
+                return point
+        for batch in reversed(self._since(after_ts)):
+            if (key := _met(batch.keys, ranges)) is not None:
+                return key
+        return None
 
     def first_touch(
         self, after_ts: CommitTs, points: Collection[bytes], ranges: Sequence[Range]
@@ -130,7 +144,9 @@ class CommitWindow:
             return None
         wanted = set(points) if hit else frozenset[bytes]()
         for batch in self._since(after_ts):
-            if (hit and not wanted.isdisjoint(batch.keys)) or (ranges and _meets(batch.keys, ranges)):
+            if (hit and not wanted.isdisjoint(batch.keys)) or (
+                ranges and _met(batch.keys, ranges) is not None
+            ):
                 return batch.ts
         return None
 
@@ -174,7 +190,15 @@ class PendingKeys:
             return False
         if self._unordered:
             self._order()
-        return _meets(self._ordered, ranges)
+        return _met(self._ordered, ranges) is not None
+
+    def touching(self, points: Iterable[bytes], ranges: Sequence[Range]) -> bytes | None:
+        """Return a key of a read set that one of these transactions writes, None if none does."""
+        for point in points:
+            if point in self.keys:
+                return point
+        self._order()
+        return _met(self._ordered, ranges)
 
     def _order(self) -> None:
         """Sort in what came since the last look; ranges are rare enough that most batches never need it."""
@@ -195,11 +219,11 @@ def conflict(window: CommitWindow, pending: PendingKeys, proposal: Proposal) -> 
     )
 
 
-def _meets(keys: list[bytes], ranges: Sequence[Range]) -> bool:
-    """Tell whether one of the sorted keys lies in one of the ranges."""
+def _met(keys: list[bytes], ranges: Sequence[Range]) -> bytes | None:
+    """Return one of the sorted keys that lies in one of the ranges, None if none does."""
     count = len(keys)
     for lo, hi in ranges:
         position = bisect_left(keys, lo)
         if position < count and keys[position] < hi:
-            return True
-    return False
+            return keys[position]
+    return None

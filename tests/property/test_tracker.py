@@ -57,12 +57,14 @@ class TrackerAgainstScan(RuleBasedStateMachine):
 
     @rule(written=st.lists(keys, max_size=6))
     def find(self, written):
-        expected = {
-            entry
-            for entry, (points, spans) in self.known.items()
-            if any(key in points or any(lo <= key < hi for lo, hi in spans) for key in written)
-        }
-        assert self.tracker.matching(written) == expected
+        expected = {entry for entry in self.known if any(self.has_read(entry, key) for key in written)}
+        found = self.tracker.matching(written)
+        assert found.keys() == expected
+        assert all(key in written and self.has_read(entry, key) for entry, key in found.items())
+
+    def has_read(self, entry, key):
+        points, spans = self.known[entry]
+        return key in points or any(lo <= key < hi for lo, hi in spans)
 
     @invariant()
     def whole(self):

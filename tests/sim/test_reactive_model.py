@@ -134,14 +134,14 @@ def test_dropping_an_equal_result_with_its_registration_is_seen():
                         and old in self.read
                     ):
                         old.until = FOREVER
-                        self._live.tracker.remove(new)
-                        self._live.tracker.add(old, self.read[old].points, self.read[old].ranges)
+                        self.live.tracker.remove(new)
+                        self.live.tracker.add(old, self.read[old].points, self.read[old].ranges)
                         for home in new.homes.copy():
                             home.release(new)
                         break
 
         def _collect(self):
-            self._live.ended = [version for version in self._live.ended if version.until < FOREVER]
+            self.live.ended = [version for version in self.live.ended if version.until < FOREVER]
             for round_ in self._rounds.values():
                 round_.pinned = [version for version in round_.pinned if version.until < FOREVER]
             super()._collect()
@@ -177,8 +177,8 @@ def test_waking_only_the_rounds_own_sessions_is_seen():
 
 def test_answers_behind_the_transition_are_seen():
     class LateAnswers(ReactiveCore):
-        def publish(self, ts, conflict_keys, answers):
-            super().publish(ts, conflict_keys, [])
+        def publish(self, ts, conflict_keys, answers, *writers):
+            super().publish(ts, conflict_keys, [], *writers)
             for session, answer, at in answers:
                 self._effects.at(0.3, self.answer, session, answer, at)
 

@@ -40,6 +40,15 @@ WordsArgument = Annotated[
         metavar="[KEY=VALUE]...",
     ),
 ]
+UserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        help="Run it as a user: the subject of their tokens, or JSON with what those claim: "
+        '\'{"sub":"…","iss":"…"}\'. Needs a key for the role admin, and is logged.',
+        metavar="USER",
+    ),
+]
 _CONNECT_TIMEOUT_S = 5.0
 
 
@@ -50,15 +59,7 @@ def run(
     url: UrlOption = None,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
-    act_as: Annotated[
-        str | None,
-        typer.Option(
-            "--as",
-            help="Run it as a user: the subject of their tokens, or JSON with what those claim: "
-            '\'{"sub":"…","iss":"…"}\'. Needs a key for the role admin, and is logged.',
-            metavar="USER",
-        ),
-    ] = None,
+    act_as: UserOption = None,
 ) -> None:
     """Call a function once and print its result. With the key, internal functions too."""
     output = output_for(as_json=as_json)

@@ -14,7 +14,21 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli import auth, calls, codegen, daemon, data, deploy, dev, env, init, keys, logs, spec
+from headwater.cli import (
+    auth,
+    calls,
+    codegen,
+    daemon,
+    data,
+    deploy,
+    dev,
+    env,
+    explain,
+    init,
+    keys,
+    logs,
+    spec,
+)
 from headwater.cli.deployment import Surroundings
 
 EPILOG = (
@@ -57,6 +71,8 @@ app.command()(deploy.rollback)
 app.command()(deploy.deploys)
 app.command()(calls.run)
 app.command()(calls.watch)
+app.command()(explain.explain)
+app.command()(explain.conflicts)
 app.command()(data.data)
 app.command()(logs.logs)
 app.command()(codegen.codegen)

@@ -30,6 +30,7 @@ from headwater_server.functions.work import (
 )
 from headwater_server.functions.worker_bounds import WorkerBounds
 from headwater_server.worker.messages import (
+    CallExplained,
     CloseRound,
     EndChain,
     Failure,
@@ -236,7 +237,7 @@ class WorkerPool:
     def run_mutation(self, call: MutationCall) -> None:
         """Run a mutation; the mutation receiver hears how it ended."""
         assert self._mutations is not None
-        self._submit(MutationWork(call, self._mutations))
+        self.submit(MutationWork(call, self._mutations))
 
     def chain_worker(self) -> int | None:
         """Return the worker to run a chain in, None if none takes one now."""
@@ -279,7 +280,7 @@ class WorkerPool:
         internal: bool = False,
     ) -> None:
         """Run a query at the newest snapshot; `done` gets the result, also when it consists of a failure."""
-        self._submit(QueryWork(name, arguments, identity, journal, internal, done))
+        self.submit(QueryWork(name, arguments, identity, journal, internal, done))
 
     async def query(
         self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False
@@ -347,7 +348,7 @@ class WorkerPool:
             if worker.announced and self._listener is not None:
                 self._listener.round_opened(worker.number, message)
             return
-        if not isinstance(message, (MutationDone, QueryDone, WrongBundle)):
+        if not isinstance(message, (CallExplained, MutationDone, QueryDone, WrongBundle)):
             return
         sent = worker.in_flight.pop(message.call, None)
         if sent is None:
@@ -425,7 +426,7 @@ class WorkerPool:
             self._served_s = self._mono_s()
             self._listener.worker_gone(worker.number, reason)
 
-    def _submit(self, work: Work) -> None:
+    def submit(self, work: Work) -> None:
         """Send a call to a worker, or let it wait for one."""
         if not self._waiting:
             worker = self._choose(self.estimate_ms(work.name))
@@ -515,7 +516,7 @@ class WorkerPool:
             work.refused(TransientError("the active bundle's workers do not see it as active"))
             return
         assert self._loop is not None
-        self._loop.call_later(_BUNDLE_PAUSE_S, self._submit, work)
+        self._loop.call_later(_BUNDLE_PAUSE_S, self.submit, work)
 
     # ------------------------------------------------------------------ watch
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec.structs import replace
 
-from headwater_server.worker.messages import Failure, MutationDone, QueryDone, RunMutation, RunQuery, Usage
+from headwater_server.worker.messages import (
+    CallExplained,
+    ExplainCall,
+    Failure,
+    MutationDone,
+    QueryDone,
+    RunMutation,
+    RunQuery,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +24,9 @@ if TYPE_CHECKING:
     from headwater_protocol.errors import HeadwaterError
 
     from headwater_server.functions.mutations import MutationCall
+
+
+Done = QueryDone | MutationDone | CallExplained
 
 
 class MutationReceiver(Protocol):
@@ -75,11 +87,11 @@ class Work(ABC):
         self.switches = 0
 
     @abstractmethod
-    def message(self, number: int, now_us: int) -> RunQuery | RunMutation:
+    def message(self, number: int, now_us: int) -> RunQuery | RunMutation | ExplainCall:
         """Return what to send to a worker."""
 
     @abstractmethod
-    def ran(self, done: QueryDone | MutationDone) -> None:
+    def ran(self, done: Done) -> None:
         """Tell how it ran.
 
         Raises:
@@ -131,10 +143,10 @@ class MutationWork(Work):
             job=call.job,
         )
 
-    def ran(self, done: QueryDone | MutationDone) -> None:
+    def ran(self, done: Done) -> None:
         """Tell how it ran."""
         if not isinstance(done, MutationDone):
-            raise TypeError("a mutation was answered as a query")
+            raise TypeError("a mutation was answered as another call")
         self.receiver.ran(self.call, done)
 
     def killed(self, failure: Failure) -> None:
@@ -230,13 +242,47 @@ class QueryWork(Work):
             number, 0, now_us, self.name, self.arguments, self.identity, self.journal, self.internal
         )
 
-    def ran(self, done: QueryDone | MutationDone) -> None:
+    def ran(self, done: Done) -> None:
         """Tell how it ran."""
         self.done(_query_done(done))
 
     def killed(self, failure: Failure) -> None:
         """Tell that it was ended: a result that consists of the failure."""
         self.done(QueryDone(0, 0, None, None, None, failure, [], [], False, None, Usage(0)))
+
+
+class ExplainWork(Work):
+    """A query or mutation that is run to be explained."""
+
+    __slots__ = ("arguments", "done", "identity", "kind")
+
+    def __init__(
+        self,
+        kind: Literal["query", "mutation"],
+        name: str,
+        arguments: bytes,
+        identity: bytes | None,
+        done: Callable[[CallExplained | Failure], None],
+    ) -> None:
+        super().__init__(name)
+        self.kind: Literal["query", "mutation"] = kind
+        self.arguments = arguments
+        self.identity = identity
+        self.done = done
+
+    def message(self, number: int, now_us: int) -> ExplainCall:
+        """Return what to send to a worker."""
+        return ExplainCall(number, now_us, self.kind, self.name, self.arguments, self.identity)
+
+    def ran(self, done: Done) -> None:
+        """Tell what it has done."""
+        if not isinstance(done, CallExplained):
+            raise TypeError("a call that is to be explained was answered as another call")
+        self.done(done)
+
+    def killed(self, failure: Failure) -> None:
+        """Tell that it was ended."""
+        self.done(failure)
 
 
 class RoundWork(Work):
@@ -277,7 +323,7 @@ class RoundWork(Work):
         key = (self.name, self.arguments, self.identity, self.journal)
         return RunQuery(number, self.round, now_us, *key, self.internal)
 
-    def ran(self, done: QueryDone | MutationDone) -> None:
+    def ran(self, done: Done) -> None:
         """Tell how it ran."""
         self.receiver.round_query_done(self.worker, self.round, self.call, self.name, _query_done(done))
 
@@ -286,7 +332,7 @@ class RoundWork(Work):
         self.receiver.round_query_killed(self.worker, self.round, self.call, self.name, failure)
 
 
-def _query_done(done: QueryDone | MutationDone) -> QueryDone:
+def _query_done(done: Done) -> QueryDone:
     if not isinstance(done, QueryDone):
-        raise TypeError("a query was answered as a mutation")
+        raise TypeError("a query was answered as another call")
     return done

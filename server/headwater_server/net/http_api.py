@@ -132,9 +132,9 @@ class HttpApi:
         return await self._query_for(await self._caller(request, call), call)
 
     async def _get_query(self, request: web.Request) -> web.Response:
-        arguments = _parsed(request.query.get("args", "{}").encode(errors="replace"), "`args`")
+        arguments = _parsed_json(request.query.get("args", "{}").encode(errors="replace"), "`args`")
         fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
-        call = _parse({name: value for name, value in fields.items() if value is not None}, request)
+        call = parse_call({name: value for name, value in fields.items() if value is not None}, request)
         caller = await self._caller(request, call)
         return await self._query_for(caller._replace(reads=False, runs=False), call)
 
@@ -146,7 +146,9 @@ class HttpApi:
         call = await self._call(request)
         return await self._action_for(await self._caller(request, call), call, request)
 
-    async def _send_events(self, caller: _Caller, call: _Call, request: web.Request) -> web.StreamResponse:
+    async def _send_events(
+        self, caller: _Caller, call: AskedCall, request: web.Request
+    ) -> web.StreamResponse:
         headers = _origin_headers(request)
         try:
             async with self._calls.stream(
@@ -168,7 +170,7 @@ class HttpApi:
 
     async def _query_at_ts(self, request: web.Request) -> web.Response:
         fields = await self._fields(request)
-        call, told = _parse(fields, request), fields.get("ts")
+        call, told = parse_call(fields, request), fields.get("ts")
         caller = await self._caller(request, call)
         try:
             ts = time_of(told if isinstance(told, str) else "")
@@ -185,7 +187,7 @@ class HttpApi:
             raise RequestError(f"`queries` must be a list of 1 to {_BATCH_MAX} queries")
         if not all(isinstance(fields, dict) for fields in asked):
             raise RequestError("each of `queries` must be an object with path and args")
-        calls = [_parse(fields, request) for fields in asked]
+        calls = [parse_call(fields, request) for fields in asked]
         caller = await self._caller(request, calls[0])
         results = await self._calls.queries(
             [(call.name, call.arguments) for call in calls], identity=caller.identity, internal=caller.reads
@@ -205,13 +207,15 @@ class HttpApi:
     async def _run(self, request: web.Request) -> web.StreamResponse:
         """A function of any kind, named by the address: `/api/run/messages/list`."""
         body = await self._bodies.read(request)
-        fields = _parsed(body, "the body") if body else {}
+        fields = _parsed_json(body, "the body") if body else {}
         if not isinstance(fields, dict):
             raise RequestError("the body must be an object with args")
         module, _, function = request.match_info["name"].rpartition("/")
-        return await self._of_any_kind(request, _parse({**fields, "path": f"{module}:{function}"}, request))
+        return await self._of_any_kind(
+            request, parse_call({**fields, "path": f"{module}:{function}"}, request)
+        )
 
-    async def _of_any_kind(self, request: web.Request, call: _Call) -> web.StreamResponse:
+    async def _of_any_kind(self, request: web.Request, call: AskedCall) -> web.StreamResponse:
         caller = await self._caller(request, call)
         kind = self._calls.kind(call.name, internal=caller.reads)
         if kind == "action":
@@ -220,19 +224,19 @@ class HttpApi:
             return await self._query_for(caller, call)
         return await self._mutation_for(caller, call)
 
-    async def _query_for(self, caller: _Caller, call: _Call) -> web.Response:
+    async def _query_for(self, caller: _Caller, call: AskedCall) -> web.Response:
         running = self._calls.query(
             call.name, call.arguments, identity=caller.identity, internal=caller.reads
         )
         return await _answer(call, running)
 
-    async def _mutation_for(self, caller: _Caller, call: _Call) -> web.Response:
+    async def _mutation_for(self, caller: _Caller, call: AskedCall) -> web.Response:
         running = self._calls.mutation(
             call.name, call.arguments, identity=caller.identity, internal=caller.runs
         )
         return await _answer(call, running)
 
-    async def _action_for(self, caller: _Caller, call: _Call, request: web.Request) -> web.StreamResponse:
+    async def _action_for(self, caller: _Caller, call: AskedCall, request: web.Request) -> web.StreamResponse:
         if wants_events(request):
             return await self._send_events(caller, call, request)
         running = self._calls.action(
@@ -244,7 +248,7 @@ class HttpApi:
         )
         return await _answer(call, running)
 
-    async def _caller(self, request: web.Request, call: _Call) -> _Caller:
+    async def _caller(self, request: web.Request, call: AskedCall) -> _Caller:
         """Return who makes a request, or is to be its caller; a wrong key or token is refused, none is fine."""
         token = bearer_token(request)
         if token is None:
@@ -260,17 +264,14 @@ class HttpApi:
             raise RequestError("`actAs` takes a key, not a token: Authorization: Headwater <key>")
         return _Caller((await self._sign_ins.user_of(token)).identity)
 
-    async def _call(self, request: web.Request) -> _Call:
-        return _parse(await self._fields(request), request)
+    async def _call(self, request: web.Request) -> AskedCall:
+        return parse_call(await self._fields(request), request)
 
     async def _fields(self, request: web.Request) -> dict[str, Any]:
-        fields = _parsed(await self._bodies.read(request), "the body")
-        if not isinstance(fields, dict):
-            raise RequestError("the body must be an object with path and args")
-        return fields
+        return await self._bodies.fields(request)
 
 
-class _Call(msgspec.Struct, frozen=True):
+class AskedCall(msgspec.Struct, frozen=True):
     """What a request asks for.
 
     Attributes:
@@ -312,13 +313,24 @@ class Bodies:
                 "the body is cut short, or not compressed as its Content-Encoding says"
             ) from None
 
+    async def fields(self, request: web.Request) -> dict[str, Any]:
+        """Return the body of a request for a call, parsed.
+
+        Raises:
+            RequestError: As `read`; or it is no JSON of an object.
+        """
+        fields = _parsed_json(await self.read(request), "the body")
+        if not isinstance(fields, dict):
+            raise RequestError("the body must be an object with path and args")
+        return fields
+
 
 def _is_gone(request: web.Request) -> bool:
     """Tell whether a request's connection has ended."""
     return request.transport is None or request.transport.is_closing()
 
 
-def _parsed(text: bytes, what: str) -> Any:
+def _parsed_json(text: bytes, what: str) -> Any:
     try:
         return _decode_json(text)
     except RecursionError:
@@ -329,7 +341,8 @@ def _parsed(text: bytes, what: str) -> Any:
         raise RequestError(f"{what} is not JSON: {error}") from None
 
 
-def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
+def parse_call(fields: dict[str, Any], request: web.Request) -> AskedCall:
+    """Return what the body of a request asks for."""
     name = fields.get("path")
     if not isinstance(name, str) or not name:
         raise RequestError("`path` must be the name of a function, as in messages:list")
@@ -343,16 +356,16 @@ def _parse(fields: dict[str, Any], request: web.Request) -> _Call:
     if act_as is not None and not isinstance(act_as, dict):
         raise RequestError('`actAs` must be an object with the claims of a user, as in {"sub": "…"}')
     if form == "encoded":
-        return _Call(name, from_json(fields.get("args", _NO_ARGUMENTS), form), form, act_as)
+        return AskedCall(name, from_json(fields.get("args", _NO_ARGUMENTS), form), form, act_as)
     arguments = fields.get("args", {})
     if isinstance(arguments, list) and len(arguments) == 1:
         arguments = arguments[0]
     if not isinstance(arguments, dict):
         raise RequestError("`args` must be an object, or a list of one object")
-    return _Call(name, from_json(arguments, form), form, act_as)
+    return AskedCall(name, from_json(arguments, form), form, act_as)
 
 
-async def _answer(call: _Call, running: Any) -> web.Response:
+async def _answer(call: AskedCall, running: Any) -> web.Response:
     try:
         value: bytes = await running
         result = to_json(value, call.form)

@@ -198,6 +198,15 @@ class JobMetrics:
         )
 
 
+def _function_conflicts(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "headwater_function_conflicts",
+        "Which mutations have to be rerun since others came first, and over which table?",
+        ("function", "table"),
+        registry=registry,
+    )
+
+
 def _certificate_ends(registry: CollectorRegistry) -> Gauge:
     return Gauge(
         "headwater_certificate_ends_timestamp_seconds",
@@ -229,6 +238,7 @@ class Metrics:
         self.conflicts = _counted(
             registry, "conflicts", "How many proposals had to be rerun because others came first?"
         )
+        self.function_conflicts = _function_conflicts(registry)
         self.lane = LaneMetrics(registry)
         self.identity = IdentityMetrics(registry)
         self.actions = ActionMetrics(registry)

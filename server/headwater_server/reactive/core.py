@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from headwater_protocol.messages import AddQuery, ErrorBody
 
     from headwater_server.reactive.moves import Step
+    from headwater_server.reactive.reruns import Writers
     from headwater_server.reactive.views import View
 
 __all__ = ["Effects", "ReactiveCore", "ReactiveOptions", "Window"]
@@ -78,7 +79,7 @@ class ReactiveCore:
         self._contents = ContentStore(options.delta_ring_bytes)
         self._bodies = ChangeBodies(self._contents, options.body_memo_bytes)
         self._costs = RunCosts(options.cost_weight, options.new_query_ms, options.function_names)
-        self._live = LiveQueries(self._contents, self._costs, options.parked_bytes)
+        self.live = LiveQueries(self._contents, self._costs, options.parked_bytes, options.causes_kept)
         self._sessions: dict[Session, None] = {}
         self._waiting = Waiting()
         self._views = Views(self._waiting)
@@ -87,7 +88,7 @@ class ReactiveCore:
         self._outdated: dict[int, None] = {}
         self._bundle_ts = 0
         self._killed = KilledQueries(
-            self._live,
+            self.live,
             self._waiting,
             now_ms,
             strikes=options.strikes,
@@ -118,7 +119,7 @@ class ReactiveCore:
         del self._sessions[session]
         self._views.leave(session)
         for subscription in session.subscriptions.values():
-            self._live.unsubscribe(subscription.query, session)
+            self.live.unsubscribe(subscription.query, session)
         session.subscriptions.clear()
         session.answers.clear()
 
@@ -128,14 +129,14 @@ class ReactiveCore:
             return
         for number in remove:
             subscription = session.subscriptions.pop(number)
-            self._live.unsubscribe(subscription.query, session)
+            self.live.unsubscribe(subscription.query, session)
             session.removed[number] = None
         for query in add:
             if query.query in session.subscriptions:
                 raise ValueError(f"query {query.query} is subscribed already")
             session.removed.pop(query.query, None)
             key = QueryKey(query.name, query.arguments, query.journal, session.internal)
-            session.subscriptions[query.query] = Subscription(self._live.subscribe(key, session))
+            session.subscriptions[query.query] = Subscription(self.live.subscribe(key, session))
         session.holding = session.holding.modified(add, remove)
         session.due = True
         self._views.review(session)
@@ -146,7 +147,7 @@ class ReactiveCore:
         """Give a session another identity; a transition at which all it shows is for that one follows."""
         if session.closed:
             return
-        self._live.change_identity(session, identity, internal=internal)
+        self.live.change_identity(session, identity, internal=internal)
         session.due = True
         self._views.review(session)
         self._advance(session)
@@ -186,18 +187,20 @@ class ReactiveCore:
     # ------------------------------------------------------------------------ commits
 
     def publish(
-        self, ts: int, conflict_keys: Iterable[bytes], answers: Sequence[tuple[Session, Any, int]]
-    ) -> None:
+        self, ts: int, conflict_keys: Iterable[bytes], answers: Sequence[tuple[Session, Any, int]],
+        writers: Writers = lambda _: {},
+    ) -> None:  # fmt: skip
         """Take in a batch that is on disk and visible to workers.
 
         Args:
             ts: Its last commit ts; the only one of the batch that exists as a snapshot.
             conflict_keys: Of all its transactions.
             answers: Session, answer and commit ts of each mutation decided by it.
+            writers: Tells which functions wrote which keys; asked in this step only.
         """
         keys = set(conflict_keys)
         touched: dict[View, None] = {}
-        for version in self._live.touch(keys, ts):
+        for version in self.live.touch(keys, ts, writers):
             for query in version.homes:
                 touched.update(query.views)
         self.published_ts = ts
@@ -393,13 +396,13 @@ class ReactiveCore:
             The query under the journal, if it got this version just now and others look at it.
         """
         before = subscription.query
-        after = subscription.query = self._live.subscribe(
+        after = subscription.query = self.live.subscribe(
             before.key._replace(journal=version.journal), session
         )
         is_new = after not in version.homes
         if is_new:
             after.hold(version)
-        self._live.unsubscribe(before, session)
+        self.live.unsubscribe(before, session)
         return [after] if is_new and after.subscribers > 1 else []
 
     def _answer(self, session: Session, answer: Any, ts: int) -> None:
@@ -445,7 +448,7 @@ class ReactiveCore:
         if round_ is None:
             return
         round_.ts = ts
-        self._live.ended += round_.pinned  # what it pinned in ignorance may not be needed after all
+        self.live.ended += round_.pinned  # what it pinned in ignorance may not be needed after all
         round_.pinned = []
         for view in list(round_.views):
             if view.round is round_:
@@ -496,7 +499,7 @@ class ReactiveCore:
         query, identity = need
         ts = round_.ts
         assert ts is not None
-        if self._live.by_key.get(query.key) is not query:
+        if self.live.by_key.get(query.key) is not query:
             return  # the last subscriber left during the run
         homes = [query]
         wanted = not result.identity_read or identity in query.identities
@@ -505,16 +508,12 @@ class ReactiveCore:
             until = FOREVER if first is None or first > self.published_ts else first
             journal = query.key.journal if result.journal is None else result.journal
             content = self._contents.share(result.content)
-            version = self._live.new_version(ts, until, result.identity_read, identity, content, journal)
+            version = self.live.new_version(ts, until, result.identity_read, identity, content, journal)
             query.hold(version)
-            twin = self._live.by_key.get(query.key._replace(journal=journal))
-            if (
-                twin is not None
-                and twin is not query
-                and (not version.private or identity in twin.identities)
-            ):
+            twin = self.live.by_key.get(query.key._replace(journal=journal))
+            if twin and twin is not query and (not version.private or identity in twin.identities):
                 twin.hold(version)
-            self._live.register(version, result)
+            self.live.register(version, result)
             homes = version.homes.copy()
         self._killed.forgive(query, identity, result.identity_read)
         for home in homes:
@@ -528,7 +527,7 @@ class ReactiveCore:
     def _end(self, round_: Round) -> None:
         """Take a round down, whatever has become of it; who is still in it waits for another."""
         del self._rounds[round_.number]
-        self._live.ended += round_.pinned
+        self.live.ended += round_.pinned
         for view in list(round_.views):
             if view.round is round_:
                 view.round = None
@@ -539,7 +538,7 @@ class ReactiveCore:
 
     def _collect(self) -> None:
         """Drop the versions that have ended, except for those that an open round may need."""
-        ended, self._live.ended = self._live.ended, []
+        ended, self.live.ended = self.live.ended, []
         for version in ended:
             if not version.homes:
                 continue
@@ -548,7 +547,7 @@ class ReactiveCore:
                     round_.pinned.append(version)
                     break
             else:
-                self._live.discard(version)
+                self.live.discard(version)
 
     def _pins(self, round_: Round, version: Version) -> bool:
         return round_.pins(version)
@@ -572,7 +571,7 @@ class ReactiveCore:
 
     def check(self) -> None:
         """Verify what must hold between two steps. For tests: it looks at everything."""
-        self._live.check()
+        self.live.check()
         self._views.check(self._sessions, self.published_ts)
         self._killed.check({round_.retry for round_ in self._rounds.values()})
         for number, round_ in self._rounds.items():
@@ -582,9 +581,9 @@ class ReactiveCore:
             assert round_.ts is None or round_.ts <= self.published_ts, "a round at what is not published"
             for version in round_.pinned:
                 assert not version.homes or round_.pins(version), "pinned for nothing"
-        assert not self._live.ended, "ended versions were not looked at"
+        assert not self.live.ended, "ended versions were not looked at"
         pinned = {version for round_ in self._rounds.values() for version in round_.pinned}
-        for query in self._live.by_key.values():
+        for query in self.live.by_key.values():
             for version in query.versions():
                 assert version.until == FOREVER or version in pinned, "an ended version is kept for nothing"
         self._held.check(self.published_ts)

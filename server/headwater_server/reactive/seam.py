@@ -30,6 +30,7 @@ class ReactiveOptions:
         delta_ring_bytes: Recent results kept as bases of deltas.
         body_memo_bytes: Encoded changes kept for further clients that need the same.
         parked_bytes: Results and their keys kept, while they are right, that nobody looks at any more.
+        causes_kept: Causes of the newest reruns that are kept, of all live queries together.
         strikes: So many deaths of a worker during a query make it a killed one.
         retry_first_ms: Pause before a killed query is tried again; doubles each time.
         retry_longest_ms: Upper bound of that pause.
@@ -44,6 +45,7 @@ class ReactiveOptions:
     delta_ring_bytes: int = 32 << 20
     body_memo_bytes: int = 16 << 20
     parked_bytes: int = 16 << 20
+    causes_kept: int = 4_096
     strikes: int = 2
     retry_first_ms: float = 1_000.0
     retry_longest_ms: float = 300_000.0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headwater_server.reactive.views import View
 
 FOREVER = 1 << 62
+_NOBODY = b"-"  # no identity is encoded like this
 
 
 class QueryKey(NamedTuple):
@@ -114,14 +115,19 @@ class LiveQuery:
         views: Who looks at it, blocked sessions left out.
         identities: Of the subscriptions, with how many there are of each.
         cost_ms: Moving average of its runs, or an estimate before the first.
+        number: Names it, and no other one.
+        reruns: How often a result took the place of one that had become stale.
+        unchanged: How many of those were equal to what they replaced.
     """
 
     __slots__ = (
-        "cost_ms", "identities", "key", "killed", "private", "shared", "strikes", "subscribers", "views",
+        "_replaced", "cost_ms", "identities", "key", "killed", "number", "private", "reruns", "shared", "strikes",
+        "subscribers", "unchanged", "views",
     )  # fmt: skip
 
-    def __init__(self, key: QueryKey, cost_ms: float) -> None:
+    def __init__(self, key: QueryKey, cost_ms: float, number: int = 0) -> None:
         self.key = key
+        self.number = number
         self.cost_ms = cost_ms
         self.shared: list[Version] = []
         self.private: dict[bytes | None, list[Version]] = {}
@@ -130,6 +136,8 @@ class LiveQuery:
         self.subscribers = 0
         self.views: dict[View, None] = {}
         self.identities: dict[bytes | None, int] = {}
+        self.reruns = self.unchanged = 0
+        self._replaced: dict[bytes | None, bytes] | None = None  # stale results by whom they are for
 
     def version_at(self, identity: bytes | None, ts: int) -> Version | None:
         """Return what a session of this identity may show at `ts`; None if it has to be run."""
@@ -154,13 +162,34 @@ class LiveQuery:
         """Return all versions, shared and private."""
         return [*self.shared, *(version for own in self.private.values() for version in own)]
 
+    def ended(self, version: Version) -> None:
+        """Remember the result of a version that has become stale, until another takes its place."""
+        if self._replaced is None:
+            self._replaced = {}
+        self._replaced[_whose(version)] = version.content.digest
+
+    def forget(self, identity: bytes | None) -> None:
+        """Forget what was remembered for an identity alone."""
+        if self._replaced is not None:
+            self._replaced.pop(identity or _NOBODY, None)
+
     def hold(self, version: Version) -> None:
         """Take a version in."""
         version.homes.append(self)
+        if self._replaced is not None:
+            self._count(self._replaced, version)
         if version.private:
             self.private.setdefault(version.identity, []).append(version)
         else:
             self.shared.append(version)
+
+    def _count(self, replaced: dict[bytes | None, bytes], version: Version) -> None:
+        digest = replaced.pop(_whose(version), None)
+        if digest is not None:
+            self.reruns += 1
+            self.unchanged += digest == version.content.digest
+        if not replaced:
+            self._replaced = None
 
     def release(self, version: Version) -> None:
         """Let a version go."""
@@ -172,6 +201,11 @@ class LiveQuery:
         own.remove(version)
         if not own:
             del self.private[version.identity]
+
+
+def _whose(version: Version) -> bytes | None:
+    """Return for whom a version is; None: for everybody."""
+    return (version.identity or _NOBODY) if version.private else None
 
 
 class Subscription:

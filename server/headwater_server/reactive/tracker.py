@@ -65,10 +65,10 @@ class _Block(Generic[Entry]):
             place += 1
         del self.los[place], self.spans[place]
 
-    def collect(self, key: bytes, found: set[Entry]) -> None:
+    def collect(self, key: bytes, found: dict[Entry, bytes]) -> None:
         for span in self.spans[: bisect_right(self.los, key)]:
             if key < span.hi:
-                found.add(span.entry)
+                found[span.entry] = key
 
 
 class _Blocks(Generic[Entry]):
@@ -108,7 +108,7 @@ class _Blocks(Generic[Entry]):
         else:
             del self.blocks[place], self.firsts[place]
 
-    def collect(self, key: bytes, found: set[Entry]) -> None:
+    def collect(self, key: bytes, found: dict[Entry, bytes]) -> None:
         for block in self.blocks[: bisect_right(self.firsts, key)]:
             if key < block.hi_max:
                 block.collect(key, found)
@@ -157,15 +157,15 @@ class Tracker(Generic[Entry]):
         points, spans = self._entries.get(entry, ((), ()))
         return _POINT_BYTES * len(points) + _SPAN_BYTES * len(spans)
 
-    def matching(self, keys: Iterable[bytes]) -> set[Entry]:
-        """Return the entries that have read any of these keys."""
-        found: set[Entry] = set()
+    def matching(self, keys: Iterable[bytes]) -> dict[Entry, bytes]:
+        """Return the entries that have read any of these keys, each with one that it has read."""
+        found: dict[Entry, bytes] = {}
         buckets = self._buckets
         everywhere = self._lengths.get(b"")
         for key in keys:
             readers = self._points.get(key)
             if readers is not None:
-                found.update(readers)
+                found.update(dict.fromkeys(readers, key))
             lengths = self._lengths.get(key[:KEYSPACE_BYTES])
             if lengths is not None:
                 for length in lengths:
@@ -256,10 +256,10 @@ def covering_length(lo: bytes, hi: bytes) -> int:
     return length
 
 
-def _collect(bucket: set[_Span[Entry]] | _Blocks[Entry], key: bytes, found: set[Entry]) -> None:
+def _collect(bucket: set[_Span[Entry]] | _Blocks[Entry], key: bytes, found: dict[Entry, bytes]) -> None:
     if type(bucket) is set:
         for span in bucket:
             if span.lo <= key < span.hi:
-                found.add(span.entry)
+                found[span.entry] = key
     else:
         bucket.collect(key, found)  # type: ignore[union-attr]

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from headwater_server.reactive.reruns import RerunLog, report
 from headwater_server.reactive.sessions import (
     FOREVER,
     Killed,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from headwater_server.costs import RunCosts
     from headwater_server.reactive.contents import Content, ContentStore
+    from headwater_server.reactive.reruns import LiveReport, Writers
 
 _PARKED_QUERY_BYTES = 2_000
 """What a live query with a version costs beside its key, its result and its reads, measured."""
@@ -45,12 +47,15 @@ class LiveQueries:
     ended is in `ended` or pinned by an open round.
     """
 
-    def __init__(self, contents: ContentStore, costs: RunCosts, parked_bytes: int) -> None:
+    def __init__(
+        self, contents: ContentStore, costs: RunCosts, parked_bytes: int, causes_kept: int = 0
+    ) -> None:
         self._contents = contents
         self._costs = costs
         self._parked_bytes = parked_bytes
         self._parked = _Parked()
-        self._serial = 0
+        self._serial = self._number = 0
+        self._reruns = RerunLog(causes_kept)
         self.by_key: dict[QueryKey, LiveQuery] = {}
         self.tracker: Tracker[Version] = Tracker()
         self.ended: list[Version] = []
@@ -59,7 +64,8 @@ class LiveQueries:
         """Return the live query under a key, found or made, with one more subscription of the session."""
         query = self.by_key.get(key)
         if query is None:
-            query = self.by_key[key] = LiveQuery(key, self._costs.estimate_ms(key.name))
+            self._number += 1
+            query = self.by_key[key] = LiveQuery(key, self._costs.estimate_ms(key.name), self._number)
         elif not query.subscribers:
             self._unpark(query)
         query.subscribers += 1
@@ -102,14 +108,25 @@ class LiveQueries:
         else:
             self.ended.append(version)
 
-    def touch(self, keys: Iterable[bytes], ts: int) -> list[Version]:
+    def touch(self, keys: Iterable[bytes], ts: int, writers: Writers) -> list[Version]:
         """End the versions that read any of these keys at `ts`; return them, oldest first."""
-        stale = sorted(self.tracker.matching(keys), key=lambda version: version.serial)
+        hits = self.tracker.matching(keys)
+        if not hits:
+            return []
+        self._reruns.stale(hits, ts, writers)
+        stale = sorted(hits, key=lambda version: version.serial)
         for version in stale:
             version.until = ts
             self.tracker.remove(version)
         self.ended += stale
         return stale
+
+    def report(
+        self, keys: Iterable[QueryKey], identity: bytes | None, published_ts: int, after: int
+    ) -> LiveReport:
+        """Return how the live queries under these keys get on; see `reruns.report`."""
+        queries = [query for key in keys if (query := self.by_key.get(key)) is not None]
+        return report(queries, self._reruns, identity, published_ts, after)
 
     def discard(self, version: Version) -> None:
         """Drop a version that has ended and that no round needs."""
@@ -135,6 +152,7 @@ class LiveQueries:
             query.identities[identity] = left
             return
         del query.identities[identity]
+        query.forget(identity)
         for version in list(query.private.get(identity, ())):
             self._release(query, version)
 

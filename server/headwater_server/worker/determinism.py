@@ -35,7 +35,11 @@ _OF_PARTS = {"asctime": 0, "strftime": 1}
 
 
 class Determinism:
-    """Knows the running call. Its owner says when one begins and ends, in the thread in which it runs."""
+    """Knows the running call. Its owner says when one begins and ends, in the thread in which it runs.
+
+    Attributes:
+        clock_read: Whether the call that runs, or ran last, has asked a clock of the standard library.
+    """
 
     def __init__(self) -> None:
         self._now_us: int | None = None
@@ -43,6 +47,7 @@ class Determinism:
         self._real_randomness = True
         self._thread = get_ident()
         self._chance = _CallRandom(self)
+        self.clock_read = False
 
     def begin(self, now_us: int, seed: bytes, *, real_randomness: bool) -> None:
         """A call begins.
@@ -55,6 +60,7 @@ class Determinism:
         self._now_us = now_us
         self._seed = seed
         self._real_randomness = real_randomness
+        self.clock_read = False
         self._thread = get_ident()
         self._chance.forget()
 
@@ -69,6 +75,11 @@ class Determinism:
         """The time of the call that runs in this thread, None if none does."""
         return self._now_us if self._now_us is not None and get_ident() == self._thread else None
 
+    def clock_us(self) -> int | None:
+        """Return the same to whoever asks a clock; that is noted."""
+        self.clock_read = True
+        return self.now_us
+
     @property
     def seed(self) -> bytes | None:
         """Its seed, None if none runs."""
@@ -77,8 +88,8 @@ class Determinism:
     def install(self) -> None:
         """Take the place of the standard library's functions in this process, for good; before user code is imported."""
         real_time, real_time_ns = time.time, time.time_ns
-        self._put(time, "time", lambda: real_time() if (us := self.now_us) is None else us / 1e6)
-        self._put(time, "time_ns", lambda: real_time_ns() if (us := self.now_us) is None else us * 1000)
+        self._put(time, "time", lambda: real_time() if (us := self.clock_us()) is None else us / 1e6)
+        self._put(time, "time_ns", lambda: real_time_ns() if (us := self.clock_us()) is None else us * 1000)
         for name in _OF_SECONDS:
             self._put(time, name, self._of_seconds(getattr(time, name)))
         for name, place in _OF_PARTS.items():
@@ -100,8 +111,7 @@ class Determinism:
 
     def _of_seconds(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def told(seconds: float | None = None, /) -> Any:
-            now_us = self.now_us
-            if seconds is None and now_us is not None:
+            if seconds is None and (now_us := self.clock_us()) is not None:
                 seconds = now_us / 1e6
             return real(seconds)
 

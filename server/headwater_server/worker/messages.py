@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 from headwater_storage.proposal import Proposal, Range  # noqa: TC002 (msgspec resolves them)
 
+from headwater_server.worker.explained import Explained  # noqa: TC001 (likewise)
+
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     pass
@@ -268,6 +270,17 @@ class KnowVariables(_Message, frozen=True, tag=42):
     rows: dict[str, bytes]
 
 
+class ExplainCall(_Message, frozen=True, tag=44):
+    """Run a query or mutation to tell what it costs; nothing is committed. Else as `RunQuery`. Answered by `CallExplained`."""
+
+    call: int
+    now_us: int
+    kind: Literal["query", "mutation"]
+    name: str
+    arguments: bytes
+    identity: bytes | None
+
+
 TransactionOrder = (
     OpenRound
     | RunQuery
@@ -278,6 +291,7 @@ TransactionOrder = (
     | CheckDocuments
     | RewriteDocuments
     | CheckVariables
+    | ExplainCall
 )
 ActionOrder = (
     Describe | RunAction | StopAction | CreditAction | NestedDone | KnowTables | KnowVariables | FeedBody
@@ -378,6 +392,16 @@ class MutationDone(_Message, frozen=True, tag=20):
     usage: Usage
     logs: list[tuple[str, str]] = []
     first_due_us: int | None = None
+
+
+class CallExplained(_Message, frozen=True, tag=45):
+    """A call was run at `ts` to be explained; if it failed, `explained` is about what it did until then."""
+
+    call: int
+    ts: int
+    failure: Failure | None
+    explained: Explained
+    usage: Usage
 
 
 class WrongBundle(_Message, frozen=True, tag=21):
@@ -555,6 +579,7 @@ WorkerMessage = (
     | RoundOpened
     | QueryDone
     | MutationDone
+    | CallExplained
     | WrongBundle
     | DocumentsChecked
     | DocumentsRewritten

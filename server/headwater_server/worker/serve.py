@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 from headwater.refusals import encodable
 from headwater_protocol.errors import ERROR_CODES, Retry, StorageError, error_for
 from headwater_storage.catalog import ACTIVE_BUNDLE_KEY, ENVIRONMENT, ActiveBundle, CatalogCache
-from headwater_storage.keys import document_key
+from headwater_storage.explained import ExplainedTransaction
+from headwater_storage.keys import document_key, document_parts
 from headwater_storage.proposal import CommitTs
 from headwater_storage.stored import unpack_stored
 from headwater_storage.transaction import Transaction
@@ -19,8 +20,10 @@ from msgspec.structs import replace
 from headwater_server.worker.chains import OpenChain
 from headwater_server.worker.document_check import check_documents
 from headwater_server.worker.document_rewrite import rewrite_documents
+from headwater_server.worker.explained import Explained
 from headwater_server.worker.job_row import JobMemory
 from headwater_server.worker.messages import (
+    CallExplained,
     CheckDocuments,
     CheckVariables,
     CloseRound,
@@ -28,6 +31,7 @@ from headwater_server.worker.messages import (
     Described,
     DocumentsRewritten,
     EndChain,
+    ExplainCall,
     Failure,
     MutationDone,
     OpenRound,
@@ -54,6 +58,8 @@ if TYPE_CHECKING:
     from headwater_server.worker.guard import Guard
     from headwater_server.worker.output import CallOutput
     from headwater_server.worker.request_row import Answer
+
+_T = TypeVar("_T", bound=Transaction)
 
 SNAPSHOT_SHARED_NS = 300_000
 SLOW_NS = 1_000_000
@@ -196,7 +202,7 @@ class Server:
 
     def _handle(self, message: TransactionOrder) -> None:
         match message:
-            case RunMutation() | RunQuery():
+            case RunMutation() | RunQuery() | ExplainCall():
                 self._send_before_slow(message.name)
                 self._run(message)
             case OpenRound():
@@ -236,7 +242,7 @@ class Server:
 
     def _rewrite(self, message: RewriteDocuments) -> DocumentsRewritten:
         with self._store.snapshot() as snapshot:
-            transaction = self._transaction(snapshot, message.now_us, writable=True)
+            transaction = self._transaction(snapshot, message.now_us, writable=True, make=Transaction)
             if transaction is None:
                 return DocumentsRewritten(message.question, None)
             # The types of a bundle may run code of it when they read a document.
@@ -301,11 +307,13 @@ class Server:
         self._chain.move_on(message.settled, CommitTs(message.settled_ts), now_ns)
         return self._chain
 
-    def _transaction(self, snapshot: StoreSnapshot, now_us: int, *, writable: bool) -> Transaction | None:
+    def _transaction(
+        self, snapshot: StoreSnapshot, now_us: int, *, writable: bool, make: type[_T]
+    ) -> _T | None:
         """Return a transaction, None when another bundle is active in the snapshot."""
         if not self._is_current(snapshot):
             return None
-        transaction = Transaction(
+        transaction = make(
             snapshot,
             self._catalogs.get(snapshot, snapshot.state.catalog_ts),
             self._limits.calls,
@@ -329,7 +337,7 @@ class Server:
 
     # ------------------------------------------------------------------ calls
 
-    def _run(self, message: RunMutation | RunQuery) -> None:
+    def _run(self, message: RunMutation | RunQuery | ExplainCall) -> None:
         """Answer a call.
 
         Whatever ends this worker before the answer is complete is put down to the call, for
@@ -339,8 +347,10 @@ class Server:
         self._progress.begin(message.call, started_ns)
         if isinstance(message, RunQuery):
             self._run_query(message, started_ns)
-        else:
+        elif isinstance(message, RunMutation):
             self._run_mutation(message, started_ns)
+        else:
+            self._explain(message, started_ns)
         self._progress.end()
 
     def _run_query(self, message: RunQuery, started_ns: int) -> None:
@@ -348,7 +358,7 @@ class Server:
         if snapshot is None:  # sent along with the order to open the round, which met another bundle
             self._link.add(WrongBundle(message.call, 0))
             return
-        transaction = self._transaction(snapshot, message.now_us, writable=False)
+        transaction = self._transaction(snapshot, message.now_us, writable=False, make=Transaction)
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
@@ -391,7 +401,7 @@ class Server:
     def _run_mutation(self, message: RunMutation, started_ns: int) -> None:
         chain = self._chain_of(message, started_ns)
         snapshot = self._fresh_snapshot(started_ns) if chain is None else chain.snapshot
-        transaction = self._transaction(snapshot, message.now_us, writable=True)
+        transaction = self._transaction(snapshot, message.now_us, writable=True, make=Transaction)
         if transaction is None:
             self._link.add(WrongBundle(message.call, snapshot.state.ts))
             return
@@ -472,6 +482,47 @@ class Server:
         )
         if message.chain and self._chain is not None:
             self._chain.add([])
+
+    def _explain(self, message: ExplainCall, started_ns: int) -> None:
+        """Run a call and tell what it has read and would write."""
+        is_query = message.kind == "query"
+        snapshot = self._fresh_snapshot(started_ns)
+        transaction = self._transaction(
+            snapshot, message.now_us, writable=not is_query, make=ExplainedTransaction
+        )
+        if transaction is None:
+            self._link.add(WrongBundle(message.call, snapshot.state.ts))
+            return
+        seed = _query_seed(message.name, message.arguments) if is_query else self._random_bytes(16)
+        self._determinism.begin(transaction.now_us, seed, real_randomness=not is_query)
+        transaction.clock_read = False
+        self._guard.active = True
+        call = self._bundle.call_query if is_query else self._bundle.call_mutation
+        outcome = call(
+            message.name,
+            message.arguments,
+            transaction,
+            identity=message.identity,
+            seed=seed,
+            internal_allowed=True,
+        )
+        self._guard.active = False
+        self._determinism.end()
+        failure, content = self._checked(outcome)
+        variables = [key for key in map(document_parts, transaction.points) if key[0] == ENVIRONMENT]
+        self._output.take()
+        explained = Explained(
+            result_bytes=len(content or b""),
+            reads=transaction.read_costs(),
+            more_reads=transaction.more,
+            variables=sorted(name.decode() for _, name in variables),
+            identity_read=outcome.identity_read,
+            clock_read=transaction.clock_read or self._determinism.clock_read,
+            writes=[] if failure is not None else transaction.write_costs(),
+            jobs=transaction.usage.jobs,
+        )
+        usage = self._usage(message.name, started_ns, transaction)
+        self._link.add(CallExplained(message.call, transaction.begin_ts, failure, explained, usage))
 
     def _checked(self, outcome: CallOutcome) -> tuple[Failure | None, bytes | None]:
         """Return how a call failed, or its encoded result."""

@@ -195,8 +195,8 @@ def convex_order() -> None:
     session = importlib.import_module("headwater_server.convex.session").ConvexSession
     publish, answer = core.publish, session.mutation_answer
 
-    def publish_first(self: Any, ts: int, keys: Any, answers: Any) -> None:
-        publish(self, ts, keys, ())
+    def publish_first(self: Any, ts: int, keys: Any, answers: Any, writers: Any) -> None:
+        publish(self, ts, keys, (), writers)
         for answered in answers:
             asyncio.get_running_loop().call_later(_LATE_S, self.answer, *answered)
 

@@ -255,7 +255,7 @@ def test_the_queries_of_a_session_are_bounded_in_bytes(query: Callable[[int], Mo
     assert sink.fatal.code == "frame_too_large"
     assert str(25 * BUFFER) in sink.fatal.message
     assert sink.closed == 1009
-    assert place.steps.core._live.by_key == {}
+    assert place.steps.core.live.by_key == {}
 
 
 def test_a_query_that_was_removed_makes_room() -> None:

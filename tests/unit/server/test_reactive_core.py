@@ -382,7 +382,7 @@ def test_private_results_go_with_the_last_session_of_their_identity():
     steps.done([2], private=True)
     steps.core.disconnect(session)
     steps.core.check()
-    assert len(steps.core._live.tracker) == 1
+    assert len(steps.core.live.tracker) == 1
 
 
 def test_switching_identity_runs_again_and_sends_the_difference():
@@ -414,8 +414,8 @@ def test_what_nobody_looks_at_stays_while_it_is_right():
     assert len(steps.take()) == 1
     steps.core.disconnect(again)
     steps.commit(b"docs1")
-    assert steps.core._live.by_key == {}
-    assert len(steps.core._live.tracker) == 0
+    assert steps.core.live.by_key == {}
+    assert len(steps.core.live.tracker) == 0
 
 
 def test_parked_results_are_bounded_in_bytes():
@@ -426,7 +426,7 @@ def test_parked_results_are_bounded_in_bytes():
         steps.done(["x" * 200])
         steps.core.disconnect(session)
         steps.core.check()
-    assert 0 < len(steps.core._live.by_key) < 10
+    assert 0 < len(steps.core.live.by_key) < 10
 
 
 def test_what_parked_results_have_read_counts():
@@ -437,7 +437,7 @@ def test_what_parked_results_have_read_counts():
         steps.done([1], points=[f"docs{number}-{i}".encode() for i in range(50)])
         steps.core.disconnect(session)
         steps.core.check()
-    assert 0 < len(steps.core._live.by_key) < 8
+    assert 0 < len(steps.core.live.by_key) < 8
 
 
 def test_the_keys_of_parked_results_count():
@@ -451,7 +451,7 @@ def test_the_keys_of_parked_results_count():
             steps.done([1])
             steps.core.disconnect(session)
             steps.core.check()
-    kept = [len(key.arguments) + len(key.journal or b"") for key in steps.core._live.by_key]
+    kept = [len(key.arguments) + len(key.journal or b"") for key in steps.core.live.by_key]
     assert 60_000 < sum(kept) <= 100_000
 
 
@@ -463,8 +463,8 @@ def test_a_failure_that_nobody_looks_at_is_dropped():
         steps.done(Content.failed(ErrorBody("unknown_function", "there is no such function")))
         steps.core.disconnect(session)
         steps.core.check()
-    assert steps.core._live.by_key == {}
-    assert len(steps.core._live.tracker) == 0
+    assert steps.core.live.by_key == {}
+    assert len(steps.core.live.tracker) == 0
 
 
 def test_a_query_added_again_before_the_transition_is_not_reported_as_removed():

@@ -25,7 +25,7 @@ def test_who_runs_when_a_worker_dies_is_not_who_has_finished_early():
     steps.done([1])
     (_, _, name, *_), *_ = steps.calls
     steps.core.remove_worker(1)
-    struck = [query.key.name for query in steps.core._live.by_key.values() if query.killed]
+    struck = [query.key.name for query in steps.core.live.by_key.values() if query.killed]
     assert struck == [name]
 
 
@@ -86,7 +86,7 @@ def test_leaving_and_coming_back_does_not_kill_the_next_worker_at_once():
     steps.core.disconnect(session)
     steps.now = 100.0
     assert steps.core.tick() is None
-    assert steps.core._live.by_key == {}
+    assert steps.core.live.by_key == {}
 
 
 def test_a_new_bundle_retries_killed_queries_at_once():

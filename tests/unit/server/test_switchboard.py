@@ -19,7 +19,7 @@ class Core:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def publish(self, ts: int, conflict_keys: set[bytes], answers: list[Any]) -> None:
+    def publish(self, ts: int, conflict_keys: set[bytes], answers: list[Any], writers: Any) -> None:
         self.told.append(("publish", ts, conflict_keys))
 
     def remove_worker(self, worker: int, *, retired: bool = False) -> None:
