@@ -23,7 +23,7 @@ from headwater_protocol.route_manifest import RouteManifest, route_in, route_out
 from headwater_protocol.values import check_value, scan_value, unpack_value
 
 FunctionKind = Literal["query", "mutation", "action"]
-ProviderKind = Literal["oidc", "jwt"]
+ProviderKind = Literal["oidc", "jwt", "deployment", "login"]
 MANIFEST_VERSION = 1
 
 
@@ -89,10 +89,12 @@ class ProviderManifest:
     """One provider: an issuer whose tokens say who a caller is.
 
     Attributes:
-        kind: `oidc` publishes where its keys are; of `jwt` they are declared.
+        kind: `oidc` publishes where its keys are; of `jwt` they are declared; `deployment` is the one that runs the
+            bundle, which knows issuer, audience and keys itself: here they are "". `login` is as `oidc`, for those who
+            sign in at the bundle's accounts with it; its tokens say nothing of a caller.
         issuer: What its tokens have as `iss`, to the letter.
         audience: What they must have as `aud`, or among it; "" takes any.
-        keys: Where its keys are: an address, or the key set itself as canonical JSON; "" for `oidc`.
+        keys: Where its keys are: an address, or the key set itself as canonical JSON; "" for `oidc` and `login`.
         algorithms: How they may be signed.
         authorized_parties: Of which one must be their `azp`; none takes any.
     """
@@ -107,6 +109,10 @@ class ProviderManifest:
     @property
     def name(self) -> str:
         """What it is called for people: its issuer, and the audience if that is checked."""
+        if self.kind == "deployment":
+            return "accounts of this deployment"
+        if self.kind == "login":
+            return f"sign-in with {self.issuer} as {self.audience}"
         return f"{self.issuer} for {self.audience}" if self.audience else self.issuer
 
 
@@ -285,7 +291,9 @@ def _provider_in(value: Any, where: str) -> ProviderManifest:
     provider = _object(value, where)
     kind: Any = provider.get("kind")
     if kind not in get_args(ProviderKind):
-        raise ProtocolError(f"{where}.kind: expected oidc or jwt, got {kind!r}")
+        raise ProtocolError(
+            f"{where}.kind: expected one of {', '.join(get_args(ProviderKind))}, got {kind!r}"
+        )
     return ProviderManifest(
         kind,
         _text(provider, "issuer", where),

@@ -35,12 +35,14 @@ from headwater.schema import Table, replace
 from headwater.system_tables import CronJob, CronRun, JobError, ScheduledJob
 
 if TYPE_CHECKING:
+    from headwater.client.accounts import AccountClient
     from headwater.client.aio import Client, connect
     from headwater.client.blocking import BlockingClient, connect_blocking
     from headwater.client.local_results import LocalResults
     from headwater.client.states import ClientState
 
 __all__ = [
+    "AccountClient",
     "ActionCtx",
     "ActionFunction",
     "ActionScheduler",
@@ -103,6 +105,7 @@ __all__ = [
 ]
 
 _CLIENT = {
+    "AccountClient": "headwater.client.accounts",
     "Client": "headwater.client.aio",
     "connect": "headwater.client.aio",
     "BlockingClient": "headwater.client.blocking",

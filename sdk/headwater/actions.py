@@ -79,6 +79,22 @@ class ActionBackend(Protocol):
         """Have a job not run any more, by a commit of its own; False if it is too late for that."""
         ...
 
+    async def sign_token(self, claims: bytes, lifetime_s: int) -> str:
+        """Return a token of the deployment that claims this, an encoded map, and ends in so many seconds.
+
+        Raises:
+            HeadwaterError: It cannot be signed.
+        """
+        ...
+
+    async def verify_login(self, token: str, issuer: str, audience: str) -> bytes:
+        """Return what the ID token of a provider claims, an encoded map, if it is good and for that audience.
+
+        Raises:
+            HeadwaterError: `unauthenticated`: it is not; or its provider cannot be asked now.
+        """
+        ...
+
 
 class ActionCall:
     """One running action; actions that it runs are calls of their own in the same process.
@@ -133,6 +149,10 @@ class ActionCall:
         if self._random is None:
             self._random = random.Random(self.backend.random_bytes(16))
         return self._random
+
+    def goes_on(self, subject: str, session: str | None) -> bool:
+        """Take a session for one that goes on: its token does, and there is no database to look further."""
+        return True
 
     async def run(
         self, function: Any, kind: FunctionKind, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -20,6 +20,8 @@ from headwater_protocol.errors import ApplicationError, HeadwaterError, Internal
 from headwater_protocol.manifest import FunctionManifest, IndexManifest, Manifest, TableManifest
 from msgspec import NODEFAULT, structs
 
+from headwater.accounts.accounts import Accounts
+from headwater.accounts.parts import parts_of
 from headwater.actions import (
     ActionCall,
     ActionCtx,
@@ -158,6 +160,7 @@ class Bundle:
         routes: dict[str, RouteFunction[Any]] = {}
         environments: dict[EnvironmentMeta, None] = {}
         limits: dict[str, Limit] = {}
+        accounts: dict[Accounts, None] = {}
         for module in modules:
             for label, item in vars(module).items():
                 if isinstance(item, TableMeta) and hasattr(item, "__table__") and _is_inside(item, package):
@@ -173,8 +176,16 @@ class Bundle:
                         raise invalid_bundle(f"two rate limits are called {item.name!r}; rename one")
                 elif isinstance(item, EnvironmentMeta) and _is_inside(item, package):
                     environments[item] = None
-        crons, environment = crons_of(modules), Environments(environments)
-        return cls(Tables(tables), functions, providers_of(modules), routes, crons, environment)
+                elif isinstance(item, Accounts):
+                    accounts[item] = None
+        crons, providers = crons_of(modules), providers_of(modules)
+        if accounts:
+            parts = parts_of(accounts, functions.values())
+            tables |= dict.fromkeys(parts.tables)
+            functions |= parts.functions
+            routes |= parts.routes
+            crons, providers = [*crons, *parts.crons], (*providers, *parts.providers)
+        return cls(Tables(tables), functions, providers, routes, crons, Environments(environments))
 
     def manifest(self) -> Manifest:
         """Return what the bundle declares."""

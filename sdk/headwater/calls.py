@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from headwater.results import ResultCodec
     from headwater.rows import Rows
 
+ACCOUNTS = "auth_accounts"
+SESSIONS = "auth_sessions"
+"""Tables that tell whether a session of the bundle's accounts goes on; see `headwater.accounts`."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledFunction:
@@ -74,6 +78,9 @@ class Caller(Protocol):
 
     identity: bytes | None
     identity_read: bool
+
+    def goes_on(self, subject: str, session: str | None) -> bool:
+        """Tell whether a session of an account goes on; what is no session (None, "") does."""
 
 
 class Call:
@@ -136,6 +143,14 @@ class Call:
         if self._random is None:
             self._random = random.Random(self._seed)
         return self._random
+
+    def goes_on(self, subject: str, session: str | None) -> bool:
+        """Tell whether a session of an account goes on: it is there, and the account too. Both count as read."""
+        return not session or (self._is_there(session, SESSIONS) and self._is_there(subject, ACCOUNTS))
+
+    def _is_there(self, document_id: str, table: str) -> bool:
+        backend = self.backend
+        return backend.table_name(document_id) == table and backend.get(document_id) is not None
 
     def table_named(self, name: str) -> CompiledTable:
         """Return a table of the bundle.

@@ -333,6 +333,18 @@ class HttpClient:
             raise self._not_ours("/api/admin/rotate-key")
         return key
 
+    async def rotate_signing_key(self, *, revoke: bool) -> str:
+        """Have tokens of accounts signed with a new key, and return its name.
+
+        Args:
+            revoke: Take the old ones back at once, with all that they have signed.
+        """
+        path = "/api/admin/signing-key/rotate"
+        key_id = (await self._request("POST", path, json_body={"revoke": revoke})).get("key_id")
+        if not isinstance(key_id, str):
+            raise self._not_ours(path)
+        return key_id
+
     async def create_key(self, name: str, role: str) -> str:
         """Have the server make a key; it is returned this once.
 

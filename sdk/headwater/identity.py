@@ -28,6 +28,8 @@ class Identity(Struct, frozen=True, rename="camel"):
         name: For people.
         email: Email address.
         claims: Everything that the token claims of the user, custom claims as well, times of the token left out.
+        session: Of an account of the bundle, the session that the token belongs to, "" if somebody acts as it. None for
+            users of all other providers, whatever their tokens claim.
     """
 
     token_identifier: str
@@ -36,6 +38,7 @@ class Identity(Struct, frozen=True, rename="camel"):
     name: str | None = None
     email: str | None = None
     claims: dict[str, Any] = {}
+    session: str | None = None
 
     @property
     def given_name(self) -> str | None:
@@ -133,11 +136,15 @@ class Auth:
         """Return the caller's identity, None if there is none.
 
         A query that asks for it is run for each identity by itself; one that does not is
-        shared by everybody.
+        shared by everybody. Of an account of the bundle whose session has ended there is none, from that commit on; in
+        an action, which has no database, until the token ends.
         """
         self._call.identity_read = True
         encoded = self._call.identity
-        return None if encoded is None else _decode_identity(encoded)
+        if encoded is None:
+            return None
+        identity = _decode_identity(encoded)
+        return identity if self._call.goes_on(identity.subject, identity.session) else None
 
     def require(self) -> Identity:
         """Return the caller's identity.

@@ -52,7 +52,7 @@ def oidc_provider(
     """
     record = _record_of_caller("oidc_provider")
     where = f"oidc_provider(issuer={_shown(issuer)})"
-    _check_address(f"{where}: issuer", _text(f"{where}: issuer", issuer))
+    checked_address(f"{where}: issuer", _text(f"{where}: issuer", issuer))
     if "?" in issuer:
         raise invalid_bundle(f"{where}: issuer: there is no `?` in an issuer")
     _add(
@@ -95,6 +95,10 @@ def jwt_provider(
     _text(f"{where}: issuer", issuer)
     checked = "" if audience is None else _text(f"{where}: audience", audience)
     _add(record, where, "jwt", issuer, checked, _keys(f"{where}: jwks", jwks), algorithms, authorized_parties)
+
+
+OWN = ProviderManifest("deployment", "", "", "", ("ES256",))
+"""The deployment, whose tokens a bundle with accounts takes."""
 
 
 def providers_of(modules: Iterable[ModuleType]) -> tuple[ProviderManifest, ...]:
@@ -174,7 +178,7 @@ def _algorithms(where: str, algorithms: Sequence[str]) -> tuple[str, ...]:
 def _keys(where: str, jwks: str | Mapping[str, Any]) -> str:
     """Return the address, or the set as canonical JSON."""
     if isinstance(jwks, str) and not jwks.lstrip().startswith("{"):
-        return _check_address(where, _text(where, jwks))
+        return checked_address(where, _text(where, jwks))
     try:
         parsed = json.loads(jwks) if isinstance(jwks, str) else jwks
         keys = canonical_json(parsed)
@@ -190,7 +194,7 @@ def _keys(where: str, jwks: str | Mapping[str, Any]) -> str:
     return keys
 
 
-def _check_address(where: str, address: str) -> str:
+def checked_address(where: str, address: str) -> str:
     """Return an address that keys may come from: https, or http on this machine for development."""
     try:
         parts = urlsplit(address)

@@ -31,7 +31,9 @@ from headwater_server.functions.roster import Roster
 from headwater_server.functions.table_browser import TableBrowser
 from headwater_server.functions.timed_reads import TimedReads
 from headwater_server.functions.variables import Variables
+from headwater_server.identity.action_tokens import ActionTokens
 from headwater_server.identity.fetcher import Fetcher, FetchOptions
+from headwater_server.identity.own_issuer import OwnIssuer
 from headwater_server.identity.sign_ins import SignIns
 from headwater_server.identity.verifier import Clocks, Verifier
 from headwater_server.jobs.crons import CronClock
@@ -43,6 +45,7 @@ from headwater_server.net.environment_api import EnvironmentApi
 from headwater_server.net.explain_api import ExplainApi
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
+from headwater_server.net.issuer_api import IssuerApi
 from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.listeners import Listeners, is_loopback
@@ -67,6 +70,7 @@ from headwater_server.options import (
     engine_options,
     environment_key_file,
     install_options,
+    issuer_options,
     job_options,
     mutation_limits,
     pool_options,
@@ -234,6 +238,7 @@ class Daemon:
             self.metrics.jobs,
         )
         self.actions.jobs = self.jobs
+        self.actions.tokens = ActionTokens(self.issuer, self.verifier)
         self.switchboard.scheduled = self.jobs.scheduled
         self.crons = CronClock(
             self.engine,
@@ -282,7 +287,11 @@ class Daemon:
         return names | {number: handle.definition.name for number, handle in SYSTEM_HANDLES.items()}
 
     def _make_verifier(self) -> Verifier:
-        settings = self.settings
+        """Make who says whose tokens are, and the deployment as one who signs some."""
+        settings, environment = self.settings, self._environment
+        self.seal_key = SealKey(environment_key_file(settings), settings.data)
+        wall_us, random_bytes = environment.clock.wall_us, environment.random.bytes
+        self.issuer = OwnIssuer(self.engine, self.seal_key, issuer_options(settings), wall_us, random_bytes)
         fetcher = Fetcher(
             FetchOptions(
                 limit_s=settings.provider_fetch_limit_s,
@@ -291,7 +300,7 @@ class Daemon:
             )
         )
         clocks = Clocks(wall_s=self._wall_s, mono_s=self._mono_s)
-        return Verifier(verifier_options(settings), clocks, fetcher.get, self.metrics)
+        return Verifier(verifier_options(settings), clocks, fetcher.get, self.metrics, self.issuer)
 
     def _make_administration(self) -> None:
         """Make what the deployment's key opens."""
@@ -318,10 +327,9 @@ class Daemon:
         )
         limit = settings.access_keys_limit
         self.access_keys = AccessKeys(engine, self.keys, engine.next_us, environment.random.bytes, limit)
-        seal_key = SealKey(environment_key_file(settings), settings.data)
         self.variables: Variables = Variables(
             engine,
-            seal_key,
+            self.seal_key,
             variable_limits(settings),
             self.pool.ask,
             lambda: self.deploys.manifest,
@@ -350,6 +358,8 @@ class Daemon:
         self.action_pool.start(self.actions)
         await self.key.load()
         self.access_keys.load()
+        self.issuer.load()
+        self.issuer.changed = lambda: self._use_providers(self.deploys.manifest)
         try:
             await self.deploys.restore()
         except HeadwaterError as error:
@@ -479,6 +489,7 @@ class Daemon:
             ),
             StartPage(),
             EnvironmentApi(self.variables, self.keys, self.admin_api.begun, self._bodies),
+            IssuerApi(self.issuer, self.keys, self.admin_api.begun, self._bodies),
         ):
             routes.add_to(app)
         listeners, host = self._listeners, settings.host
@@ -497,7 +508,12 @@ class Daemon:
     def _use_manifest(self, manifest: Manifest) -> None:
         """Serve these routes, and take the tokens of these providers, from now on; who has one of another loses their identity."""
         self.route_api.use(manifest.routes)
-        self.verifier.use(manifest.providers)
+        self._use_providers(manifest)
+
+    def _use_providers(self, manifest: Manifest | None) -> None:
+        providers = () if manifest is None else manifest.providers
+        self.issuer.enabled = any(provider.kind == "deployment" for provider in providers)
+        self.verifier.use(providers)
         self.sign_ins.providers_changed()
 
     def _record_failure(self, request: Request, failure: Failure) -> Proposal | Answer:

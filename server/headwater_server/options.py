@@ -23,6 +23,7 @@ from headwater_server.functions.requirements_installer import InstallOptions
 from headwater_server.functions.table_browser import BrowseLimits
 from headwater_server.functions.variables import VariableLimits
 from headwater_server.identity.key_cache import CacheOptions
+from headwater_server.identity.own_issuer import IssuerOptions, checked_issuer
 from headwater_server.identity.sign_ins import SignInLimits
 from headwater_server.identity.verifier import VerifierOptions
 from headwater_server.jobs.crons import CronOptions
@@ -101,6 +102,17 @@ def verifier_options(settings: Settings) -> VerifierOptions:
             age_s=settings.provider_keys_age_s,
             kept_s=settings.provider_keys_kept_s,
         ),
+    )
+
+
+def issuer_options(settings: Settings) -> IssuerOptions:
+    """Return as whom the deployment signs tokens."""
+    scheme = "http" if settings.tls_certificate_file is None else "https"
+    return IssuerOptions(
+        issuer=checked_issuer(settings.public_url or f"{scheme}://localhost:{settings.port}"),
+        lifetime_max_s=settings.signed_token_limit_s,
+        leeway_s=settings.token_leeway_s,
+        token_bytes_max=settings.token_limit_bytes,
     )
 
 

@@ -48,6 +48,7 @@ ACTIVE_SUFFIX = b"active"
 ACTIVE_BUNDLE_KEY = document_key(DEPLOYMENT, ACTIVE_SUFFIX)
 NUMBERS_SUFFIX = b"numbers"
 CHECK_SUFFIX = b"check"
+SIGNING_KEYS_SUFFIX = b"signing_keys"
 DEPLOYS_PREFIX = b"deploys/"
 """Suffixes of the rows of past deploys begin so, a number of eight bytes follows."""
 TABLES_RANGE = table_range(TABLES)

@@ -28,6 +28,7 @@ TESTED = [
     "reading-and-writing",
     "schema",
     "scheduling",
+    "sign-in",
     "testing",
 ]
 

@@ -20,7 +20,15 @@ PROVIDERS = {"jwt_provider", "oidc_provider"}
 FUNCTIONS = {"ActionFunction", "MutationFunction", "QueryFunction", "StreamFunction"}
 ROUTES = {"Cors", "Form", "Request", "Response", "RouteFunction", "Upload", "route", "webhooks"}
 VALUES = {"ApplicationError", "HeadwaterError", "Int64", "Page", "PageOptions"}
-CLIENT = {"BlockingClient", "Client", "ClientState", "LocalResults", "connect", "connect_blocking"}
+CLIENT = {
+    "AccountClient",
+    "BlockingClient",
+    "Client",
+    "ClientState",
+    "LocalResults",
+    "connect",
+    "connect_blocking",
+}
 
 
 def test_the_public_names_are_these() -> None:

@@ -139,3 +139,21 @@ class SignInSettings:
             le=100_000,
         ),
     ] = 30
+    public_url: Annotated[
+        str | None,
+        About(
+            "Address of this server as others reach it, as https://data.example.com; it names the issuer of the tokens that"
+            " are signed for accounts of the bundle",
+            why="Without it, localhost and the port. Those who verify such tokens elsewhere find the public keys there.",
+        ),
+    ] = None
+    signed_token_limit_s: Annotated[
+        int,
+        About(
+            "Longest life of a token that is signed for accounts of the bundle",
+            why="A key that signs no more is shown for so long.",
+            unit="s",
+            ge=60,
+            le=86_400,
+        ),
+    ] = 3600

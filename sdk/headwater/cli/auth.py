@@ -1,4 +1,4 @@
-"""`headwater auth check`: why a token is refused, for the developer; clients are only told that it was."""
+"""`headwater auth`: why a token is refused, for the developer, clients are only told that it was; and the signing key."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from headwater_protocol.errors import RequestError
 
+from headwater.cli.deploy import PrintJsonOption, run_with_server
 from headwater.cli.deployment import (
     EXIT_FAILED,
     KeyFileOption,
@@ -83,6 +84,32 @@ def check(
             raise typer.Exit(EXIT_FAILED)
 
     run_command(output, work())
+
+
+@auth_commands.command("rotate-key")
+def rotate_key(
+    context: typer.Context,
+    revoke: Annotated[
+        bool,
+        typer.Option(
+            "--revoke",
+            help="Take the old keys back at once, as after a theft: all clients have to bring another token.",
+        ),
+    ] = False,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
+    as_json: PrintJsonOption = False,
+) -> None:
+    """Sign tokens of the bundle's accounts with a new key. What old ones have signed counts until it ends."""
+
+    async def work(http: HttpClient, output: Output) -> None:
+        key_id = await http.rotate_signing_key(revoke=revoke)
+        if as_json:
+            output.value({"key_id": key_id})
+        else:
+            output.say(f"tokens are signed with the key {key_id}", style="green")
+
+    run_with_server(context, url, key_file, work, as_json=as_json)
 
 
 def decoded(token: str) -> dict[str, Any]:

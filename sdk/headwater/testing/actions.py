@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headwater_protocol.errors import TransientError
 from headwater_protocol.failures import error_from
 from headwater_protocol.messages import ErrorBody
 from headwater_server.functions.limits import WorkerLimits
+
+from headwater.values import decode_any
 
 if TYPE_CHECKING:
     from headwater_protocol.errors import HeadwaterError
@@ -77,6 +80,14 @@ class ActionStage:
             proposal = transaction.proposal()
         self._stage.commit(proposal)
         return in_time
+
+    async def sign_token(self, claims: bytes, lifetime_s: int) -> str:
+        """Sign a token, with the key of this deployment."""
+        return await self._stage.issuer.sign(decode_any(claims), lifetime_s)
+
+    async def verify_login(self, token: str, issuer: str, audience: str) -> bytes:
+        """Refuse: a test has no provider whose keys could be fetched."""
+        raise TransientError("a test of a bundle has no network to fetch the keys of a provider from")
 
     def _error(self, failure: Failure) -> HeadwaterError:
         """Return what an action is told of a nested call that failed: it ran elsewhere, so not the exception itself."""

@@ -14,6 +14,7 @@ from headwater.context import MutationFunction, QueryFunction, R
 from headwater.http_fields import Headers
 from headwater.testing.actions import ActionStage
 from headwater.testing.fetching import encoded_body, fetch
+from headwater.testing.tokens import MemoryIssuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ class Stage:
         worker: Runs functions over it.
         watches: Who looks at results.
         random_bytes: The source of all chance.
+        issuer: Signs tokens for the bundle's accounts.
     """
 
     def __init__(self, engine: MemoryEngine, worker: Worker, random_bytes: Callable[[int], bytes]) -> None:
@@ -49,6 +51,7 @@ class Stage:
         self.worker = worker
         self.watches: list[Watch[Any]] = []
         self.random_bytes = random_bytes
+        self.issuer = MemoryIssuer(engine, self.published, random_bytes, worker.bundle.declared.providers)
 
     def compiled(self, function: RegisteredFunction, kind: str) -> CompiledFunction:
         """Return a function of the bundle.

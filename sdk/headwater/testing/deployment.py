@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
+    from headwater.accounts import Account
+    from headwater.fields import Id
     from headwater.testing.worker import TestedBundle
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -108,6 +110,20 @@ class Deployment(Caller):
         told = {"sub": subject, "iss": _ISSUER, "name": name, "email": email, **claims}
         claimed = {label: value for label, value in told.items() if value is not None}
         return self.with_identity(Identity(f"{_ISSUER}|{subject}", subject, _ISSUER, name, email, claimed))
+
+    def as_account(self, account: Account | Id[Account]) -> Caller:
+        """Return a caller who is signed in as an account of the bundle, without a session that could end."""
+        return self.with_identity(
+            self._stage.issuer.identity_without_session(account if isinstance(account, str) else account.id)
+        )
+
+    def with_token(self, token: str) -> Caller:
+        """Return a caller who brings an access token of the bundle's accounts, checked as the daemon does it.
+
+        Raises:
+            RequestError: `unauthenticated`: it does not count, or not any more.
+        """
+        return self.with_identity(self._stage.issuer.identity_of(token))
 
     def with_identity(self, identity: Identity) -> Caller:
         """Return a caller with this identity, which `ctx.auth.identity()` gives to functions."""

@@ -37,6 +37,7 @@ from headwater_server.worker.messages import (
     WantBody,
     WorkerMessage,
 )
+from headwater_server.worker.token_messages import SignToken, VerifyLogin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -362,7 +363,7 @@ class ActionPool:
             case ActionPrinted(_, lines):
                 if not action.told and self._events is not None:
                     self._events.printed(action, lines)
-            case RunNested() | ScheduleJob() | CancelJob():
+            case RunNested() | ScheduleJob() | CancelJob() | SignToken() | VerifyLogin():
                 self._nested(action, message)
             case ActionDone(_, content, failure, usage, lines):
                 self._take_out(seat, action)

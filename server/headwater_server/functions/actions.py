@@ -15,6 +15,7 @@ from headwater_server.functions.action_pool import Action, ActionPool
 from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.observe.call_log import SUCCESS, CallEvent
 from headwater_server.worker.messages import Failure, RunNested
+from headwater_server.worker.token_messages import SignToken, VerifyLogin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,6 +138,15 @@ class JobAnswers(Protocol):
         """Schedule or cancel a job, and tell how that went."""
 
 
+class TokenAnswers(Protocol):
+    """Signs and verifies tokens for actions."""
+
+    def asked(
+        self, message: SignToken | VerifyLogin, tell: Callable[[bytes | None, Failure | None], None]
+    ) -> None:
+        """Do it, and tell what came of it."""
+
+
 class Actions:
     """All actions in flight.
 
@@ -151,9 +161,11 @@ class Actions:
 
     Attributes:
         jobs: Schedules and cancels jobs; set before anything runs.
+        tokens: Signs and verifies tokens; likewise.
     """
 
     jobs: JobAnswers
+    tokens: TokenAnswers
 
     def __init__(
         self,
@@ -283,12 +295,15 @@ class Actions:
         self._reporter.log(_event_of(action, "", lines))
 
     def asked(self, action: Action, message: Asked) -> None:
-        """Do what an action asks for: run a query or mutation, with its identity and internal ones too, or see to a job."""
-        if not isinstance(message, RunNested):
-            number = message.number
-            self.jobs.asked(
-                message, lambda content, failure: self.pool.nested_done(action, number, content, failure)
-            )
+        """Do what an action asks for: run a query or mutation, with its identity and internal ones too, see to a job or a token."""
+
+        def tell(content: bytes | None, failure: Failure | None) -> None:
+            self.pool.nested_done(action, message.number, content, failure)
+
+        if isinstance(message, SignToken | VerifyLogin):
+            self.tokens.asked(message, tell)
+        elif not isinstance(message, RunNested):
+            self.jobs.asked(message, tell)
         elif message.kind == "query":
             self._query(action, message)
         else:

@@ -39,6 +39,7 @@ class VerifiedToken:
         identity: A value: `tokenIdentifier`, `issuer`, `subject`, `name` and `email` where the token has them as
             texts, and `claims`, all that the token claims of the person and the application. The same bytes for
             every token of one person that claims the same: times and numbers of the token itself are left out.
+            Of a token of the deployment also `session`, which says that no other provider can have given it.
         token_identifier: `issuer|subject`: one person, whichever token, over all providers.
         expires_at_s: Wall clock, seconds since 1970: from then on the token is refused.
         provider: Whose it is.
@@ -105,7 +106,13 @@ def check_claims(
     if isinstance(events, dict) and _LOGOUT_EVENT in events:
         raise RefusedTokenError("events: it tells of a sign-out")
     token_identifier = _token_identifier(claims, provider.issuer)
-    return VerifiedToken(_identity(claims, token_identifier), token_identifier, expires_at_s, provider)
+    session = None
+    if provider.kind == "deployment":
+        session = claims.get("sid")
+        if not isinstance(session, str) or not session:
+            raise RefusedTokenError(f"sid: expected the name of a session, got {shown(session)}")
+    identity = _identity(claims, token_identifier, session)
+    return VerifiedToken(identity, token_identifier, expires_at_s, provider)
 
 
 def identity_without_token(
@@ -113,18 +120,21 @@ def identity_without_token(
 ) -> tuple[bytes, str]:
     """Return the identity that a token with these claims would give, and its token identifier.
 
-    For those who may act as somebody. `iss` may be left out where all providers have one issuer.
+    For those who may act as somebody. `iss` may be left out where all providers have one issuer. Of an account of
+    the deployment the session is "": there is none that could end.
 
     Raises:
         RefusedTokenError: No provider has that issuer, or no token could claim this.
     """
-    issuers = sorted({provider.issuer for provider in providers})
+    kinds = {provider.issuer: provider.kind for provider in providers}
+    issuers = sorted(kinds)
     issuer = claims.get("iss", issuers[0] if len(issuers) == 1 else None)
     if issuer not in issuers:
         known = ", ".join(map(shown, issuers)) or "none: the bundle declares no provider"
         raise RefusedTokenError(f"iss: expected an issuer of this deployment ({known}), got {shown(issuer)}")
     token_identifier = _token_identifier(claims, issuer)
-    return _identity({**claims, "iss": issuer}, token_identifier), token_identifier
+    session = "" if kinds[issuer] == "deployment" else None
+    return _identity({**claims, "iss": issuer}, token_identifier, session), token_identifier
 
 
 def _token_identifier(claims: dict[str, Any], issuer: str) -> str:
@@ -156,8 +166,10 @@ def _seconds(claims: dict[str, Any], name: str) -> float:
     return float(value)
 
 
-def _identity(claims: dict[str, Any], token_identifier: str) -> bytes:
+def _identity(claims: dict[str, Any], token_identifier: str, session: str | None) -> bytes:
     told = {name: claims[name] for name in ("name", "email") if isinstance(claims.get(name), str)}
+    if session is not None:
+        told["session"] = session
     lasting = {name: value for name, value in claims.items() if name not in _PASSING}
     try:
         return canonical_bytes(

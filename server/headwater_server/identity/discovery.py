@@ -42,7 +42,7 @@ async def fetch_keys(provider: ProviderManifest, get: Callable[[str], Awaitable[
         FetchError: They cannot be had, or there is none that can be used.
     """
     address = provider.keys
-    if provider.kind == "oidc":
+    if provider.kind in ("oidc", "login"):
         discovery = provider.issuer.rstrip("/") + _PATH
         address = _address_of_keys(provider, discovery, await get(discovery))
     try:

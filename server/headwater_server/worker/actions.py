@@ -49,6 +49,7 @@ from headwater_server.worker.messages import (
     Usage,
 )
 from headwater_server.worker.output import CallOutput
+from headwater_server.worker.token_messages import SignToken, VerifyLogin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -180,6 +181,15 @@ class RunningAction:
         """Have the daemon cancel a job."""
         content = await self._ask(lambda number: CancelJob(self.order.call, number, job_id))
         return msgspec.msgpack.decode(content, type=bool)
+
+    async def sign_token(self, claims: bytes, lifetime_s: int) -> str:
+        """Have the daemon sign a token."""
+        content = await self._ask(lambda number: SignToken(self.order.call, number, claims, lifetime_s))
+        return msgspec.msgpack.decode(content, type=str)
+
+    async def verify_login(self, token: str, issuer: str, audience: str) -> bytes:
+        """Have the daemon verify a token of a provider."""
+        return await self._ask(lambda number: VerifyLogin(self.order.call, number, token, issuer, audience))
 
     async def _ask(self, make: Callable[[int], Asked]) -> bytes:
         """Have the daemon do what the message says that is made of its number; so many of one action at a time."""

@@ -12,6 +12,7 @@ import msgspec
 from headwater_storage.proposal import Proposal, Range  # noqa: TC002 (msgspec resolves them)
 
 from headwater_server.worker.explained import Explained  # noqa: TC001 (likewise)
+from headwater_server.worker.token_messages import SignToken, VerifyLogin
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -553,7 +554,7 @@ class CancelJob(_Message, frozen=True, tag=28):
     job: str
 
 
-Asked = RunNested | ScheduleJob | CancelJob
+Asked = RunNested | ScheduleJob | CancelJob | SignToken | VerifyLogin
 """What an action wants of the daemon."""
 
 

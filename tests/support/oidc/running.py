@@ -68,8 +68,11 @@ class Provider:
         assert self._line() == {"done": True}
 
     def _line(self) -> Any:
+        """Return what it says next; it also says what it thinks of how it was set up."""
         assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+        while not (line := self._process.stdout.readline()).startswith("{"):
+            assert line, "it has ended"
+        return json.loads(line)
 
     async def machine(self) -> str:
         """Return an access token by client credentials: of the client itself, for RESOURCE."""
@@ -88,7 +91,8 @@ class Provider:
             "code_challenge": challenge, "code_challenge_method": "S256",
         }  # fmt: skip
         async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as web:
-            code = await self._signed_in(web, query, login)
+            back = await self.sent_back(web, query, login)
+            code = parse_qs(urlsplit(back).query)["code"][0]
             form = {
                 "grant_type": "authorization_code",
                 "code": code,
@@ -105,14 +109,14 @@ class Provider:
             found: dict[str, str] = await self._post(web, f"{self.issuer}/token", form)
         return found
 
-    async def _signed_in(self, web: aiohttp.ClientSession, query: dict[str, str], login: str) -> str:
-        """Follow redirects and fill in forms until the provider sends a code."""
+    async def sent_back(self, web: aiohttp.ClientSession, query: dict[str, str], login: str) -> str:
+        """Follow redirects and fill in forms until the provider sends the browser back; return whereto."""
         answer = await web.get(f"{self.issuer}/auth", params=query, allow_redirects=False)
         for _ in range(_STEPS_MAX):
             if answer.status in (302, 303):
                 where = urljoin(str(answer.url), answer.headers["Location"])
                 if where.startswith(_REDIRECT):
-                    return parse_qs(urlsplit(where).query)["code"][0]
+                    return where
                 answer = await web.get(where, allow_redirects=False)
                 continue
             page = await answer.text()

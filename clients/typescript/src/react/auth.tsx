@@ -1,6 +1,14 @@
 /** Signing in with a service of one's own, and components that are shown by who is signed in. */
 
-import { createContext, type ReactNode, useContext, useEffect, useMemo, useState } from "react";
+import {
+  createContext,
+  type ReactNode,
+  useContext,
+  useEffect,
+  useMemo,
+  useState,
+  useSyncExternalStore,
+} from "react";
 import type { FetchToken } from "../authentication.js";
 import type { HeadwaterClient } from "../client.js";
 import { HeadwaterProvider } from "./provider.js";
@@ -100,3 +108,18 @@ export function Unauthenticated({ children }: { readonly children?: ReactNode })
 export function AuthLoading({ children }: { readonly children?: ReactNode }): ReactNode {
   return useHeadwaterAuth().isLoading ? children : null;
 }
+
+/** What of an `AccountClient` is used here. */
+export interface AccountOfBundle {
+  readonly isSignedIn: () => boolean;
+  readonly subscribe: (listener: () => void) => () => void;
+  readonly fetchToken: FetchToken;
+}
+
+/** Return who is signed in at the accounts of the bundle: for `useAuth` of `HeadwaterProviderWithAuth`. */
+export function useAccountAuth(account: AccountOfBundle): AuthOfService {
+  const isAuthenticated = useSyncExternalStore(account.subscribe, account.isSignedIn, nobody);
+  return { isLoading: false, isAuthenticated, fetchAccessToken: account.fetchToken };
+}
+
+const nobody = (): boolean => false;

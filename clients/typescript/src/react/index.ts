@@ -4,12 +4,14 @@
 
 export type { PagedQuery, PagedQueryArgs } from "../pages.js";
 export {
+  type AccountOfBundle,
   Authenticated,
   AuthLoading,
   type AuthOfService,
   type AuthState,
   HeadwaterProviderWithAuth,
   Unauthenticated,
+  useAccountAuth,
   useHeadwaterAuth,
 } from "./auth.js";
 export {

@@ -1,0 +1,1 @@
+"""Accounts whose codes go to a mailbox that is a table."""

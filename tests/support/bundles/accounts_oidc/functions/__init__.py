@@ -1,0 +1,1 @@
+"""Accounts with another provider beside mail: that of tests, whose address comes from the environment."""

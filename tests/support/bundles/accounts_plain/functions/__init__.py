@@ -1,0 +1,1 @@
+"""Accounts with names and passwords alone."""
