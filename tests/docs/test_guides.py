@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,4 +88,4 @@ def test_errors_that_guides_name_are_in_the_table_and_the_table_has_all() -> Non
 
 def test_every_setting_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "settings.md").read_text()
-    assert [name for name in vars(Settings)["__annotations__"] if f"`{name}`" not in page] == []
+    assert [item.name for item in fields(Settings) if f"`{item.name}`" not in page] == []
