@@ -179,6 +179,10 @@ async def test_accounts_are_linked_by_what_both_have_verified_alone(
 ) -> None:
     mine = by_code(daemon, "carl@example.com")
     assert tokens(await finished(daemon, provider, "carl"))["account"] == mine["account"]
+    # A mailbox whose name is only folded to that one is somebody else's.
+    lookalike = tokens(await finished(daemon, provider, "\uff43arl"))
+    assert lookalike["account"] != mine["account"]
+    assert whoami(daemon, lookalike)["email"] is None
     # Whom it is not believed gets an account of their own, without the address.
     other = tokens(await finished(daemon, provider, "dora", "unbelieved"))
     theirs = by_code(daemon, "dora@example.com")

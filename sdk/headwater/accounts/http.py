@@ -228,6 +228,12 @@ class AccountRoutes:
         return await self._tokens(ctx, opened, token, _WRONG_FLOW)
 
     def _provided_email(self, text: str) -> str | None:
+        """Return the address that a provider tells, None if it is none that an account may be linked by.
+
+        Only ASCII: another mailbox, whose letters look like or are folded to those of one here, is somebody else's.
+        """
+        if not text.isascii():
+            return None
         try:
             return self._email(text)
         except RequestError:
