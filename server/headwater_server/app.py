@@ -39,6 +39,7 @@ from headwater_server.identity.verifier import Clocks, Verifier
 from headwater_server.jobs.crons import CronClock
 from headwater_server.jobs.scheduler import JobScheduler
 from headwater_server.net.admin_api import AdminApi
+from headwater_server.net.convex_system import SystemFunctions
 from headwater_server.net.convex_tools import ConvexTools
 from headwater_server.net.data_api import DataApi
 from headwater_server.net.environment_api import EnvironmentApi
@@ -337,6 +338,10 @@ class Daemon:
             engine.next_us,
             environment.random.bytes,
         )
+        self.browser = TableBrowser(engine, browse_limits(settings))
+        self.system = self.hub.system = SystemFunctions(
+            self.browser, self.variables, lambda: self.deploys.manifest
+        )
         self.admin_api = AdminApi(
             self.deploys,
             self.keys,
@@ -477,11 +482,11 @@ class Daemon:
         websockets = WebSocketShell(self.hub)
         for routes in (
             websockets,
-            HttpApi(self.calls, self.keys, self.sign_ins, self._bodies),
+            HttpApi(self.calls, self.keys, self.sign_ins, self._bodies, self.system),
             self.admin_api,
-            ConvexTools(),
+            ConvexTools(self.call_log, self.variables, self.keys, self.admin_api.begun, self._bodies),
             KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
-            DataApi(TableBrowser(self.engine, browse_limits(settings)), self.keys),
+            DataApi(self.browser, self.keys),
             self.route_api,
             LogApi(self.call_log, self.call_text, self.keys),
             ExplainApi(

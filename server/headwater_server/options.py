@@ -29,7 +29,7 @@ from headwater_server.identity.verifier import VerifierOptions
 from headwater_server.jobs.crons import CronOptions
 from headwater_server.jobs.job_retries import RetryPolicy
 from headwater_server.jobs.scheduler import JobOptions
-from headwater_server.net.connection import ConnectionLimits
+from headwater_server.net.connection_limits import ConnectionLimits
 from headwater_server.net.inlet import InletLimits
 from headwater_server.net.listeners import DoorOptions
 from headwater_server.net.route_api import RouteLimits

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
-from support.convex_clients.driven import FOLDER, node_program
 from support.daemon import RunningDaemon, running
 from support.users import STAFF
 
@@ -102,39 +101,131 @@ def test_tools_find_out_what_they_talk_to(daemon: RunningDaemon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "command"),
+    ("path", "advice"),
     [
-        ("/api/stream_function_logs", "headwater logs"),
-        ("/api/update_environment_variables", "headwater env"),
         ("/api/deploy2/start_push", "headwater deploy"),
+        ("/api/get_config_hashes", "headwater deploy"),
+        ("/api/v1/get_canonical_urls", "headwater dev"),
         ("/api/run_test_function", "headwater run"),
+        ("/api/import/start_upload", "headwater run"),
+        ("/api/export/request/zip", "headwater data"),
+        ("/api/delete_tables", "headwater data"),
+        ("/api/app_metrics/udf_rate", "/metrics"),
+        ("/api/current_deployment", "headwater deploy"),
     ],
 )
-def test_what_is_not_served_says_what_to_use_instead(daemon: RunningDaemon, path: str, command: str) -> None:
+def test_what_is_not_served_says_what_to_use_instead(daemon: RunningDaemon, path: str, advice: str) -> None:
+    """With the status after which the command line shows what it is told, and does not try again."""
     for answer in (daemon.get(path), daemon.post(path, {})):
-        assert answer.status == 404
-        assert f"`{command}" in answer.json["message"]
+        assert answer.status == 403
+        assert advice in answer.json["message"]
 
 
-def test_the_command_line_runs_functions_and_is_told_what_else_there_is(
-    daemon: RunningDaemon, tmp_path: Path
+def system(daemon: RunningDaemon, name: str, key: str = "", /, **args: Any) -> Any:
+    authorization = {"Authorization": f"Convex {key}"} if key else {}
+    body = {"path": f"_system/cli/{name}", "args": [args]}
+    return daemon.post("/api/query", body, **CLIENT, **authorization).json
+
+
+def test_functions_of_the_system_need_a_key_that_opens_them(daemon: RunningDaemon) -> None:
+    owner = {"Authorization": f"Headwater {daemon.key}"}
+    keys = {
+        role: daemon.post("/api/admin/keys", {"name": f"http-{role}", "role": role}, **owner).json["key"]
+        for role in ("read", "deploy")
+    }
+    opened = {
+        ("tables", ()): {"admin", "read"},
+        ("tableData", (("table", "messages"),)): {"admin", "read"},
+        ("queryEnvironmentVariables", ()): {"admin", "deploy"},
+        ("queryEnvironmentVariables:get", (("name", "X"),)): {"admin", "deploy"},
+        ("modules:apiSpec", ()): {"admin", "read", "deploy"},
+    }
+    for (name, args), roles in opened.items():
+        assert system(daemon, name, **dict(args))["errorCode"] == "unauthenticated"
+        for role, key in {**keys, "admin": daemon.key}.items():
+            answer = system(daemon, name, key, **dict(args))
+            if role in roles:
+                assert answer["status"] == "success", (name, role)
+            else:
+                assert answer["errorCode"] == "forbidden", (name, role)
+                assert answer["errorMessage"].startswith("You do not have permission")
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "code"),
+    [
+        ("tables", {"paginationOpts": 5}, "invalid_arguments"),
+        ("tableData", {}, "invalid_arguments"),
+        ("tableData", {"table": "nowhere"}, "unknown_table"),
+        ("tableData", {"table": "messages", "order": "up"}, "invalid_arguments"),
+        ("tableData", {"table": "messages", "paginationOpts": {"numItems": 0, "cursor": None}}, "invalid_arguments"),
+        ("tableData", {"table": "messages", "paginationOpts": {"numItems": {"$float": "AAAAAAAA+H8="}}}, "invalid_arguments"),
+        ("tableData", {"table": "messages", "paginationOpts": {"numItems": 1e300}}, "invalid_arguments"),
+        ("tableData", {"table": "messages", "paginationOpts": {"numItems": 5, "cursor": "é"}}, "invalid_request"),
+        ("queryEnvironmentVariables:get", {"name": "x" * 20_000}, "invalid_arguments"),
+        ("tableSize", {}, "unknown_function"),
+    ],
+)  # fmt: skip
+def test_what_functions_of_the_system_cannot_take_is_refused(
+    daemon: RunningDaemon, name: str, args: Any, code: str
 ) -> None:
-    """Convex's own, of the package on npm."""
-    script = FOLDER / "node_modules" / "convex" / "bin" / "main.js"
-    (tmp_path / "package.json").write_text('{"name": "x", "dependencies": {"convex": "1.48.0"}}')
+    answer = system(daemon, name, daemon.key, **args)
+    assert (answer.get("errorCode") or answer["code"]) == code
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        origin = f"http://127.0.0.1:{daemon.port}"
-        more = {"CONVEX_SELF_HOSTED_URL": origin, "CONVEX_SELF_HOSTED_ADMIN_KEY": daemon.key, "CI": "1"}
-        return subprocess.run(
-            [node_program(), script, *words], cwd=tmp_path, env=os.environ | more,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
 
-    done = run("run", "messages:add", '{"name": "cli", "by": 3}')
-    assert (done.stdout.strip(), done.returncode) == ("3", 0), done.stderr
-    assert run("run", "messages:secret").stdout.strip() == '"secret"'
-    for words, command in ((["data"], "data"), (["function-spec"], "spec"), (["env", "list"], "env")):
-        refused = run(*words)
-        assert refused.returncode != 0
-        assert f"use `headwater {command}" in refused.stderr
+def test_a_table_is_read_page_by_page(daemon: RunningDaemon) -> None:
+    for number in range(5):
+        send(daemon, f"page {number}")
+
+    def page(cursor: str | None) -> Any:
+        opts = {"numItems": 2, "cursor": cursor}
+        found = system(daemon, "tableData", daemon.key, table="messages", order="asc", paginationOpts=opts)
+        return found["value"]
+
+    channels, cursor, done = [], None, False
+    while not done:
+        found = page(cursor)
+        assert 0 < len(found["page"]) <= 2
+        channels += [row["channel"] for row in found["page"]]
+        cursor, done = found["continueCursor"], found["isDone"]
+    assert [channel for channel in channels if channel.startswith("page")] == [f"page {n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1e9", "9" * 17, "²"])
+def test_a_cursor_that_is_none_is_refused(daemon: RunningDaemon, cursor: str) -> None:
+    address = f"/api/stream_function_logs?cursor={quote(cursor)}"
+    assert daemon.get(address, Authorization=f"Convex {daemon.key}").status == 400
+
+
+def test_the_log_goes_on_where_it_ended_and_nothing_is_told_twice(tmp_path: Path) -> None:
+    with running(tmp_path, deploy="logs") as daemon:
+        key = {"Authorization": f"Convex {daemon.key}"}
+
+        def poll(cursor: float) -> Any:
+            return daemon.get(f"/api/stream_function_logs?cursor={cursor}", **key).json
+
+        empty = poll(0)
+        assert empty["entries"] == []
+        daemon.call("mutation", "says:add", name="one")
+        first = poll(empty["newCursor"])
+        (entry,) = first["entries"]
+        assert (entry["kind"], entry["identifier"], entry["udfType"]) == (
+            "Completion",
+            "says:add",
+            "Mutation",
+        )
+        lines = [(line["level"], line["messages"]) for line in entry["logLines"]]
+        assert lines == [("INFO", ["adding one"]), ("ERROR", ["grave"])]
+        assert (entry["error"], entry["usageStats"]["databaseWriteBytes"] > 0) == (None, True)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(poll, first["newCursor"])
+            answer = daemon.post("/api/query", {"path": "says:break_query", "args": {}})
+            assert answer.json["status"] == "error"
+            (entry,) = waiting.result(30)["entries"]
+        assert entry["identifier"] == "says:break_query"
+        assert "KeyError" in entry["error"]
+        assert len(poll(0)["entries"]) == 2
+        daemon.terminate()
+        daemon.start()
+        missing, *_ = poll(first["newCursor"])["entries"]
+        assert "missing" in missing["logLines"][0]["messages"][0]

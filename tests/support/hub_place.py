@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.codec import decode_server_message, encode_message
@@ -16,7 +17,7 @@ from headwater_protocol.messages import (
     Welcome,
 )
 from headwater_server.identity.sign_ins import SignInLimits, SignIns, Verifier
-from headwater_server.net.connection import Connection, ConnectionLimits
+from headwater_server.net.connection_limits import ConnectionLimits
 from headwater_server.net.hub import Hub
 from headwater_server.net.keys import AdminKeys
 from headwater_server.observe.metrics import Metrics
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headwater_protocol.errors import HeadwaterError
+    from headwater_server.net.connection import Connection
 
 BUFFER = 1_000
 WALL_S = 1_800_000_000.0
@@ -188,3 +190,28 @@ def subscribe(
 ) -> ModifyQuerySet:
     """Return the message that subscribes to one query, the `number`-th."""
     return ModifyQuerySet(number - 1, number, (AddQuery(number, name, arguments, journal),), ())
+
+
+CONVEX_SESSION = "d38b0c93-0000-4000-8000-000000000001"
+
+
+class JsonSink(MemorySink):
+    """A client of Convex's protocol that reads when it is told to."""
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        self.messages += [json.loads(message) for message in messages]
+
+
+def convex_client(place: Place) -> tuple[Connection, JsonSink]:
+    """Return a connection of a Convex client past its `Connect`."""
+    sink = JsonSink()
+    connection = place.hub.accept(sink, place.hub.convex)
+    assert connection is not None
+    tell(connection, "Connect", sessionId=CONVEX_SESSION)
+    assert sink.messages == []
+    return connection, sink
+
+
+def tell(connection: Connection, kind: str, **fields: Any) -> None:
+    """Have a Convex client send a message."""
+    connection.receive(json.dumps({"type": kind, **fields}).encode())

@@ -28,15 +28,19 @@ _OUR_ID = re.compile(r" ?\[request id ([0-9a-f]+)\]")
 
 _SYSTEM = re.compile(r"'(_system/[^']*)'")
 _INSTEAD = (
-    ("table", "headwater data"),
-    ("Table", "headwater data"),
-    ("getSchemas", "headwater data"),
-    ("apiSpec", "headwater spec"),
-    ("nvironment", "headwater env"),
-    ("logs", "headwater logs"),
-    ("deploy2", "headwater deploy"),
-    ("push", "headwater deploy"),
-    ("run_test_function", "headwater run"),
+    ("mport", "there is no import; write documents with a mutation of yours, as `headwater run` calls it"),
+    ("xport", "there is no export; read documents with `headwater data`, or copy the data directory"),
+    ("canonical_urls", "use `headwater dev`"),
+    ("config", "use `headwater deploy`"),
+    ("deploy", "use `headwater deploy`"),
+    ("push", "use `headwater deploy`"),
+    ("run_test_function", "use `headwater run` with a function of your bundle"),
+    ("app_metrics", "see /metrics"),
+    ("able", "use `headwater data`"),
+    ("chemas", "use `headwater data`"),
+    ("apiSpec", "use `headwater spec`"),
+    ("nvironment", "use `headwater env`"),
+    ("logs", "use `headwater logs`"),
 )
 
 
@@ -74,8 +78,8 @@ def told(error: ErrorBody) -> Told:
 
 def instead_of(asked: str) -> str:
     """Return what to use instead of something that Convex's command line or dashboard asks for."""
-    command = next((command for part, command in _INSTEAD if part in asked), "headwater")
-    return f"This server is not Convex's: use `{command}`"
+    advice = next((advice for part, advice in _INSTEAD if part in asked), "see `headwater --help`")
+    return f"This server is not Convex's: {advice}"
 
 
 def _head(error: ErrorBody) -> str:

@@ -89,14 +89,18 @@ def _check_keys(value: Any, known: set[str]) -> None:
             _check_keys(item, known)
 
 
-def _check_key(key: Any) -> None:
-    fits = (
+def is_key(key: Any) -> bool:
+    """Tell whether those clients take a key of an object."""
+    return (
         isinstance(key, str)
         and len(key) <= _KEY_CHARACTERS_MAX
         and not key.startswith("$")
         and all(" " <= character <= "~" for character in key)
     )
-    if not fits:
+
+
+def _check_key(key: Any) -> None:
+    if not is_key(key):
         raise RequestError(
             f"the key {str(key)[:80]!r} cannot go to a Convex client: it takes printable ASCII, without $ at the"
             " beginning; make it a list of objects that have the key as a field",

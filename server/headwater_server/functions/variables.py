@@ -13,7 +13,7 @@ from headwater_storage.catalog import ENVIRONMENT, active_bundle
 from headwater_server.worker.messages import CheckVariables, VariablesChecked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from contextlib import AbstractContextManager
 
     from headwater_protocol.manifest import Manifest
@@ -135,50 +135,68 @@ class Variables:
         return found
 
     async def set(self, name: str, value: str, *, secret: bool) -> bool:
-        """Set a variable; tell whether it is a secret, which it is too if the active bundle says so.
-
-        Raises:
-            RequestError: It cannot have this name or value, there are too many, it does not fit the active bundle,
-                or cannot be sealed.
-        """
-        limits = self._limits
-        checked_name(name, limits.name_characters_max)
-        size = len(_encoded(value))
-        if size > limits.value_bytes_max:
-            raise RequestError(f"the value of {name} has {size} bytes; the limit is {limits.value_bytes_max}")
-        manifest = self._manifest()
-        declared = () if manifest is None else manifest.variables
-        secret = secret or any(one.name == name and one.secret for one in declared)
-        sealed = self._key.seal(name, value, self._random_bytes) if secret else None
-        row = VariableRow(None if secret else value, sealed, self._now_us()).to_bytes()
-
-        def put(transaction: Transaction) -> None:
-            known = _rows(transaction)
-            if name not in known and len(known) >= limits.variables_max:
-                raise RequestError(
-                    f"there are {len(known)} variables already (`environment_limit_variables`)"
-                )
-            transaction.put_row(ENVIRONMENT, name.encode(), row)
-
-        await self._change({name: value}, put)
-        logger.info("variable_set", extra={"fields": {"name": name, "secret": secret}})
-        return secret
+        """Set a variable; tell whether it is a secret. As `change`."""
+        return name in await self.change({name: value}, secret={name} if secret else ())
 
     async def remove(self, name: str) -> None:
-        """Remove a variable.
+        """Remove a variable. As `change`."""
+        await self.change({name: None})
+
+    async def change(
+        self, changes: Mapping[str, str | None], *, secret: Collection[str] = ()
+    ) -> frozenset[str]:
+        """Set variables, or remove those that are to be None: all of them or none.
+
+        Args:
+            changes: What is to be, by name.
+            secret: Which of them are secrets; others are too if the active bundle says so.
+
+        Returns:
+            Those that were set and are secrets.
 
         Raises:
-            RequestError: There is none of this name, or the active bundle needs it.
+            RequestError: One cannot have this name or value, there are too many, it does not fit the active bundle or
+                cannot be sealed; or one to be removed is not there, or the active bundle needs it.
         """
-        checked_name(name, self._limits.name_characters_max)
+        manifest = self._manifest()
+        declared = {one.name for one in manifest.variables if one.secret} if manifest is not None else set()
+        rows: dict[str, bytes | None] = {}
+        sealed = set()
+        for name, value in changes.items():
+            checked_name(name, self._limits.name_characters_max)
+            if value is not None and (name in secret or name in declared):
+                sealed.add(name)
+            rows[name] = None if value is None else self._row(name, value, secret=name in sealed)
 
-        def remove(transaction: Transaction) -> None:
-            if transaction.variable(name) is None:
-                raise RequestError(f"the variable {name} is not set; see `headwater env list`")
-            transaction.put_row(ENVIRONMENT, name.encode(), None)
+        def write(transaction: Transaction) -> None:
+            known = _rows(transaction)
+            for name, row in rows.items():
+                if row is None and name not in known:
+                    raise RequestError(f"the variable {name} is not set; see `headwater env list`")
+                if row is not None and name not in known and len(known) >= self._limits.variables_max:
+                    raise RequestError(
+                        f"there are {len(known)} variables already (`environment_limit_variables`)"
+                    )
+                transaction.put_row(ENVIRONMENT, name.encode(), row)
+                if row is None:
+                    del known[name]
+                else:
+                    known[name] = row
 
-        await self._change({name: None}, remove)
-        logger.info("variable_removed", extra={"fields": {"name": name}})
+        await self._change(dict(changes), write)
+        for name, row in rows.items():
+            if row is None:
+                logger.info("variable_removed", extra={"fields": {"name": name}})
+            else:
+                logger.info("variable_set", extra={"fields": {"name": name, "secret": name in sealed}})
+        return frozenset(sealed)
+
+    def _row(self, name: str, value: str, *, secret: bool) -> bytes:
+        size, limit = len(_encoded(value)), self._limits.value_bytes_max
+        if size > limit:
+            raise RequestError(f"the value of {name} has {size} bytes; the limit is {limit}")
+        sealed = self._key.seal(name, value, self._random_bytes) if secret else None
+        return VariableRow(None if secret else value, sealed, self._now_us()).to_bytes()
 
     async def _change(self, changes: dict[str, str | None], write: Callable[[Transaction], None]) -> None:
         """Write, if the bundle that is active at that commit agrees."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from headwater_protocol.errors import (
@@ -17,7 +16,7 @@ from headwater_protocol.errors import (
     TransientError,
     error_for,
 )
-from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX, ServerLimits
+from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX
 from headwater_protocol.messages import ErrorBody
 from headwater_protocol.server_events import (
     ActionCancelled,
@@ -37,7 +36,7 @@ from headwater_protocol.server_events import (
 from headwater_server.convex.identity import claims_of
 from headwater_server.functions.mutations import Decision
 from headwater_server.identity.sign_ins import REFUSED, UNVERIFIABLE
-from headwater_server.net.inlet import InletLimits
+from headwater_server.net.convex_system import Asker, SessionSystemQueries
 from headwater_server.net.keys import Right, hash_key
 from headwater_server.net.session_actions import SessionActions
 from headwater_server.reactive.sessions import QueryKey
@@ -51,6 +50,8 @@ if TYPE_CHECKING:
     from headwater_server.functions.mutations import KnownUser, MutationCall, Mutations, SessionQueue
     from headwater_server.identity.claims import VerifiedToken
     from headwater_server.identity.sign_ins import ActedUser, Check, Pace, SignIns
+    from headwater_server.net.connection_limits import ConnectionLimits
+    from headwater_server.net.convex_system import SystemFunctions
     from headwater_server.net.dialect import Dialect
     from headwater_server.net.keys import AdminKeys
     from headwater_server.net.sinks import SharedFrames, Sink
@@ -66,35 +67,6 @@ _LOST = "the token does not hold any more"
 _REMOVED_MAX = LIST_ITEMS_MAX - QUERIES_MAX  # so that a transition can name them beside all that are left
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Bounds of connections.
-
-    Attributes:
-        wire: What the protocol session enforces.
-        connections_max: Connections at one time.
-        send_buffer_bytes: Bytes that wait for the socket after which a client gets no transitions. Twice as many
-            of other messages on top end the connection.
-        unsent_bytes: What the system may hold beside, not yet sent.
-        deflate_from_bytes: Messages from that size on are compressed for clients that can inflate; 0: none.
-        stall_limit_s: Time without reading after which a client is closed.
-        kept_answers_bytes: Results of mutations kept for a client that does not read; they are
-            stored, so that one whose connection is ended gets them again.
-        inlet: How much of what clients send is taken at a time.
-        subscribed_bytes: Names, arguments and journals of the queries of one session.
-    """
-
-    wire: ServerLimits = field(default_factory=ServerLimits)
-    connections_max: int = 20_000
-    send_buffer_bytes: int = 256 << 10
-    unsent_bytes: int = 64 << 10
-    deflate_from_bytes: int = 1024
-    stall_limit_s: float = 60.0
-    kept_answers_bytes: int = 4 << 20
-    inlet: InletLimits = field(default_factory=InletLimits)
-    subscribed_bytes: int = 32 << 20
-
-
 class ConnectionHost(Protocol):
     """What a connection needs of the daemon; the hub offers it."""
 
@@ -108,6 +80,7 @@ class ConnectionHost(Protocol):
     mono_s: Callable[[], float]
     sign_ins: SignIns
     keys: AdminKeys
+    system: SystemFunctions | None
     draining: bool
 
     def refusal(self, last_ts: int) -> HeadwaterError | None:
@@ -135,6 +108,7 @@ class Connection:
         stalled_since_s: Since when the socket has taken nothing, monotonic; None while it does.
         verified: The token by which the client is known, None if it is nobody.
         key_hash: Of the key of the deployment that it has shown; b"" if none.
+        origin: Address of the server as its client has written it; "" if nobody can tell.
         has_room: Called when more may be taken of a client that had too much in flight.
     """
 
@@ -146,6 +120,9 @@ class Connection:
         self._wire = dialect.session()
         self._queue: SessionQueue | None = None
         self._actions: SessionActions | None = None  # from the first one on; refers to this
+        self._system: SessionSystemQueries | None = (
+            None  # likewise, from `Connect` on, if its dialect has any
+        )
         self._ended = False
         self._unsent_bytes = 0
         self._unsent_max_bytes = 0
@@ -157,6 +134,7 @@ class Connection:
         self._acted: ActedUser | None = None  # as whom the holder of a key acts
         self._rights: frozenset[Right] = frozenset()
         self.key_hash = b""
+        self.origin = ""
         self.has_room: Callable[[], None] | None = None
         self.verified: VerifiedToken | None = None
         self.session: Session | None = None
@@ -258,11 +236,15 @@ class Connection:
             self._send((welcome,))
         whole = self._dialect.whole_results
         self.session = hub.core.connect(self, kept_back=self._keep_back, whole=whole)
+        if self._dialect.asks_system and hub.system is not None:
+            self._system = SessionSystemQueries(hub.system, self._asker, self._make_due)
 
     def _modify(self, add: Sequence[AddQuery], remove: Sequence[int]) -> None:
         session = self.session
         if session is None:
             return
+        if self._system is not None:
+            add, remove = self._system.take(add, remove)
         size = self._subscribed_bytes
         size -= sum(session.subscriptions[number].size_bytes for number in remove)
         size += sum(QueryKey(query.name, query.arguments, query.journal).size_bytes for query in add)
@@ -323,9 +305,14 @@ class Connection:
         )
 
     def _action_answered(self) -> None:
-        if self._dialect.covers_actions and self.session is not None:
-            self._hub.core.modify(self.session, (), ())  # a transition is due
+        if self._dialect.covers_actions:
+            self._make_due()
         self._offer_room()
+
+    def _make_due(self) -> None:
+        """Have a transition follow, whether anything changes or not."""
+        if self.session is not None:
+            self._hub.core.modify(self.session, (), ())
 
     # ------------------------------------------------------------------ who it is
 
@@ -345,6 +332,9 @@ class Connection:
             self._refuse_token(refusal.message)
             return
         self._accept(None, acted, digest, rights)
+
+    def _asker(self) -> Asker:
+        return Asker(self._rights, self.origin)
 
     def review_key(self) -> None:
         """Other keys are valid now: a client whose key is not any more is nobody."""
@@ -477,6 +467,8 @@ class Connection:
 
     def _transition(self, moved: Moved) -> bytes:
         self._traffic.transitions += 1
+        if self._system is not None and (own := self._system.bodies()):
+            return self._wire.transition(moved.ts, [*moved.changes, *own])
         if moved.made is None:
             moved.made = self._hub.frames.transitions(moved)
         return self._wire.transition(moved.ts, moved.changes, moved.made)
@@ -570,6 +562,7 @@ class Connection:
     def _leave(self) -> None:
         # What refers back to this goes, or it would stay in memory until the collector of cycles comes by.
         actions, self._actions = self._actions, None
+        system, self._system = self._system, None
         check, self._check = self._check, None
         session, self.session = self.session, None
         queue, self._queue = self._queue, None
@@ -577,6 +570,8 @@ class Connection:
         self.has_room = None
         if actions is not None:
             actions.leave()
+        if system is not None:
+            system.leave()
         if check is not None:
             check.cancel()
         if session is not None:

@@ -85,6 +85,7 @@ class Dialect:
         ends_unidentified: A connection whose token is refused, or ends, must end: its client comes back with another.
         ends_on_faults: So must one whose mutation met a fault of the system: its client sends it again. No answer would
             be taken for anything but final.
+        asks_system: Its clients may ask functions of the system, if they have a key.
         in_flight_max: Requests without an answer beyond which no more is read of a client; 0: it keeps to a limit itself.
     """
 
@@ -93,6 +94,7 @@ class Dialect:
     covers_actions: bool = False
     ends_unidentified: bool = False
     ends_on_faults: bool = False
+    asks_system: bool = False
     in_flight_max: int = 0
 
 
@@ -112,5 +114,6 @@ def of_convex(limits: ServerLimits, bodies: JsonBodies) -> Dialect:
         covers_actions=True,
         ends_unidentified=True,
         ends_on_faults=True,
+        asks_system=True,
         in_flight_max=_CONVEX_IN_FLIGHT_MAX,
     )

@@ -22,6 +22,7 @@ from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 from headwater_server.convex.identity import claims_of
 from headwater_server.convex.messages import canonical_name, time_of, time_text
+from headwater_server.net.convex_system import PREFIX, Asker
 from headwater_server.net.event_stream import send_events, wants_events
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
 from headwater_server.net.keys import Right, bearer_token, offered_key
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from headwater_server.identity.sign_ins import SignIns
+    from headwater_server.net.convex_system import SystemFunctions
     from headwater_server.net.keys import AdminKeys
 
 logger = logging.getLogger("headwater.http")
@@ -99,17 +101,22 @@ class _Caller(NamedTuple):
         identity: Encoded identity of their token, None without one.
         reads: Whether their key opens internal queries.
         runs: Whether it opens internal functions of all kinds.
+        asker: As functions of the system know them.
     """
 
     identity: bytes | None
     reads: bool = False
     runs: bool = False
+    asker: Asker = Asker(frozenset(), "")
 
 
 class HttpApi:
     """The routes; `add_to` puts them into an aiohttp application."""
 
-    def __init__(self, calls: Calls, keys: AdminKeys, sign_ins: SignIns, bodies: Bodies) -> None:
+    def __init__(
+        self, calls: Calls, keys: AdminKeys, sign_ins: SignIns, bodies: Bodies, system: SystemFunctions
+    ) -> None:
+        self._system = system
         self._calls = calls
         self._keys = keys
         self._sign_ins = sign_ins
@@ -136,7 +143,7 @@ class HttpApi:
         fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
         call = parse_call({name: value for name, value in fields.items() if value is not None}, request)
         caller = await self._caller(request, call)
-        return await self._query_for(caller._replace(reads=False, runs=False), call)
+        return await self._query_for(_Caller(caller.identity), call)
 
     async def _mutation(self, request: web.Request) -> web.Response:
         call = await self._call(request)
@@ -217,6 +224,8 @@ class HttpApi:
 
     async def _of_any_kind(self, request: web.Request, call: AskedCall) -> web.StreamResponse:
         caller = await self._caller(request, call)
+        if call.name.startswith(PREFIX):
+            return await self._query_for(caller, call)
         kind = self._calls.kind(call.name, internal=caller.reads)
         if kind == "action":
             return await self._action_for(caller, call, request)
@@ -225,6 +234,8 @@ class HttpApi:
         return await self._mutation_for(caller, call)
 
     async def _query_for(self, caller: _Caller, call: AskedCall) -> web.Response:
+        if call.name.startswith(PREFIX):
+            return await _answer(call, self._system.query(call.name, call.arguments, caller.asker))
         running = self._calls.query(
             call.name, call.arguments, identity=caller.identity, internal=caller.reads
         )
@@ -259,7 +270,8 @@ class HttpApi:
             if claims is not None:
                 name = self._keys.require(key, Right.ACT_AS)
                 identity = self._sign_ins.acting_as(claims, name).identity
-            return _Caller(identity, reads=Right.READ in rights, runs=Right.RUN in rights)
+            asker = Asker(rights, f"{request.scheme}://{request.host}")
+            return _Caller(identity, reads=Right.READ in rights, runs=Right.RUN in rights, asker=asker)
         if call.act_as is not None:
             raise RequestError("`actAs` takes a key, not a token: Authorization: Headwater <key>")
         return _Caller((await self._sign_ins.user_of(token)).identity)

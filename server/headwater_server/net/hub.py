@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headwater_protocol.errors import HeadwaterError, TransientError
 
 from headwater_server.convex.bodies import JsonBodies
-from headwater_server.net.connection import Connection, ConnectionLimits
+from headwater_server.net.connection import Connection
 from headwater_server.net.deflate import Deflater
 from headwater_server.net.dialect import Dialect, of_convex, our_own
 from headwater_server.net.inlet import Inlet
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from headwater_server.functions.actions import Actions
     from headwater_server.functions.mutations import Mutations
     from headwater_server.identity.sign_ins import SignIns
+    from headwater_server.net.connection_limits import ConnectionLimits
+    from headwater_server.net.convex_system import SystemFunctions
     from headwater_server.net.keys import AdminKeys
     from headwater_server.observe.metrics import Metrics
     from headwater_server.reactive.core import ReactiveCore
@@ -57,6 +59,9 @@ class Hub:
         json_bytes: Results kept as JSON for further clients of Convex that need the same.
         soon: Calls something at the end of this turn of the event loop.
         later: Calls something after so many seconds.
+
+    Attributes:
+        system: Answers what Convex's command line asks of the system; None: nothing does.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Hub:
         self.mono_s = mono_s
         self.sign_ins = sign_ins
         self.keys = keys
+        self.system: SystemFunctions | None = None
         keys.changed = self._review_keys
         self.own = our_own(limits.wire)
         self.convex = of_convex(limits.wire, JsonBodies(json_bytes))

@@ -196,9 +196,9 @@ class AdminKeys:
             )
         name, role = self._known(key)
         if right not in ROLES[role]:
-            fitting = " or ".join(each for each, rights in ROLES.items() if right in rights)
             raise RequestError(
-                f"the key {name!r} is for the role {role}; this needs one for {fitting}", code="forbidden"
+                f"the key {name!r} is for the role {role}; this needs one for {_roles_with(right)}",
+                code="forbidden",
             )
         return name
 
@@ -226,6 +226,24 @@ class AdminKeys:
             raise RequestError("the key is none of this deployment", code="unauthenticated")
         self.used(fitting[0])
         return fitting[0].name, fitting[0].role
+
+
+def require_right(rights: frozenset[Right], right: Right) -> None:
+    """Refuse whoever has shown no key, or one without a right.
+
+    Raises:
+        RequestError: `unauthenticated`: no key; `forbidden`: its role lacks the right.
+    """
+    if not rights:
+        raise RequestError("this needs a key of the deployment", code="unauthenticated")
+    if right not in rights:
+        raise RequestError(
+            f"this key is for another role; this needs one for {_roles_with(right)}", code="forbidden"
+        )
+
+
+def _roles_with(right: Right) -> str:
+    return " or ".join(role for role, rights in ROLES.items() if right in rights)
 
 
 def why_weak(key: str) -> str | None:

@@ -72,6 +72,7 @@ class WebSocketShell:
         connection = hub.accept(sink, hub.convex if text else hub.own)
         if connection is None:
             return socket
+        connection.origin = f"{request.scheme}://{request.host}"
         passage.belong_to(connection)
         self.open += 1
         free = asyncio.Event()

@@ -301,6 +301,11 @@ class CallLog:
         return self._next - self._first
 
     @property
+    def newest(self) -> int:
+        """Number of the last event; before the first one, a number below its."""
+        return self._next - 1
+
+    @property
     def followers(self) -> int:
         """How many follow."""
         return len(self._followers)
@@ -349,7 +354,7 @@ class CallLog:
 
     def _missing_after(self, after: int) -> Dropped | None:
         oldest = self._events[0].number if self._events else self._next
-        if after < self._first:
+        if after < self._first - 1:
             return Dropped(None)
         return Dropped(oldest - after - 1) if after < oldest - 1 else None
 

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from headwater_protocol.messages import ErrorBody
 from headwater_protocol.messages import Mutation as OurMutation
 from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.worker.messages import Request
-from support.hub_place import MemorySink, Place, say
+from support.hub_place import Place, convex_client, say, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from headwater_server.net.connection import Connection
-
-SESSION = "d38b0c93-0000-4000-8000-000000000001"
-
-
-class JsonSink(MemorySink):
-    def send(self, messages: Sequence[bytes]) -> None:
-        self.messages += [json.loads(message) for message in messages]
-
-
-def convex_client(place: Place) -> tuple[Connection, JsonSink]:
-    sink = JsonSink()
-    connection = place.hub.accept(sink, place.hub.convex)
-    assert connection is not None
-    tell(connection, "Connect", sessionId=SESSION)
-    assert sink.messages == []
-    return connection, sink
-
-
-def tell(connection: Connection, kind: str, **fields: Any) -> None:
-    connection.receive(json.dumps({"type": kind, **fields}).encode())
 
 
 def mutate(connection: Connection, request: int) -> None:

@@ -9,7 +9,7 @@ from headwater_protocol.frames import frame
 from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import AddQuery, Connect, ModifyQuerySet, Value
 from headwater_protocol.server_session import ServerSession
-from headwater_server.net.connection import ConnectionLimits
+from headwater_server.net.connection_limits import ConnectionLimits
 from headwater_server.net.deflate import Deflater
 from headwater_server.net.inlet import Inlet, InletLimits
 from headwater_server.net.sinks import SharedFrames, TcpSink, text_frames, websocket_frame
