@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.convex_clients.driven import ClientError, Peer, react
+from support.convex_clients.driven import ClientError, Peer, react, show
 from support.daemon import running
 from support.users import STAFF, user_token
 
@@ -29,11 +29,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
 async def page(daemon: RunningDaemon) -> AsyncIterator[Peer]:
     async with react(f"http://127.0.0.1:{daemon.port}") as peer:
         yield peer
-
-
-async def show(peer: Peer, kind: str, name: str = "", args: Any = None, **more: Any) -> int:
-    number: int = await peer.do("show", kind=kind, name=name, args=args or {}, **more)
-    return number
 
 
 def bodies(rows: Any) -> list[str]:

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tools.node import MAJOR_MIN, find_node
-from tools.web import installed
+from tools.web import PACKAGE, installed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from tools.node import Node
 
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 30.0
@@ -155,17 +158,56 @@ class Peer:
             self._moved.notify_all()
 
 
+class Tab:
+    """One of the tabs of a browser; as `Peer`, whose tab it is."""
+
+    def __init__(self, peer: Peer, number: int) -> None:
+        self._peer = peer
+        self._number = number
+        self.shown = peer.shown
+
+    def start(self, op: str, **fields: Any) -> asyncio.Future[Any]:
+        """Give a command; its answer comes as a future."""
+        return self._peer.start(op, tab=self._number, **fields)
+
+    async def do(self, op: str, **fields: Any) -> Any:
+        """Give a command and return its result; raises `ClientError`."""
+        return await self._peer.do(op, tab=self._number, **fields)
+
+    async def until(self, watch: int, holds: Callable[[Any], Any]) -> Any:
+        """Wait until a component shows what is wanted, and return that."""
+        return await self._peer.until(watch, holds)
+
+
+async def show(page: Peer | Tab, kind: str, name: str = "", args: Any = None, **more: Any) -> int:
+    """Have a page with hooks show a component; what that shows is in `shown` under the number that is returned."""
+    number: int = await page.do("show", kind=kind, name=name, args=args or {}, **more)
+    return number
+
+
+def browser_program() -> str:
+    """Return Chromium; skips the test where there is none, as the tests of our own client in a browser do."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium")
+    return found
+
+
 def node_program() -> str:
     """Return the Node.js with Convex's packages installed; skips the test where there is none."""
     node = find_node()
     if node is None:
         pytest.skip(f"there is no Node.js {MAJOR_MIN} or later, neither on the PATH nor of pyright's wheel")
-    # Tests of several processes ask at the same time, and npm must not install twice into one folder.
-    with FOLDER.joinpath("package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        there = installed(node, FOLDER)
-    assert there, "npm cannot install what tests/support/convex_clients/package-lock.json names"
+    _install(node, FOLDER)
     return str(node.program)
+
+
+def _install(node: Node, package: Path) -> None:
+    # Tests of several processes ask at the same time, and npm must not install twice into one folder.
+    with package.joinpath("package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        there = installed(node, package)
+    assert there, f"npm cannot install what {package}/package-lock.json names"
 
 
 def python_program() -> str:
@@ -193,15 +235,33 @@ def react(url: str) -> contextlib.AbstractAsyncContextManager[Peer]:
     return _driven(node_program(), "react.mjs", url, {})
 
 
+@contextlib.asynccontextmanager
+async def tabs(*urls: str) -> AsyncIterator[list[Tab]]:
+    """Start a browser with a tab for each address, in which a page with Convex's hooks connects to it."""
+    program, browser, node = node_program(), browser_program(), find_node()
+    assert node is not None, "else the test was skipped"
+    _install(node, PACKAGE)  # which has what drives browsers
+    more = (browser, str(PACKAGE / "package.json"))
+    async with _driven(program, "chromium.mjs", urls[0], {}, *more) as peer:
+        found = [Tab(peer, number) for number in range(len(urls))]
+        for tab, url in zip(found[1:], urls[1:], strict=True):
+            await tab.do("open", url=url, options={})
+        yield found
+        for tab in found:
+            assert await tab.do("complaints") == []
+
+
 def python(url: str) -> contextlib.AbstractAsyncContextManager[Peer]:
     """Start Convex's client of Python, and have it connect."""
     return _driven(python_program(), "peer.py", url, {})
 
 
 @contextlib.asynccontextmanager
-async def _driven(program: str, script: str, url: str, options: dict[str, Any]) -> AsyncIterator[Peer]:
+async def _driven(
+    program: str, script: str, url: str, options: dict[str, Any], *more: str
+) -> AsyncIterator[Peer]:
     process = await asyncio.create_subprocess_exec(
-        program, str(FOLDER / script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28
+        program, str(FOLDER / script), *more, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28
     )
     peer = Peer(process)
     try:
