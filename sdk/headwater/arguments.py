@@ -58,7 +58,7 @@ class ArgumentsCodec:
         self._kind = kind
         self._decode = decoder(self._struct).decode
         self._check = check_of(kind, ARGUMENTS, tables)
-        schema = schema_of(kind, tables)
+        schema = schema_of(kind, tables, sent=True)
         definition = schema["$defs"].pop("arguments")
         self.schema = {**definition, "$defs": schema["$defs"]} if schema["$defs"] else definition
 

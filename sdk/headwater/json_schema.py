@@ -29,9 +29,15 @@ _BOUNDS = {
 }
 
 
-def schema_of(kind: kinds.Type, tables: Tables) -> dict[str, Any]:
-    """Return the schema of a type; the types it names stand in `$defs`."""
-    writer = _Writer(tables, described=True)
+def schema_of(kind: kinds.Type, tables: Tables, *, sent: bool = False) -> dict[str, Any]:
+    """Return the schema of a type; the types it names stand in `$defs`.
+
+    Args:
+        kind: The type.
+        tables: Those of the bundle.
+        sent: Whether it is an argument: a document may be a new one then, without id and creation time.
+    """
+    writer = _Writer(tables, described=True, sent=sent)
     schema = writer.schema(kind)
     return {**schema, "$defs": writer.definitions} if writer.definitions else schema
 
@@ -47,10 +53,11 @@ def shape_of(table: TableMeta, tables: Tables) -> str:
 
 
 class _Writer:
-    def __init__(self, tables: Tables, *, described: bool) -> None:
+    def __init__(self, tables: Tables, *, described: bool, sent: bool = False) -> None:
         self.definitions: dict[str, Any] = {}
         self._tables = tables
         self._described = described
+        self._sent = sent
         self._names: dict[Any, str] = {}
 
     def schema(self, kind: kinds.Type) -> dict[str, Any]:
@@ -110,7 +117,7 @@ class _Writer:
             if table and field.encode_name == "_id":
                 schema = {"type": "string", "x-table": table.__table__}
             properties[field.encode_name] = {**schema, **_default(field)}
-            if field.required or (table and field.encode_name.startswith("_")):
+            if field.required or (table and not self._sent and field.encode_name.startswith("_")):
                 required.append(field.encode_name)
         found: dict[str, Any] = {"type": "object", "properties": properties, "required": sorted(required)}
         if isinstance(struct, kinds.StructType) and struct.forbid_unknown_fields:

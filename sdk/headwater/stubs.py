@@ -236,11 +236,18 @@ def _parameters(item: FunctionManifest, types: _Types) -> dict[str, str]:
 
 def _default(schema: dict[str, Any]) -> str:
     default = schema.get("default", ...)
+    if isinstance(default, str) and any(map(_is_no_text, [schema, *schema.get("anyOf", [])])):
+        return "_r.ABSENT"
     if default is None or isinstance(default, str | int):
         return _literal(default)
     if isinstance(default, float) and math.isfinite(default):
         return repr(default)
     return "_r.ABSENT"
+
+
+def _is_no_text(schema: dict[str, Any]) -> bool:
+    """Tell whether what JSON has as text is bytes or a time in Python."""
+    return _leaf(schema) in ("bytes", "_dt.datetime")
 
 
 def _literal(value: Any) -> str:

@@ -1,6 +1,10 @@
+from datetime import UTC, datetime
+
 from headwater import ApplicationError, Id, MutationCtx, QueryCtx, mutation, query
 
 from .schema import User
+
+LAUNCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def current_user(ctx: QueryCtx) -> User | None:
@@ -52,3 +56,11 @@ def sign_in(ctx: MutationCtx, name: str) -> Id[User]:
         ctx.db.patch(user.id, name=name)
         return user.id
     return ctx.db.insert(User(name=name, email=identity.email or "", token=identity.token_identifier))
+
+
+@mutation
+def enrol(ctx: MutationCtx, user: User, seal: bytes = b"", at: datetime = LAUNCH) -> Id[User]:
+    """Take in a user whom another system has: a whole document, which gets its id here."""
+    if seal or at < LAUNCH:
+        raise ApplicationError({"code": "no_seals_yet"})
+    return ctx.db.insert(user)

@@ -15,6 +15,10 @@ export async function right(client: HeadwaterClient, channel: Id<"channels">): P
   if (me !== null && me.role === "admin") {
     console.log(me.profile.city?.toUpperCase(), me.born, width, likes, extra, whole, page.isDone);
   }
+  await client.mutation(api.users.enrol, { user: { name: "Ada", email: "", token: "" }, seal: new Uint8Array(1) });
+  if (me !== null) {
+    await client.mutation(api.users.enrol, { user: { ...me, name: "Eve" } });
+  }
   return await client.query(api.messages.newest, { channel });
 }
 
@@ -24,6 +28,7 @@ export async function wrong(client: HeadwaterClient, channel: Id<"channels">): P
   page.items; // error
   await client.mutation(api.messages.send, { channel, body: { type: "image", text: "hi" } }); // error
   await client.mutation(api.messages.send, { channel, body: { type: "text" } }); // error
+  await client.mutation(api.users.enrol, { user: { name: "Ada", email: "" } }); // error
   const me: Doc<"users"> | null = await client.query(api.users.me);
   me.role; // error
   if (me !== null) {

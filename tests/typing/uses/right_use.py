@@ -19,6 +19,7 @@ async def right(client: headwater.Client, channel: api.ChannelsId) -> datetime |
     me = await client.query(api.users.me)
     if me is not None and me["role"] == "admin":
         print(me["profile"]["city"])
+    await client.mutation(api.users.enrol, user={"name": "Ada", "email": "", "token": ""}, seal=b"\xff")
     return await client.query(api.messages.newest, channel=channel)
 
 
@@ -35,6 +36,8 @@ async def wrong(client: headwater.Client, channel: api.ChannelsId) -> None:
         paged.items[0]["text"]  # error
     await client.mutation(api.messages.send, channel=channel, body={"type": "image", "text": "hi"})  # error
     await client.mutation(api.messages.send, channel=channel, body={"type": "text"})  # error
+    await client.mutation(api.users.enrol, user={"name": "Ada", "email": ""})  # error
+    await client.mutation(api.users.enrol, user={"name": "A", "email": "", "token": ""}, seal="")  # error
     me = await client.query(api.users.me)
     me["role"]  # error
     if me is not None:

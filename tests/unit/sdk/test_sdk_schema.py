@@ -143,5 +143,7 @@ def test_schemas_describe_what_agents_need() -> None:
     assert user["properties"]["_id"] == {"type": "string", "x-table": "users"}
     assert user["properties"]["tags"] == {"type": "array", "items": {"type": "string"}, "default": []}
     assert user["properties"]["profile"] == {"$ref": "#/$defs/Profile", "default": {"city": None}}
+    sent = schema_of(kinds.type_info(list[User]), tables, sent=True)
+    assert sent["$defs"]["User"]["required"] == ["name"]
     described = schema_of(kinds.type_info(Annotated[int, Meta(ge=1, description="how many")]), tables)
     assert described == {"type": "integer", "minimum": 1, "description": "how many"}

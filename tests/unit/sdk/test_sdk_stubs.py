@@ -141,6 +141,26 @@ def test_what_may_be_left_out_of_arguments_is_there_in_results() -> None:
     assert "NotRequired" in str(module["ProfileInput"].__annotations__["city"])
 
 
+def test_a_default_that_is_text_in_json_alone_is_none_of_the_stub() -> None:
+    seal = {"type": "string", "contentEncoding": "base64", "default": "AP8="}
+    day = {"type": "string", "format": "date-time"}
+    arguments = {
+        "type": "object",
+        "properties": {
+            "at": {**day, "default": "2026-01-01T00:00:00Z"},
+            "color": {"enum": ["red"], "default": "red"},
+            "maybe": {"anyOf": [day, {"type": "null"}], "default": "2026-01-01T00:00:00Z"},
+            "seal": seal,
+        },
+        "required": [],
+    }
+    text = python_stubs(Manifest((), (function("m:f", arguments=arguments),)))
+    assert "at: _dt.datetime = _r.ABSENT" in text
+    assert 'color: _t.Literal["red"] = "red"' in text
+    assert "maybe: _dt.datetime | None = _r.ABSENT" in text
+    assert "seal: bytes = _r.ABSENT" in text
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_the_stubs_of_any_functions_run_and_reach_them(seed: int) -> None:
     some = RandomFunctions(seed)
