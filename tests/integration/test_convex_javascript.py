@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.convex_clients.driven import ClientError, Peer, javascript
-from support.daemon import running
+from support.daemon import RunningDaemon, running
 from support.guides import write_files
 from support.ill_proxy import Illness, IllProxy
 from support.users import STAFF, user_token
@@ -18,8 +18,6 @@ from support.users import STAFF, user_token
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-    from support.daemon import RunningDaemon
 
 pytestmark = pytest.mark.xdist_group("convex")
 
@@ -198,12 +196,13 @@ async def test_arguments_of_sixteen_megabytes_pass_and_larger_ones_are_refused(d
         assert await peer.mutate("messages:add", {"name": "after big"}) == 1
 
 
-async def test_an_optimistic_update_never_flickers_while_others_write(daemon: RunningDaemon) -> None:
+async def flickers_while_others_write(daemon: RunningDaemon, times: int) -> list[str]:
+    """Send messages with optimistic updates while somebody else sends some; return those that flickered."""
     async with client(daemon) as peer, client(daemon) as other:
         args = {"channel": "optimistic"}
         watch = await peer.watch("messages:list", args)
         await peer.until(watch, lambda rows: rows == [])
-        for number in range(40):
+        for number in range(times):
             body = f"own {number}"
             row = {
                 "_id": "made up",
@@ -224,7 +223,23 @@ async def test_an_optimistic_update_never_flickers_while_others_write(daemon: Ru
                 append={"name": "messages:list", "args": args, "row": row},
             )
             await asyncio.gather(*noise)
-        assert not flickers(peer.shown[watch])
+        return flickers(peer.shown[watch])
+
+
+async def test_an_optimistic_update_never_flickers_while_others_write(daemon: RunningDaemon) -> None:
+    assert await flickers_while_others_write(daemon, 40) == []
+
+
+async def test_it_flickers_where_answers_come_behind_transitions_that_show_them(tmp_path: Path) -> None:
+    """So that what the test above sees is the rule, not the patience of the client."""
+    daemon = RunningDaemon(tmp_path)
+    daemon.break_rule("convex_order")
+    try:
+        await asyncio.to_thread(daemon.start)
+        await asyncio.to_thread(daemon.must_deploy, "dialect")
+        assert "own 0" in await flickers_while_others_write(daemon, 3)
+    finally:
+        await asyncio.to_thread(daemon.end)
 
 
 async def test_pages_follow_what_others_write_without_gaps_and_split_where_they_grow(
