@@ -14,6 +14,8 @@ import orjson
 from headwater_protocol.errors import ProtocolError
 from headwater_protocol.limits import INTEGER_MAX, LIST_ITEMS_MAX
 
+from headwater_server.json_bounds import JSON_VALUES_MAX, has_too_many_values
+
 _TIME_BYTES = 8
 _Number = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
 
@@ -101,8 +103,12 @@ def decode_message(text: bytes) -> ClientMessage:
     """Return a client's message.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It is none, or has too many values.
     """
+    if has_too_many_values(text):
+        raise ProtocolError(
+            f"a message with more than {JSON_VALUES_MAX} values; send them in several", code="frame_too_large"
+        )
     try:
         message: ClientMessage = _decode(text)
         return message

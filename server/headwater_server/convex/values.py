@@ -148,28 +148,28 @@ def _base64(data: bytes) -> str:
 
 def _in(value: Any, depth: int) -> Any:
     """Return a parsed value as what is encoded; `depth` lists and objects are around it."""
-    match value:
-        case bool() | None | str():
-            return value
-        case int():
-            return value if abs(value) <= EXACT_INTEGER_MAX else _double(value)
-        case float():
-            is_whole = value.is_integer() and abs(value) <= EXACT_INTEGER_MAX
-            return int(value) if is_whole and (value or math.copysign(1, value) > 0) else value
-        case list() | dict() if depth >= VALUE_DEPTH_MAX:
-            raise RequestError(
-                f"more than {VALUE_DEPTH_MAX} lists and objects are inside one another",
-                code="invalid_arguments",
-            )
-        case list():
-            return [_in(item, depth + 1) for item in value]
-        case dict():
-            if len(value) == 1:
-                ((name, inner),) = value.items()
-                if name in _SPECIAL:
-                    return _special_in(name, inner)
-            return {key: _in(item, depth + 1) for key, item in value.items()}
-    raise TypeError(f"{type(value).__name__} is not parsed JSON")
+    kind = type(value)  # by far the most of what a message costs: `match` takes three times as long
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        return value if -EXACT_INTEGER_MAX <= value <= EXACT_INTEGER_MAX else _double(value)
+    if kind is float:
+        is_whole = value.is_integer() and abs(value) <= EXACT_INTEGER_MAX
+        return int(value) if is_whole and (value or math.copysign(1, value) > 0) else value
+    if depth >= VALUE_DEPTH_MAX:
+        raise RequestError(
+            f"more than {VALUE_DEPTH_MAX} lists and objects are inside one another",
+            code="invalid_arguments",
+        )
+    if kind is list:
+        return [_in(item, depth + 1) for item in value]
+    if kind is dict:
+        if len(value) == 1:
+            ((name, inner),) = value.items()
+            if name in _SPECIAL:
+                return _special_in(name, inner)
+        return {key: _in(item, depth + 1) for key, item in value.items()}
+    raise TypeError(f"{kind.__name__} is not parsed JSON")
 
 
 def _double(value: int) -> float:

@@ -22,6 +22,7 @@ from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 from headwater_server.convex.identity import claims_of
 from headwater_server.convex.messages import canonical_name, time_of, time_text
+from headwater_server.json_bounds import JSON_VALUES_MAX, has_too_many_values
 from headwater_server.net.convex_system import PREFIX, Asker
 from headwater_server.net.event_stream import send_events, wants_events
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
@@ -343,6 +344,11 @@ def _is_gone(request: web.Request) -> bool:
 
 
 def _parsed_json(text: bytes, what: str) -> Any:
+    if has_too_many_values(text):
+        raise RequestError(
+            f"{what} has more than {JSON_VALUES_MAX} values; send them in several requests",
+            code="frame_too_large",
+        )
     try:
         return _decode_json(text)
     except RecursionError:

@@ -31,6 +31,7 @@ from headwater_server.convex import session as sessions
 from headwater_server.convex.bodies import JsonBodies
 from headwater_server.convex.messages import time_text
 from headwater_server.convex.session import PING_S, RESENDING_S, ConvexSession
+from headwater_server.json_bounds import JSON_VALUES_MAX
 
 LIMITS = ServerLimits(held_messages_max=3, held_bytes_max=2_000)
 SESSION = "d38b0c93-0000-4000-8000-000000000001"
@@ -380,3 +381,29 @@ def test_other_ends_are_told_by_their_close_code_alone(error: Any, code: int, re
     session = opened()
     assert session.fatal(error) is None
     assert session.closing(error) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_refused"),
+    [
+        ("[" + ",".join(["[]"] * (JSON_VALUES_MAX // 2)) + "]", True),
+        ("[" + ",".join(["1"] * (JSON_VALUES_MAX + 1)) + "]", True),
+        ("[" + ",".join(["1"] * (JSON_VALUES_MAX - 8)) + "]", False),
+        ("[" + ",".join(['"' + ',[{' * 100 + '"'] * 10_000) + "]", False),
+        ('"' + ',' * (2 * JSON_VALUES_MAX) + '"', False),
+        ('"' + r'\\\",' * JSON_VALUES_MAX + '"', False),
+        ('{"x":"' + "\\\\" + '","y":[' + ",".join(["{}"] * JSON_VALUES_MAX) + "]}", True),
+        ("[" + ",".join(['"a"'] * (3 * JSON_VALUES_MAX)) + "]", True),
+    ],
+)  # fmt: skip
+def test_a_message_of_too_many_values_is_refused_before_they_are_made(text: str, is_refused: bool) -> None:
+    session = opened()
+    session.frame_limit_bytes = len(text) + 1000
+    whole = b'{"type":"Mutation","requestId":0,"udfPath":"m:f","args":[{"v":%b}]}' % text.encode()
+    if not is_refused:
+        ((event,), _) = session.receive(whole), json.loads(whole)
+        assert isinstance(event, MutationRequested)
+        return
+    with pytest.raises(ProtocolError, match="values") as refused:
+        session.receive(whole)
+    assert refused.value.code == "frame_too_large"
