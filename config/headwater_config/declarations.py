@@ -11,7 +11,7 @@ from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MIB = 1024 * 1024
 _YES_NO = {
@@ -37,6 +37,7 @@ class About:
         group: Heading that begins with this setting.
         ge: Smallest value.
         le: Largest value.
+        check: Of a text, raises ValueError where it says nothing.
     """
 
     text: str
@@ -45,6 +46,7 @@ class About:
     group: str = ""
     ge: float | None = None
     le: float | None = None
+    check: Callable[[str], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Declaration:
         if self.type is str:
             if not isinstance(value, str):
                 raise ValueError("must be a text")
+            if self.about.check is not None:
+                self.about.check(value)
             return value
         if self.type is bool:
             found = _YES_NO.get(value.lower()) if isinstance(value, str) else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headwater_config.groups.actions import ActionsSettings
+from headwater_config.groups.addresses import AddressesSettings
 from headwater_config.groups.call_logs import CallLogsSettings
 from headwater_config.groups.clients import ClientsSettings
 from headwater_config.groups.functions import FunctionsSettings
@@ -35,6 +36,7 @@ class Settings(  # the last base's fields come first
     ActionsSettings,
     SignInSettings,
     SchedulesSettings,
+    AddressesSettings,
     ClientsSettings,
     FunctionsSettings,
     WhereSettings,

@@ -72,6 +72,7 @@ _TABLE = (
     ErrorCode("session_in_use", "Another client uses this session id", Retry.AFTER_RECONNECT, 409, 4002),
     ErrorCode("conflict", "Other writes came first too many times", Retry.SAME_REQUEST, 409),
     ErrorCode("overloaded", "The server has more work than it can take", Retry.SAME_REQUEST, 503, 1013),
+    ErrorCode("rate_limited", "More requests came than may, for now", Retry.SAME_REQUEST, 429, 1013),
     ErrorCode("unavailable", "The server is starting or stopping", Retry.AFTER_RECONNECT, 503, 1012),
     ErrorCode("no_bundle", "No bundle has been deployed yet", Retry.SAME_REQUEST, 503),
     ErrorCode("disk_full", "The disk is full; writes are refused, reads go on", Retry.SAME_REQUEST, 507),

@@ -32,7 +32,7 @@ class RequestHead:
         path: Decoded, below where routes are served.
         query: What stands behind `?`, as it was sent.
         headers: In order.
-        address: Of who is connected: of a proxy, if there is one.
+        address: Of who is connected: of a proxy, if there is one that `trusted_proxies` does not name.
     """
 
     method: str
@@ -61,7 +61,7 @@ class Request:
         path: Decoded, from its slash on.
         query: The parameters behind `?`.
         headers: Its headers; cookies stand in `cookie`.
-        address: Of who is connected: of a proxy, if there is one.
+        address: Of who is connected: of a proxy, if there is one that `trusted_proxies` does not name.
     """
 
     def __init__(self, head: RequestHead, body: BodySource) -> None:

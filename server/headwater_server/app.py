@@ -39,11 +39,13 @@ from headwater_server.identity.verifier import Clocks, Verifier
 from headwater_server.jobs.crons import CronClock
 from headwater_server.jobs.scheduler import JobScheduler
 from headwater_server.net.admin_api import AdminApi
+from headwater_server.net.admission import Admission
 from headwater_server.net.convex_system import SystemFunctions
 from headwater_server.net.convex_tools import ConvexTools
 from headwater_server.net.data_api import DataApi
 from headwater_server.net.environment_api import EnvironmentApi
 from headwater_server.net.explain_api import ExplainApi
+from headwater_server.net.http_admission import admission_middleware
 from headwater_server.net.http_api import Bodies, HttpApi, cors_middleware, error_middleware
 from headwater_server.net.hub import Hub
 from headwater_server.net.issuer_api import IssuerApi
@@ -51,7 +53,7 @@ from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
 from headwater_server.net.listeners import Listeners, is_loopback
 from headwater_server.net.log_api import LogApi
-from headwater_server.net.route_api import RouteApi
+from headwater_server.net.route_api import PREFIX, RouteApi
 from headwater_server.net.start_page import StartPage
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.tls import ServedCertificate, served_certificate
@@ -62,6 +64,7 @@ from headwater_server.observe.conflicts import ConflictCounts
 from headwater_server.observe.metrics import Metrics
 from headwater_server.options import (
     action_options,
+    admission_limits,
     browse_limits,
     call_log_options,
     connection_limits,
@@ -145,11 +148,7 @@ class Daemon:
             clean_readers=engine.store.reader_check,
             after_publish=lambda: self.hub.frames.clear(),
         )
-        self.verifier = self._make_verifier()
-        self.sign_ins = SignIns(
-            self.verifier, sign_in_limits(settings), self.metrics.identity, self._mono_s, self._wall_s
-        )
-        self.keys = AdminKeys(b"")
+        self._make_entrance()
         core = _reactive_core(self.switchboard, engine, self._mono_s, settings)
         self.mutations = Mutations(
             self.pool,
@@ -180,15 +179,26 @@ class Daemon:
             self._history_ends,
             self.sign_ins,
             self.keys,
+            self.admission,
             settings.delta_memory_bytes // 4,
         )
         self.trimmer = RequestTrimmer(engine, trim_options(settings), self.metrics)
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
         self._engine_task: asyncio.Task[None] | None = None
-        self._listeners = Listeners(door_options(settings))
+        self._listeners = Listeners(door_options(settings), self.admission)
         self._certificate: ServedCertificate | None = None  # from `listen` on, if there is one
         self.port = self.tcp_port = self.routes_port = 0
+
+    def _make_entrance(self) -> None:
+        """Make what says who somebody is, and lets them in."""
+        settings, metrics = self.settings, self.metrics
+        self.verifier = self._make_verifier()
+        self.sign_ins = SignIns(
+            self.verifier, sign_in_limits(settings), metrics.identity, self._mono_s, self._wall_s
+        )
+        self.keys = AdminKeys(b"")
+        self.admission = Admission(admission_limits(settings), metrics.limits, self._mono_s)
 
     def _make_actions(self, transactions: WorkerLimits, roster: Roster, reporter: CallReporter) -> None:
         """Make what runs actions, in workers of the same zygote as the others, and what runs any call without a session."""
@@ -212,6 +222,7 @@ class Daemon:
             self.actions,
             self.sign_ins,
             self.verifier.concerns,
+            self.admission,
             route_limits(self.settings),
             self.metrics.routes,
             self._mono_s,
@@ -477,12 +488,17 @@ class Daemon:
     async def _open_sockets(self) -> None:
         settings = self.settings
         app = web.Application(
-            client_max_size=settings.frame_limit_bytes, middlewares=[cors_middleware, error_middleware]
+            client_max_size=settings.frame_limit_bytes,
+            middlewares=[
+                cors_middleware,
+                error_middleware,
+                admission_middleware(self.admission, PREFIX + "/"),
+            ],
         )
         websockets = WebSocketShell(self.hub)
         for routes in (
             websockets,
-            HttpApi(self.calls, self.keys, self.sign_ins, self._bodies, self.system),
+            HttpApi(self.calls, self.keys, self.sign_ins, self._bodies, self.system, self.admission),
             self.admin_api,
             ConvexTools(self.call_log, self.variables, self.keys, self.admin_api.begun, self._bodies),
             KeyApi(self.access_keys, self.keys, self.admin_api.begun, self._bodies),
@@ -503,7 +519,9 @@ class Daemon:
             own = settings.routes_host or host
             self.routes_port = await listeners.open_handler(self.route_api.handle, own, settings.routes_port)
         if settings.tcp_port:
-            self.tcp_port = await listeners.open_tcp(lambda: TcpShell(self.hub), host, settings.tcp_port)
+            self.tcp_port = await listeners.open_tcp(
+                lambda arrival: TcpShell(self.hub, arrival), host, settings.tcp_port
+            )
 
     # ------------------------------------------------------------------ small rules of the whole
 

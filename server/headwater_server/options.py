@@ -29,10 +29,13 @@ from headwater_server.identity.verifier import VerifierOptions
 from headwater_server.jobs.crons import CronOptions
 from headwater_server.jobs.job_retries import RetryPolicy
 from headwater_server.jobs.scheduler import JobOptions
+from headwater_server.net.admission import AdmissionLimits, Place
+from headwater_server.net.client_address import TrustedProxies
 from headwater_server.net.connection_limits import ConnectionLimits
 from headwater_server.net.inlet import InletLimits
 from headwater_server.net.listeners import DoorOptions
 from headwater_server.net.route_api import RouteLimits
+from headwater_server.net.token_bucket import Rate
 from headwater_server.observe.call_destinations import (
     DestinationOptions,
     is_terminal,
@@ -166,6 +169,27 @@ def door_options(settings: Settings) -> DoorOptions:
         idle_limit_s=settings.http_idle_limit_s,
         body_limit_s=settings.http_body_limit_s,
         header_limit_bytes=settings.http_header_limit_bytes,
+    )
+
+
+def admission_limits(settings: Settings) -> AdmissionLimits:
+    """Return the bounds of addresses and users."""
+
+    def rate(per_second: int) -> Rate | None:
+        return Rate(per_second, settings.limit_burst_s) if per_second else None
+
+    most = {
+        Place.SESSION: settings.address_sessions_limit,
+        Place.HTTP: settings.address_http_connections_limit,
+    }
+    return AdmissionLimits(
+        places={place: count for place, count in most.items() if count},
+        connections=rate(settings.address_connections_limit_per_second),
+        requests=rate(settings.address_requests_limit_per_second),
+        user_requests=rate(settings.user_requests_limit_per_second),
+        handshakes_max=settings.tls_handshakes_limit or None,
+        private_counted=settings.private_address_limits,
+        proxies=TrustedProxies.parse(settings.trusted_proxies or ""),
     )
 
 

@@ -17,6 +17,7 @@ from headwater_protocol.messages import (
     Welcome,
 )
 from headwater_server.identity.sign_ins import SignInLimits, SignIns, Verifier
+from headwater_server.net.admission import Account, Admission, AdmissionLimits
 from headwater_server.net.connection_limits import ConnectionLimits
 from headwater_server.net.hub import Hub
 from headwater_server.net.keys import AdminKeys
@@ -142,10 +143,13 @@ class ActionDouble:
 class Place:
     """A hub over a core that a test goes through step by step."""
 
-    def __init__(self, verifier: Verifier | None = None, **limits: Any) -> None:
+    def __init__(
+        self, verifier: Verifier | None = None, admitted: AdmissionLimits | None = None, **limits: Any
+    ) -> None:
         self.now_s = 0.0
         self.wall_s = WALL_S
         self.turn: list[Callable[[], None]] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
         self.steps = Steps()
         self.steps.deliver = lambda session, answers, moved: session.handle.deliver(answers, moved)  # type: ignore[method-assign]
         self.mutations = NoMutations()
@@ -165,13 +169,15 @@ class Place:
             lambda last_ts: TransientError(f"{last_ts} is ahead"),
             self.sign_ins,
             AdminKeys(b""),
+            Admission(admitted or AdmissionLimits(), metrics.limits, lambda: self.now_s),
             soon=self.turn.append,
+            later=lambda pause_s, action: self.timers.append((pause_s, action)),
         )
 
-    def client(self, number: int = 0) -> tuple[Connection, MemorySink]:
+    def client(self, number: int = 0, account: Account | None = None) -> tuple[Connection, MemorySink]:
         """Return a connection that has been welcomed."""
         sink = MemorySink()
-        connection = self.hub.accept(sink)
+        connection = self.hub.accept(sink, account=account)
         assert connection is not None
         say(connection, Connect((1,), bytes([number]) * 16, 0, None, "test"))
         assert isinstance(sink.messages[0], Welcome)

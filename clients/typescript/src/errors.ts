@@ -9,7 +9,7 @@ export type Retry = "never" | "same_request" | "after_reconnect";
 export class HeadwaterError extends Error {
   override readonly name: string = "HeadwaterError";
   readonly code: string;
-  /** Structured data of an `ApplicationError`, else null. */
+  /** Structured data of an `ApplicationError`; of `rate_limited` `{retry_after_s}`; else null. */
   readonly data: Value;
 
   constructor(code: string, message: string, data: Value = null) {
@@ -25,13 +25,13 @@ export class HeadwaterError extends Error {
       case "disk_full":
       case "no_bundle":
       case "overloaded":
+      case "rate_limited":
         return "same_request";
       case "session_in_use":
       case "unavailable":
         return "after_reconnect";
-      default:
-        return "never";
     }
+    return "never";
   }
 }
 

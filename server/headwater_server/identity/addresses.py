@@ -26,7 +26,7 @@ def why_refused(address: str, scheme: str, *, private_allowed: bool) -> str | No
         scheme: `https`, or `http`, which is for loopback alone.
         private_allowed: Whether those of this machine and of its own networks may be.
     """
-    plain = _plain(address)
+    plain = plain_address(address)
     if plain.is_multicast or plain.is_unspecified:
         return f"{address} is the address of no server"
     if private_allowed:
@@ -43,8 +43,8 @@ def why_refused(address: str, scheme: str, *, private_allowed: bool) -> str | No
     return None
 
 
-def _plain(address: str) -> IPv4Address | IPv6Address:
-    """Return an address without its zone; an IPv4 one that is written as IPv6 as what it is."""
+def plain_address(address: str) -> IPv4Address | IPv6Address:
+    """Return an address without its zone; an IPv4 one that is written as IPv6 as what it is. Raises ValueError."""
     found = ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         return found.ipv4_mapped

@@ -16,6 +16,7 @@ from headwater_protocol.errors import (
     TransientError,
     error_for,
 )
+from headwater_protocol.failures import error_body
 from headwater_protocol.limits import LIST_ITEMS_MAX, QUERIES_MAX
 from headwater_protocol.messages import ErrorBody
 from headwater_protocol.server_events import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.mutations import KnownUser, MutationCall, Mutations, SessionQueue
     from headwater_server.identity.claims import VerifiedToken
     from headwater_server.identity.sign_ins import ActedUser, Check, Pace, SignIns
+    from headwater_server.net.admission import Allowance, TooSoon
     from headwater_server.net.connection_limits import ConnectionLimits
     from headwater_server.net.convex_system import SystemFunctions
     from headwater_server.net.dialect import Dialect
@@ -112,8 +114,10 @@ class Connection:
         has_room: Called when more may be taken of a client that had too much in flight.
     """
 
-    def __init__(self, hub: ConnectionHost, sink: Sink, dialect: Dialect) -> None:
+    def __init__(self, hub: ConnectionHost, sink: Sink, dialect: Dialect, allowance: Allowance) -> None:
         self._hub = hub
+        self._allowance = allowance
+        allowance.earned = self._offer_room
         self._sink = sink
         self._traffic = hub.metrics.traffic
         self._dialect = dialect
@@ -172,7 +176,7 @@ class Connection:
     def is_full(self) -> bool:
         """Whether no more may be taken of this client until something of it is answered; `has_room` is called then."""
         limit = self._dialect.in_flight_max
-        return limit > 0 and self._wire.in_flight >= limit and not self._ended
+        return (self._allowance.owes or (limit > 0 and self._wire.in_flight >= limit)) and not self._ended
 
     def _offer_room(self) -> None:
         if self.has_room is not None and not self.is_full:
@@ -193,6 +197,10 @@ class Connection:
         for event in events:
             if self._ended:
                 return
+            too_soon = self._allowance.judge(event)
+            if too_soon is not None:
+                self._refuse_event(event, too_soon)
+                continue
             match event:
                 case QuerySetModified(add, remove):
                     self._modify(add, remove)
@@ -221,6 +229,16 @@ class Connection:
                     self._sink.abort()
                 case _:
                     assert_never(event)
+
+    def _refuse_event(self, event: ServerEvent, too_soon: TooSoon) -> None:
+        """Answer what comes too soon, or end the connection of a client that goes on so."""
+        body = error_body(too_soon.error)
+        if too_soon.ends:
+            self.end(too_soon.error)
+        elif isinstance(event, MutationRequested):
+            self._answer(event.request, Decision(self._hub.core.published_ts, None, body))
+        elif isinstance(event, ActionRequested):
+            self._send((self._wire.action_answer(event.request, None, body),))
 
     def _connect(self, session_id: bytes, last_ts: int) -> None:
         hub = self._hub
@@ -409,6 +427,7 @@ class Connection:
 
     def _become(self, verified: VerifiedToken | None) -> None:
         self.verified = verified
+        self._allowance.be(None if verified is None else verified.token_identifier)
         if self.session is not None:
             user, internal = self._user, Right.READ in self._rights
             self._hub.core.identify(self.session, None if user is None else user.identity, internal=internal)
@@ -567,7 +586,7 @@ class Connection:
         session, self.session = self.session, None
         queue, self._queue = self._queue, None
         self.verified = self._acted = None
-        self.has_room = None
+        self.has_room = self._allowance.earned = None
         if actions is not None:
             actions.leave()
         if system is not None:

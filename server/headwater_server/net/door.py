@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+import orjson
+
 from headwater_server.net.handler import HttpHandler
+from headwater_server.net.http_api import retry_after
+from headwater_server.net.listener import LastWords
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
     from aiohttp import web
+    from headwater_protocol.errors import HeadwaterError
+
+    from headwater_server.net.admission import Arrival
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
@@ -50,11 +57,15 @@ class HttpDoor:
         self._header_limit_bytes = header_limit_bytes
         self._lingering_s = min(body_limit_s, _LINGERING_S)
 
-    def __call__(self) -> asyncio.BaseProtocol:
-        """Return what serves a new connection."""
+    def __call__(self, arrival: Arrival) -> asyncio.BaseProtocol:
+        """Return what serves a connection that is on its way."""
+        return _Entrance(self, arrival)
+
+    def protocol_of(self, arrival: Arrival) -> asyncio.Protocol:
+        """Return what serves a connection that is there, with its TLS if it has one."""
         if len(self._server.connections) - self._websockets() >= self._limit:
-            return _Refusal()
-        return HttpHandler(
+            return _Refusal(arrival)
+        handler = HttpHandler(
             self._server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=self._idle_limit_s,
@@ -63,22 +74,50 @@ class HttpDoor:
             max_field_size=self._header_limit_bytes,
             access_log=cast("logging.Logger", None),  # so the library says that there is none
         )
+        handler.arrival = arrival
+        return handler
 
 
-class _Refusal(asyncio.Protocol):
-    """Answers 503 and ends, whatever is asked; the client's own end closes the socket, or a timer."""
+class _Entrance(asyncio.Protocol):
+    """Decides once a connection is there: by then all before it are counted."""
 
-    _cut: asyncio.TimerHandle | None = None
+    def __init__(self, door: HttpDoor, arrival: Arrival) -> None:
+        self._door = door
+        self._arrival = arrival
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast("asyncio.Transport", transport)
-        stream.write(_FULL)
-        if stream.can_write_eof():
-            stream.write_eof()
-        else:  # TLS, which has an end of its own
-            stream.close()
-        self._cut = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, stream.abort)
+        protocol = self._door.protocol_of(self._arrival)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+class _Refusal(LastWords):
+    """Answers 503; the client's own end closes the socket, or a timer."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        super().__init__(_FULL, arrival.seat.leave)
+        self._cut: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cut = cast("asyncio.Transport", transport).abort
+        self._cut = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, cut)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         if self._cut is not None:
             self._cut.cancel()
+
+
+def http_refusal(error: HeadwaterError) -> bytes:
+    """Return what a connection is answered, whatever it asks, that is refused for now."""
+    body = orjson.dumps({"code": error.code, "message": error.message})
+    return (
+        b"HTTP/1.1 %d Refused\r\nRetry-After: %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+        % (
+            error.entry.http_status,
+            retry_after(error).encode(),
+            len(body),
+            body,
+        )
+    )

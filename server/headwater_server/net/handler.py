@@ -12,6 +12,7 @@ from headwater_server.net.frame_gate import FrameGate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headwater_server.net.admission import Arrival
     from headwater_server.net.connection import Connection
 
 
@@ -68,12 +69,14 @@ class HttpHandler(web.RequestHandler):
     """Serves one connection.
 
     Attributes:
+        arrival: What it counts as; set before it is connected.
         passage: Where the frames of a WebSocket go through; set before it is accepted, None without one and after its end.
         lost: Called when the socket has ended, while somebody wants to know; None else.
     """
 
-    __slots__ = ("lost", "passage")
+    __slots__ = ("arrival", "lost", "passage")
 
+    arrival: Arrival
     passage: Passage | None
     lost: Callable[[], None] | None
 
@@ -86,6 +89,7 @@ class HttpHandler(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The socket has ended."""
         super().connection_lost(exc)
+        self.arrival.seat.leave()
         lost = getattr(self, "lost", None)
         self.lost = None
         if lost is not None:

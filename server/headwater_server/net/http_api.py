@@ -12,6 +12,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
@@ -27,14 +28,17 @@ from headwater_server.net.convex_system import PREFIX, Asker
 from headwater_server.net.event_stream import send_events, wants_events
 from headwater_server.net.json_values import FORMATS, Format, from_json, to_json
 from headwater_server.net.keys import Right, bearer_token, offered_key
+from headwater_server.net.request_origin import account_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from headwater_server.identity.sign_ins import SignIns
+    from headwater_server.net.admission import Admission
     from headwater_server.net.convex_system import SystemFunctions
     from headwater_server.net.keys import AdminKeys
+    from headwater_server.net.token_bucket import TokenBucket
 
 logger = logging.getLogger("headwater.http")
 
@@ -103,25 +107,34 @@ class _Caller(NamedTuple):
         reads: Whether their key opens internal queries.
         runs: Whether it opens internal functions of all kinds.
         asker: As functions of the system know them.
+        bucket: What is left of the user's requests, None without a limit.
     """
 
     identity: bytes | None
     reads: bool = False
     runs: bool = False
     asker: Asker = Asker(frozenset(), "")
+    bucket: TokenBucket | None = None
 
 
 class HttpApi:
     """The routes; `add_to` puts them into an aiohttp application."""
 
     def __init__(
-        self, calls: Calls, keys: AdminKeys, sign_ins: SignIns, bodies: Bodies, system: SystemFunctions
+        self,
+        calls: Calls,
+        keys: AdminKeys,
+        sign_ins: SignIns,
+        bodies: Bodies,
+        system: SystemFunctions,
+        admission: Admission,
     ) -> None:
         self._system = system
         self._calls = calls
         self._keys = keys
         self._sign_ins = sign_ins
         self._bodies = bodies
+        self._admission = admission
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -197,6 +210,7 @@ class HttpApi:
             raise RequestError("each of `queries` must be an object with path and args")
         calls = [parse_call(fields, request) for fields in asked]
         caller = await self._caller(request, calls[0])
+        self._admission.charge(account_of(request, self._admission), caller.bucket, len(calls) - 1)
         results = await self._calls.queries(
             [(call.name, call.arguments) for call in calls], identity=caller.identity, internal=caller.reads
         )
@@ -275,7 +289,12 @@ class HttpApi:
             return _Caller(identity, reads=Right.READ in rights, runs=Right.RUN in rights, asker=asker)
         if call.act_as is not None:
             raise RequestError("`actAs` takes a key, not a token: Authorization: Headwater <key>")
-        return _Caller((await self._sign_ins.user_of(token)).identity)
+        user = await self._sign_ins.user_of(token)
+        bucket = self._admission.user(user.token_identifier)
+        refusal = self._admission.ask(None, bucket)
+        if refusal is not None:
+            raise refusal
+        return _Caller(user.identity, bucket=bucket)
 
     async def _call(self, request: web.Request) -> AskedCall:
         return parse_call(await self._fields(request), request)
@@ -415,8 +434,14 @@ def error_response(error: HeadwaterError) -> web.Response:
     """Return the answer for an error that is the request's or the server's, not a function's."""
     response = json_response({"code": error.code, "message": error.message}, error.entry.http_status)
     if error.entry.retry is not Retry.NEVER:
-        response.headers["Retry-After"] = "1"
+        response.headers["Retry-After"] = retry_after(error)
     return response
+
+
+def retry_after(error: HeadwaterError) -> str:
+    """Return the seconds, as a header has them, after which what was refused may be tried again."""
+    told = error.data.get("retry_after_s") if isinstance(error.data, dict) else None
+    return str(ceil(told)) if isinstance(told, float) else "1"
 
 
 @web.middleware

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headwater_protocol.errors import HeadwaterError, TransientError
 
 from headwater_server.convex.bodies import JsonBodies
+from headwater_server.net.admission import Allowance
 from headwater_server.net.connection import Connection
 from headwater_server.net.deflate import Deflater
 from headwater_server.net.dialect import Dialect, of_convex, our_own
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.actions import Actions
     from headwater_server.functions.mutations import Mutations
     from headwater_server.identity.sign_ins import SignIns
+    from headwater_server.net.admission import Account, Admission
     from headwater_server.net.connection_limits import ConnectionLimits
     from headwater_server.net.convex_system import SystemFunctions
     from headwater_server.net.keys import AdminKeys
@@ -56,6 +58,7 @@ class Hub:
             Any client can cause it, so the hub writes the log line, not too often.
         sign_ins: Where tokens are verified.
         keys: What opens the deployment.
+        admission: Counts what clients ask for.
         json_bytes: Results kept as JSON for further clients of Convex that need the same.
         soon: Calls something at the end of this turn of the event loop.
         later: Calls something after so many seconds.
@@ -76,6 +79,7 @@ class Hub:
         history_ends: Callable[[int], HeadwaterError | None],
         sign_ins: SignIns,
         keys: AdminKeys,
+        admission: Admission,
         json_bytes: int = 16 << 20,
         soon: Callable[[Callable[[], None]], object] = _at_end_of_turn,
         later: Callable[[float, Callable[[], None]], object] = _after,
@@ -90,6 +94,8 @@ class Hub:
         self.sign_ins = sign_ins
         self.keys = keys
         self.system: SystemFunctions | None = None
+        self.admission = admission
+        self._later = later
         keys.changed = self._review_keys
         self.own = our_own(limits.wire)
         self.convex = of_convex(limits.wire, JsonBodies(json_bytes))
@@ -113,18 +119,26 @@ class Hub:
         """Whether not even a socket can be taken: too many for each to be told so in the protocol."""
         return self.sockets >= _SOCKETS_FACTOR * self.limits.connections_max
 
-    def accept(self, sink: Sink, dialect: Dialect | None = None) -> Connection | None:
+    def accept(
+        self, sink: Sink, dialect: Dialect | None = None, account: Account | None = None
+    ) -> Connection | None:
         """Return the connection of a new socket, None if there are too many; it is cut off then.
 
         Args:
             sink: Its way out.
             dialect: What its client speaks; our own protocol unless it is said.
+            account: Of its client's address, None: nothing is counted of it.
         """
         if self.is_full:
             self.metrics.sessions_refused.labels("overloaded").inc()
             sink.abort()
             return None
-        connection = Connection(self, sink, dialect or self.own)
+        connection = Connection(
+            self,
+            sink,
+            dialect or self.own,
+            Allowance(self.admission, account, self._later, self.limits.wire.heartbeat_ms / 1000),
+        )
         self._connections[connection] = None
         self._sockets[connection] = None
         self.metrics.sessions.set(len(self._connections))

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from headwater_server.net.door import HttpDoor
+from headwater_server.net.admission import Admission, Place
+from headwater_server.net.door import HttpDoor, http_refusal
+from headwater_server.net.listener import Listener, Service, bound_sockets
+from headwater_server.net.tcp import tcp_refusal
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
+    from headwater_server.net.admission import Arrival
+
 _STOP_S = 0.3  # for answers on their way, and as long again for handlers that are cancelled
 _HANDSHAKE_S = 10.0
-_SHUTDOWN_S = 2.0  # for a client to say that it has closed as well
-_BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,17 @@ class Listeners:
 
     Args:
         options: Bounds.
+        admission: Lets connections in.
 
     Attributes:
         tls: With which all of them speak, None: none does. Set before the first is opened.
     """
 
-    def __init__(self, options: DoorOptions) -> None:
+    def __init__(self, options: DoorOptions, admission: Admission) -> None:
         self._options = options
+        self._admission = admission
         self.tls: ssl.SSLContext | None = None
-        self._servers: list[asyncio.Server] = []
+        self._open: list[Listener] = []
         self._runners: list[web.BaseRunner] = []
 
     async def open_app(
@@ -75,20 +80,19 @@ class Listeners:
         runner = web.ServerRunner(web.Server(handler), handle_signals=False, shutdown_timeout=_STOP_S)
         return await self._open_http(runner, host, port, lambda: 0)
 
-    async def open_tcp(self, protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> int:
-        """Serve a protocol over TCP; returns the port."""
-        limit_s = None if self.tls is None else min(self._options.idle_limit_s, _HANDSHAKE_S)
-        server = await asyncio.get_running_loop().create_server(
-            protocol,
-            host,
-            port,
-            backlog=_BACKLOG,
-            ssl=self.tls,
-            ssl_handshake_timeout=limit_s,
-            ssl_shutdown_timeout=None if self.tls is None else _SHUTDOWN_S,
-        )
-        self._servers.append(server)
-        found: int = server.sockets[0].getsockname()[1]
+    async def open_tcp(
+        self, protocol: Callable[[Arrival], asyncio.BaseProtocol], host: str, port: int
+    ) -> int:
+        """Serve a protocol of messages behind their lengths over TCP; returns the port."""
+        return await self._listen(Service(Place.SESSION, protocol, tcp_refusal), host, port)
+
+    async def _listen(self, service: Service, host: str, port: int) -> int:
+        sockets = await bound_sockets(host, port)
+        handshake_s = min(self._options.idle_limit_s, _HANDSHAKE_S)
+        listener = Listener(sockets, service, self._admission, self.tls, handshake_s)
+        listener.start()
+        self._open.append(listener)
+        found: int = sockets[0].getsockname()[1]
         return found
 
     async def _open_http(
@@ -106,16 +110,18 @@ class Listeners:
             options.body_limit_s,
             options.header_limit_bytes,
         )
-        return await self.open_tcp(door, host, port)
+        return await self._listen(Service(Place.HTTP, door, http_refusal), host, port)
 
     def refuse_new(self) -> None:
         """Take no new connections."""
-        for server in self._servers:
-            server.close()
+        for listener in self._open:
+            listener.refuse_new()
 
     async def close(self) -> None:
         """End what is still open."""
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        await asyncio.gather(
+            *(runner.cleanup() for runner in self._runners), *(listener.close() for listener in self._open)
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -21,8 +21,11 @@ from headwater_protocol.route_manifest import ANY_ORIGIN
 from headwater_protocol.route_patterns import Candidate, Found, RouteTable, parse_pattern, segments_of
 
 from headwater_server.net.hangup import HangupWatch
+from headwater_server.net.http_admission import refused
+from headwater_server.net.http_api import retry_after
 from headwater_server.net.json_values import to_json
 from headwater_server.net.keys import bearer_token
+from headwater_server.net.request_origin import account_of, address_of
 from headwater_server.net.route_call import RouteCall, feed_body, send_answer, too_large
 from headwater_server.worker.messages import RouteRequest
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from headwater_server.functions.actions import RouteCaller, RouteHandle
     from headwater_server.identity.claims import VerifiedToken
+    from headwater_server.net.admission import Admission
     from headwater_server.net.handler import HttpHandler
     from headwater_server.observe.metrics import RouteMetrics
 
@@ -116,6 +120,7 @@ class RouteApi:
         routes: Has them answer.
         tokens: Says who asks.
         concerns: Tells whether a token claims to be of one of the bundle's providers.
+        admission: Counts requests.
         limits: Bounds.
         metrics: Counted in.
         mono_s: Monotonic clock.
@@ -129,6 +134,7 @@ class RouteApi:
         routes: Routes,
         tokens: Tokens,
         concerns: Callable[[str], bool],
+        admission: Admission,
         limits: RouteLimits,
         metrics: RouteMetrics,
         mono_s: Callable[[], float],
@@ -136,6 +142,7 @@ class RouteApi:
         self._routes = routes
         self._tokens = tokens
         self._concerns = concerns
+        self._admission = admission
         self._limits = limits
         self._metrics = metrics
         self._mono_s = mono_s
@@ -167,12 +174,15 @@ class RouteApi:
 
     async def _handle(self, request: web.BaseRequest, prefix: str) -> web.StreamResponse:
         headers: dict[str, str] = {}
+        refusal = self._admission.ask(account_of(request, self._admission), None)
         try:
             asked = self._asked(request, prefix)
             if request.method == "OPTIONS":
                 return _preflight(request, asked)
             route = _chosen(asked)
             headers = _cors_headers(route.cors, asked.origin)
+            if refusal is not None:
+                return refused(request, error_answer(refusal, headers))
             return await self._answer(request, asked, route, headers)
         except HeadwaterError as error:
             return error_answer(error, headers)
@@ -233,7 +243,11 @@ class RouteApi:
         token = bearer_token(request)
         if token is None or not self._concerns(token):
             return None
-        return (await self._tokens.user_of(token)).identity
+        user = await self._tokens.user_of(token)
+        refusal = self._admission.ask(None, self._admission.user(user.token_identifier))
+        if refusal is not None:
+            raise refusal
+        return user.identity
 
     async def _exchange(
         self,
@@ -247,7 +261,7 @@ class RouteApi:
         handle = call.handle = self._routes.begin_route(
             route.name,
             encode(dict(asked.found.parameters)),
-            _request_of(request, asked),
+            _request_of(request, asked, address_of(request, self._admission)),
             call,
             identity=identity,
             window=self._limits.window_bytes,
@@ -351,10 +365,10 @@ def _cors_headers(cors: CorsManifest | None, origin: str) -> dict[str, str]:
     return headers
 
 
-def _request_of(request: web.BaseRequest, asked: _Asked) -> RouteRequest:
+def _request_of(request: web.BaseRequest, asked: _Asked, address: str) -> RouteRequest:
     headers = [(name.decode("latin-1"), _text(value)) for name, value in request.raw_headers]
     method = "GET" if asked.method == "HEAD" else asked.method
-    return RouteRequest(method, asked.path, asked.query, headers, request.remote or "")
+    return RouteRequest(method, asked.path, asked.query, headers, address)
 
 
 def _text(value: bytes) -> str:
@@ -380,7 +394,7 @@ def error_answer(error: HeadwaterError, headers: dict[str, str]) -> web.Response
     response = _json(fields, status)
     response.headers.update(headers)
     if error.entry.retry is not Retry.NEVER:
-        response.headers["Retry-After"] = "1"
+        response.headers["Retry-After"] = retry_after(error)
     return response
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from headwater_protocol.codec import encode_message
 from headwater_protocol.errors import ProtocolError
-from headwater_protocol.frames import FrameDecoder
+from headwater_protocol.failures import error_body
+from headwater_protocol.frames import FrameDecoder, frame
+from headwater_protocol.messages import FatalError
 
 from headwater_server.net.inlet import Inflow
 from headwater_server.net.sinks import TcpSink, limit_unsent
 
 if TYPE_CHECKING:
+    from headwater_protocol.errors import HeadwaterError
+
+    from headwater_server.net.admission import Arrival
     from headwater_server.net.connection import Connection
     from headwater_server.net.hub import Hub
 
@@ -19,8 +25,9 @@ if TYPE_CHECKING:
 class TcpShell(asyncio.Protocol):
     """One TCP connection."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, arrival: Arrival) -> None:
         self._hub = hub
+        self._arrival = arrival
         self._sink: TcpSink | None = None
         self._connection: Connection | None = None
         self._decoder: FrameDecoder | None = None
@@ -31,7 +38,7 @@ class TcpShell(asyncio.Protocol):
         stream = cast("asyncio.Transport", transport)
         limit_unsent(stream, self._hub.limits.unsent_bytes)
         self._sink = TcpSink(stream)
-        self._connection = self._hub.accept(self._sink)
+        self._connection = self._hub.accept(self._sink, account=self._arrival.account)
         if self._connection is not None:
             self._decoder = FrameDecoder(self._connection.frame_limit_bytes)
             self._inflow = Inflow(
@@ -52,6 +59,7 @@ class TcpShell(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket has ended."""
+        self._arrival.seat.leave()
         if self._inflow is not None:
             self._inflow.close()
         if self._sink is not None:
@@ -64,3 +72,8 @@ def read_on(stream: asyncio.Transport) -> None:
     """Read of a client again, if it is still there."""
     if not stream.is_closing():
         stream.resume_reading()
+
+
+def tcp_refusal(error: HeadwaterError) -> bytes:
+    """Return what a connection is sent that is refused."""
+    return frame(encode_message(FatalError(error_body(error))))

@@ -6,13 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import WSMsgType, web
+from headwater_protocol.errors import TransientError
 
 from headwater_server.convex.session import ENVELOPE_BYTES
+from headwater_server.net.admission import Place
 from headwater_server.net.handler import Passage
 from headwater_server.net.inlet import Inflow
+from headwater_server.net.request_origin import account_of, arrival_of
 from headwater_server.net.sinks import WebSocketSink, limit_unsent
 
 if TYPE_CHECKING:
+    from headwater_server.net.admission import Account
     from headwater_server.net.handler import HttpHandler
     from headwater_server.net.hub import Hub
 
@@ -64,12 +68,32 @@ class WebSocketShell:
             raise web.HTTPUpgradeRequired(text=f"{request.path} is a WebSocket")
         if hub.is_full:
             raise web.HTTPServiceUnavailable(text="the server has as many connections as it may")
+        account = account_of(request, hub.admission)
+        seat = hub.admission.sit(account, Place.SESSION)
+        if isinstance(seat, TransientError):
+            raise seat
+        arrival_of(request).seat.leave()  # it is one of a client from now on
+        try:
+            return await self._converse(request, socket, passage, account, text=text)
+        finally:
+            seat.leave()
+
+    async def _converse(
+        self,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        passage: Passage,
+        account: Account | None,
+        *,
+        text: bool,
+    ) -> web.StreamResponse:
+        hub = self._hub
         cast("HttpHandler", request.protocol).passage = passage
         await socket.prepare(request)
         transport = cast("asyncio.Transport", request.transport)
         limit_unsent(transport, hub.limits.unsent_bytes)
         sink = WebSocketSink(socket, transport, hub.frames, text=text)
-        connection = hub.accept(sink, hub.convex if text else hub.own)
+        connection = hub.accept(sink, hub.convex if text else hub.own, account)
         if connection is None:
             return socket
         connection.origin = f"{request.scheme}://{request.host}"

@@ -138,6 +138,26 @@ class ActionMetrics:
         )
 
 
+class LimitMetrics:
+    """What the limits of addresses and users do."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refusals = Counter(
+            "headwater_limit_refusals",
+            "How many connections and requests were refused by a limit of one address or user, or of TLS handshakes, by its setting?",
+            ("limit",),
+            registry=registry,
+        )
+        self.handshakes = Gauge(
+            "headwater_tls_handshakes", "How many TLS handshakes are under way?", registry=registry
+        )
+        self.accounts = Gauge(
+            "headwater_limit_accounts",
+            "Of how many addresses and users is counted what they ask for?",
+            registry=registry,
+        )
+
+
 class RouteMetrics:
     """How requests to routes get on."""
 
@@ -243,6 +263,7 @@ class Metrics:
         self.identity = IdentityMetrics(registry)
         self.actions = ActionMetrics(registry)
         self.routes = RouteMetrics(registry)
+        self.limits = LimitMetrics(registry)
         self.mutation_seconds = Histogram(
             "headwater_mutation_duration_seconds",
             "How long from a mutation's request to its answer?",

@@ -9,6 +9,7 @@ from headwater_protocol.frames import frame
 from headwater_protocol.limits import ServerLimits
 from headwater_protocol.messages import AddQuery, Connect, ModifyQuerySet, Value
 from headwater_protocol.server_session import ServerSession
+from headwater_server.net.admission import Arrival, Seat
 from headwater_server.net.connection_limits import ConnectionLimits
 from headwater_server.net.deflate import Deflater
 from headwater_server.net.inlet import Inlet, InletLimits
@@ -202,7 +203,7 @@ class OneConnection:
         )
         self.sink: Any = None
 
-    def accept(self, sink: TcpSink) -> OneConnection:
+    def accept(self, sink: TcpSink, **_: Any) -> OneConnection:
         self.sink = sink
         return self
 
@@ -217,7 +218,7 @@ async def test_the_timer_of_a_tcp_connection_ends_with_it(monkeypatch: pytest.Mo
     timers = Timers(monkeypatch)
     hub: Any = OneConnection()
     transport: Any = UnreadTransport()
-    shell = TcpShell(hub)
+    shell = TcpShell(hub, Arrival(None, False, Seat()))
     shell.connection_made(transport)
     shell.data_received(b"\x00\x00\x00\x01x")
     assert len(timers.set) == 1
@@ -229,12 +230,12 @@ async def test_a_tcp_socket_that_the_hub_does_not_take_is_left_alone() -> None:
     class FullHub:
         limits = ConnectionLimits()
 
-        def accept(self, sink: TcpSink) -> None:
+        def accept(self, sink: TcpSink, **_: Any) -> None:
             sink.abort()
 
     hub: Any = FullHub()
     transport: Any = UnreadTransport()
-    shell = TcpShell(hub)
+    shell = TcpShell(hub, Arrival(None, False, Seat()))
     shell.connection_made(transport)
     assert transport.aborted
     shell.data_received(b"\x00\x00\x00\x01x")

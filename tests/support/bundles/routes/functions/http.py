@@ -123,6 +123,7 @@ async def kinds(ctx: ActionCtx, request: Request, kind: str) -> Response:
         "text": "grün",
         "list": [1, None, {"a": 1.5}],
         "struct": Order(item="x", count=2),
+        "address": request.address,
     }
     return Response(values[kind])
 
