@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv --quiet
 PYTEST := PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest
-BENCHMARKS := commit recovery transfers fanout latency selective wire_bytes memory freshness web_client web_frames auth \
+BENCHMARKS := commit recovery transfers fanout latency selective wire_bytes memory freshness web_client web_frames auth sign_in \
 	query_uncached query_cached deploy_time cold_start validation action_concurrency scheduler
 
 # Pyright runs on the Node.js of its wheel; the machine's own may be too old.

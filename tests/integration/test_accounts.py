@@ -145,6 +145,13 @@ def test_what_does_not_fit_is_refused_and_not_shown(
     assert PASSWORD not in answer.text
 
 
+def test_what_is_too_large_is_not_read(daemon: RunningDaemon) -> None:
+    for body in (b"x" * 8193, b'{"email": "' + b"x" * 100_000 + b'"}'):
+        assert daemon.post("/http/auth/password", body).status == 413
+    for body in (b"", b"[" * 4000, b"\xff", b'{"email": "\\ud800", "password": "12345678"}'):
+        assert daemon.post("/http/auth/password", body).status == 400
+
+
 def test_with_mail_nobody_signs_up_without_it(daemon: RunningDaemon, plain: RunningDaemon) -> None:
     assert post(daemon, "sign-up", email="a@example.com", password=PASSWORD).status == 404
     for what in ("code", "redeem"):

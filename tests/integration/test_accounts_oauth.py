@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -11,7 +13,9 @@ import aiohttp
 import pytest
 from support.accounts import by_code, post, tokens, value
 from support.daemon import RunningDaemon
-from support.oidc.running import Provider, node_for_provider
+from support.oidc.running import FOLDER, Provider, node_for_provider
+
+from tools.web import PACKAGE, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +87,31 @@ async def test_somebody_signs_in_and_is_known_again(daemon: RunningDaemon, provi
     assert tokens(await finished(daemon, provider, "bob"))["account"] != first["account"]
     # Their mailbox leads to the same account.
     assert by_code(daemon, "ada@example.com")["account"] == first["account"]
+
+
+async def test_with_the_typescript_client(daemon: RunningDaemon, provider: Provider, node: Any) -> None:
+    assert installed(node, PACKAGE)
+    assert node.run(node.npm, "run", "--silent", "build", folder=PACKAGE) == 0
+    page = await asyncio.create_subprocess_exec(
+        node.program, FOLDER / "sign_in.mjs", daemon.url, PAGE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert page.stdin is not None
+    assert page.stdout is not None
+    async with asyncio.timeout(60):
+        asked = dict(parse_qsl(urlsplit((await page.stdout.readline()).decode().strip()).query))
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as web:
+            sent = await provider.sent_back(web, {**asked, "prompt": "consent"}, "ada")
+        page.stdin.write(f"{sent}\n".encode())
+        told = json.loads(await page.stdout.readline())
+        assert (told["finished"], told["again"]) == (True, False)
+        shown = value(daemon, "query", "auth:whoami", told["token"])
+        assert shown["email"] == "ada@example.com"
+        asked = dict(parse_qsl(urlsplit((await page.stdout.readline()).decode().strip()).query))
+        page.stdin.write(f"{PAGE}?error=access_denied&state={asked['state']}\n".encode())
+        told = json.loads(await page.stdout.readline())
+        assert told["error"] == "unauthenticated: the provider has not signed you in: access_denied"
+        assert await page.wait() == 0
 
 
 async def test_what_the_provider_is_asked(daemon: RunningDaemon, provider: Provider) -> None:

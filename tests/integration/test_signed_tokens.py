@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,7 @@ from headwater_server.identity.fetcher import Fetcher, FetchOptions
 from headwater_server.identity.verifier import Clocks, Verifier
 from headwater_server.observe.metrics import Metrics
 from support.accounts import PASSWORD, asked, claims_of, header_of, post, tokens, value
-from support.daemon import RunningDaemon, free_port, run_server, running
+from support.daemon import RunningDaemon, daemon_environment, free_port, run_server, running
 from support.tokens import OPTIONS
 
 if TYPE_CHECKING:
@@ -157,6 +160,28 @@ def test_a_new_key_signs_and_old_tokens_go_on(daemon: RunningDaemon) -> None:
     for _ in range(6):
         admin(daemon, "signing-key/rotate")
     assert "there are 8 keys" in admin(daemon, "signing-key/rotate")["message"]
+
+
+def test_the_command_rotates(daemon: RunningDaemon) -> None:
+    told = signed_up(daemon)
+
+    def rotate(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "headwater.cli", "auth", "rotate-key", "--json", *words],
+            env=daemon_environment() | {"HEADWATER_URL": f"http://127.0.0.1:{daemon.port}", "HEADWATER_KEY": daemon.key},
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        name: str = json.loads(done.stdout)["key_id"]
+        return name
+
+    (first,) = key_ids(daemon)
+    assert key_ids(daemon) == [first]
+    second = rotate()
+    assert key_ids(daemon) == [second, first]
+    assert value(daemon, "query", "auth:whoami", told["access_token"]) == "ada"
+    third = rotate("--revoke")
+    assert key_ids(daemon) == [third]
+    assert whoami(daemon, told["access_token"])["code"] == "unauthenticated"
 
 
 async def test_keys_that_are_taken_back_count_no_more(daemon: RunningDaemon) -> None:

@@ -12,7 +12,7 @@ At the top of a module of a bundle it brings tables, routes below `/auth`, and i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.errors import RequestError
 from msgspec import Struct
@@ -21,13 +21,13 @@ from headwater.accounts.oauth import OAuthClient, OidcSignIn
 from headwater.accounts.passwords import Hasher
 from headwater.accounts.sessions import SessionTimes, end_account, end_session, end_sessions
 from headwater.accounts.tables import Account
-from headwater.actions import ActionFunction
+from headwater.actions import ActionCtx, ActionFunction
 from headwater.rate_limiter import token_bucket
 from headwater.refusals import invalid_bundle
 from headwater.routes import Cors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from headwater.context import MutationCtx, QueryCtx
     from headwater.fields import Id
@@ -98,7 +98,7 @@ class Accounts:
     def __init__(
         self,
         *,
-        send: ActionFunction[[OneTimeCode], None] | None = None,
+        send: Callable[[ActionCtx, OneTimeCode], Coroutine[Any, Any, None]] | None = None,
         sign_up: bool = True,
         providers: Sequence[OidcSignIn] = (),
         created: Callable[[MutationCtx, Account], None] | None = None,
@@ -117,7 +117,7 @@ class Accounts:
                 f"Accounts: send is an @action.internal that takes a OneTimeCode, got {send!r}"
             )
         for name, seconds, least, most in (
-            ("access_s", access_s, 30, _DAY_S),
+            ("access_s", access_s, _MINUTE_S, _DAY_S),
             ("session_s", session_s, _MINUTE_S, 10 * _YEAR_S),
             ("idle_s", idle_s, _MINUTE_S, 10 * _YEAR_S),
             ("refresh_grace_s", refresh_grace_s, 0, 2 * _MINUTE_S),
@@ -132,7 +132,7 @@ class Accounts:
             raise invalid_bundle(f"Accounts: code_attempts is from 1 to 100, got {chosen.code_attempts!r}")
         if len({provider.name for provider in providers}) < len(providers):
             raise invalid_bundle("Accounts: two of its providers have one name")
-        self.send = send
+        self.send: ActionFunction[[OneTimeCode], None] | None = send
         self.sign_up = sign_up
         self.providers = tuple(providers)
         self.oauth = OAuthClient(self.providers)

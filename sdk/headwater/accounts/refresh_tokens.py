@@ -46,9 +46,10 @@ class RefreshToken:
             RequestError: `unauthenticated`: it is none.
         """
         try:
-            if len(text) != _TEXT_CHARACTERS:
+            content = base64.b64decode(text[: _TEXT_CHARACTERS + 1], altchars=b"-_", validate=True)
+            if len(content) != RANDOM_BYTES:
                 raise ValueError
-            return cls.made(base64.b64decode(text, altchars=b"-_", validate=True))
+            return cls.made(content)
         except (binascii.Error, ValueError):
             raise RequestError("the refresh token does not count", code="unauthenticated") from None
 

@@ -46,7 +46,7 @@ def make_profile(ctx: MutationCtx, account: Account) -> None:
 accounts = Accounts(
     send=send,
     created=make_profile,
-    access_s=40,
+    access_s=60,
     refresh_grace_s=0,
     limits=SignInLimits(passwords=10, codes=3, addresses=100_000),
 )
