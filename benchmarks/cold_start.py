@@ -9,37 +9,22 @@ Both have the bytecode of all modules from an uncounted start before, as what is
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headwater.http_client import HttpClient
 
 from benchmarks import slices
 from benchmarks.child import Child
-from benchmarks.daemon import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from benchmarks.daemon import free_port, kept_bytecode
 
 LOOK_S = 0.005
 TIMEOUT_S = 30.0
-
-
-@contextmanager
-def kept_bytecode() -> Iterator[None]:
-    """Let Python keep bytecode in a folder of its own, whatever the surroundings say of it."""
-    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-        os.environ["PYTHONPYCACHEPREFIX"] = folder
-        os.environ["PYTHONDONTWRITEBYTECODE"] = ""
-        yield
 
 
 async def ours() -> float:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from headwater.http_client import HttpClient
 from headwater.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 FUNCTIONS = Path(__file__).parent / "functions"
 _READY_TIMEOUT_S = 30.0
@@ -49,6 +49,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def kept_bytecode() -> Iterator[None]:
+    """Let Python keep bytecode in a folder of its own, whatever the surroundings say of it."""
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+        yield
 
 
 @asynccontextmanager

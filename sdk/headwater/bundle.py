@@ -9,19 +9,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import traceback
+import sys
 import typing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from headwater_protocol.errors import ApplicationError, HeadwaterError, InternalError, RequestError
+from headwater_protocol.errors import RequestError
 from headwater_protocol.manifest import FunctionManifest, IndexManifest, Manifest, TableManifest
 from msgspec import NODEFAULT, structs
 
-from headwater.accounts.accounts import Accounts
-from headwater.accounts.parts import parts_of
 from headwater.actions import (
     ActionCall,
     ActionCtx,
@@ -32,6 +29,7 @@ from headwater.actions import (
 )
 from headwater.annotations import Tables, check_ids, type_of
 from headwater.arguments import ArgumentsCodec
+from headwater.call_failures import CallFailure, bounded, failure_of, said, trace_of
 from headwater.calls import Call, CompiledFunction, CompiledTable
 from headwater.checks import refuse_misfit_default
 from headwater.context import MutationCtx, QueryCtx, RegisteredFunction, public_name
@@ -42,48 +40,28 @@ from headwater.index_plans import plan_index
 from headwater.json_schema import shape_of
 from headwater.providers import providers_of
 from headwater.rate_limiter import Limit, RateLimit
-from headwater.refusals import encodable, invalid_bundle, nearest
+from headwater.refusals import invalid_bundle, nearest
 from headwater.results import EncodedResult, ResultCodec
 from headwater.routes import RouteFunction, answer, compile_routes
 from headwater.schema import SYSTEM_FIELDS, TableMeta
 from headwater.source_places import place_of_error, place_of_function, place_of_table, refused_at
-from headwater.values import MisfitError, check_any, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import ModuleType, TracebackType
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from types import ModuleType
 
     from headwater_protocol.manifest import FunctionKind, ProviderManifest
 
+    from headwater.accounts.parts import AccountParts
     from headwater.actions import ActionBackend, Emit
     from headwater.backend import Backend
     from headwater.crons import DeclaredCron
     from headwater.http_messages import RequestHead
     from headwater.routes import Exchange
 
-_TRACE_CHARACTERS_MAX = 16_384
-_MESSAGE_CHARACTERS_MAX = 16_384
 _NAME_CHARACTERS_SHOWN = 200
-_FOLDER = str(Path(__file__).parent)
 _ONE = {"query": "a query", "mutation": "a mutation", "action": "an action"}
 _CTX = {"query": QueryCtx, "mutation": MutationCtx}
-
-
-@dataclass(frozen=True, slots=True)
-class CallFailure:
-    """Why a call has no result.
-
-    Attributes:
-        code: A code of the error table.
-        message: What happened; for `internal_error` not meant for clients in production.
-        data: Encoded data of an application error, else None.
-        trace: Where in the bundle it happened, "" if that says nothing more.
-    """
-
-    code: str
-    message: str
-    data: bytes | None = None
-    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +138,6 @@ class Bundle:
         routes: dict[str, RouteFunction[Any]] = {}
         environments: dict[EnvironmentMeta, None] = {}
         limits: dict[str, Limit] = {}
-        accounts: dict[Accounts, None] = {}
         for module in modules:
             for label, item in vars(module).items():
                 if isinstance(item, TableMeta) and hasattr(item, "__table__") and _is_inside(item, package):
@@ -176,11 +153,9 @@ class Bundle:
                         raise invalid_bundle(f"two rate limits are called {item.name!r}; rename one")
                 elif isinstance(item, EnvironmentMeta) and _is_inside(item, package):
                     environments[item] = None
-                elif isinstance(item, Accounts):
-                    accounts[item] = None
         crons, providers = crons_of(modules), providers_of(modules)
-        if accounts:
-            parts = parts_of(accounts, functions.values())
+        parts = _account_parts(modules, functions.values())
+        if parts is not None:
             tables |= dict.fromkeys(parts.tables)
             functions |= parts.functions
             routes |= parts.routes
@@ -411,51 +386,17 @@ class Bundle:
         return RequestError(message, code="unknown_function")
 
 
-def failure_of(error: BaseException) -> CallFailure:
-    """Return what an exception that ended a call means for its caller: texts that can be encoded and are bounded."""
-    trace = _trace(error)
-    if isinstance(error, ApplicationError):
-        try:
-            check_any(error.data)
-            return CallFailure(error.code, _bounded(error.message), encode(error.data))
-        except (MisfitError, TypeError, ValueError, OverflowError, RecursionError) as unfit:
-            message = _bounded(f"the data of an ApplicationError: {unfit}")
-            return CallFailure(InternalError.code, message, None, trace)
-    if isinstance(error, HeadwaterError):
-        return CallFailure(error.code, _bounded(error.message), None, trace)
-    return CallFailure(InternalError.code, _bounded(_said(error)), None, trace)
+def _account_parts(
+    modules: Sequence[ModuleType], functions: Collection[RegisteredFunction]
+) -> AccountParts | None:
+    """Return what the accounts of a bundle bring into it; None if it has none, and has not paid for importing them."""
+    if "headwater.accounts" not in sys.modules:
+        return None
+    from headwater.accounts import Accounts
+    from headwater.accounts.parts import parts_of
 
-
-def _said(error: BaseException) -> str:
-    """Return type and text of an exception, which user code may have defined."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except MemoryError:
-        raise
-    except Exception:
-        return f"{type(error).__name__}, whose text cannot be had"
-
-
-def _bounded(message: str) -> str:
-    cut = message if len(message) <= _MESSAGE_CHARACTERS_MAX else message[:_MESSAGE_CHARACTERS_MAX] + "…"
-    return encodable(cut)
-
-
-def _trace(error: BaseException) -> str:
-    """Return the traceback from the first line of the bundle on, "" if it never got there."""
-    start = _first_foreign(error.__traceback__)
-    if start is None:
-        return ""
-    text = "".join(traceback.format_exception(type(error), error, start))
-    return encodable(text if len(text) <= _TRACE_CHARACTERS_MAX else "…" + text[-_TRACE_CHARACTERS_MAX:])
-
-
-def _first_foreign(frames: TracebackType | None) -> TracebackType | None:
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(
-        (_FOLDER, "<frozen importlib", importlib.__file__)
-    ):
-        frames = frames.tb_next
-    return frames
+    found = {item: None for module in modules for item in vars(module).values() if isinstance(item, Accounts)}
+    return parts_of(found, functions) if found else None
 
 
 def _import_modules(package: ModuleType) -> Iterator[ModuleType]:
@@ -475,8 +416,8 @@ def _import(name: str) -> ModuleType:
         place = place_of_error(error.__traceback__)
         raise invalid_bundle(f"{name}: {error.message}\n{place}".rstrip()) from error
     except (Exception, SystemExit) as error:
-        problem = _bounded(_said(error))
-        raise invalid_bundle(f"{name} cannot be imported: {problem}\n{_trace(error)}".rstrip()) from error
+        problem = bounded(said(error))
+        raise invalid_bundle(f"{name} cannot be imported: {problem}\n{trace_of(error)}".rstrip()) from error
 
 
 def _is_inside(cls: type, package: ModuleType) -> bool:

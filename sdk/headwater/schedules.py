@@ -1,6 +1,6 @@
 """When crons run: intervals, and times of day in a time zone.
 
-Pure but for the time zone database. A time that a day does not have, as clocks are put forward, counts as the first
+Pure but for the time zone database, which is imported, as cronsim is, where a bundle has crons. A time that a day does not have, as clocks are put forward, counts as the first
 one that it has behind it; one that a day has twice, as clocks are put back, counts as the earlier of the two. What
 runs each hour, or more often than that, goes by real time instead: it is left out and doubled with the hour.
 """
@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from cronsim import CronSim, CronSimError
 
 from headwater.refusals import invalid_bundle
 
@@ -96,6 +93,8 @@ class Schedule:
             while True:
                 after_us += interval_us
                 yield after_us
+        from cronsim import CronSim
+
         zone = _zone(self.time_zone)
         begin = (_EPOCH + timedelta(microseconds=after_us)).astimezone(zone)
         for found in CronSim(self.text, begin):
@@ -177,9 +176,11 @@ def _checked(where: str, expression: str, time_zone: str) -> Schedule:
     Raises:
         RequestError: `invalid_bundle`: it is none, or never comes.
     """
+    from cronsim import CronSim, CronSimError
+
     try:
         _zone(time_zone)
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+    except (KeyError, ValueError, TypeError, OSError):
         raise invalid_bundle(
             f'{where}(...): there is no time zone {time_zone!r}; expected a name such as "Europe/Berlin"'
         ) from None
@@ -199,4 +200,7 @@ def _checked(where: str, expression: str, time_zone: str) -> Schedule:
 
 @cache
 def _zone(name: str) -> tzinfo:
+    """Return a time zone; KeyError and others if there is none."""
+    from zoneinfo import ZoneInfo
+
     return UTC if name == "UTC" else ZoneInfo(name)

@@ -6,8 +6,6 @@ import argparse
 import os
 import resource
 import sys
-import tempfile
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +15,7 @@ import uvloop
 from headwater_config.flags import add_flags, given_flags
 from headwater_config.load import Loaded, SettingsError, find_file, load
 from headwater_protocol.errors import HeadwaterError
-from headwater_storage.doctor import examine
 from headwater_storage.environment import real_environment
-from headwater_storage.findings import Finding
-from headwater_storage.repair import repair
 
 from headwater_server.app import Daemon, open_engine
 from headwater_server.functions.zygote_process import worker_environment, zygote_starter
@@ -37,7 +32,7 @@ from headwater_server.observe.logs import install
 from headwater_server.options import webhook_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,8 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if chosen.accept_loss and not chosen.repair:
                 sys.stderr.write("headwater: --accept-loss needs --repair\n")
                 return ExitCode.USAGE
-            repaired = _repair(loaded, accept_loss=chosen.accept_loss) if chosen.repair else True
-            return _doctor(loaded, as_json=chosen.json) if repaired else ExitCode.CANNOT_START
+            from headwater_server import doctor  # what it needs is not in the memory of daemons
+
+            repaired = (
+                doctor.repaired(loaded.settings, accept_loss=chosen.accept_loss) if chosen.repair else True
+            )
+            return (
+                doctor.examined(loaded.settings, as_json=chosen.json) if repaired else ExitCode.CANNOT_START
+            )
     raise AssertionError(chosen.command)
 
 
@@ -136,64 +137,6 @@ def _config(loaded: Loaded, *, as_json: bool) -> int:
     for name, row in rows.items():
         sys.stdout.write(f"{name:<{width}}  {row['value']!s:<24}  {row['origin']}\n")
     return ExitCode.STOPPED
-
-
-def _repair(loaded: Loaded, *, accept_loss: bool) -> bool:
-    """Repair the data directory and say on stderr what came of it; False if nothing was done."""
-    environment = real_environment()
-    try:
-        report = repair(
-            loaded.settings.data,
-            environment,
-            accept_loss=accept_loss,
-            map_size_bytes=loaded.settings.store_limit_bytes,
-        )
-    except HeadwaterError as error:
-        sys.stderr.write(f"headwater: {error.code}: {error.message}\n")
-        return False
-    finally:
-        environment.executor.close()
-    sys.stderr.write("".join(f"headwater: lost: {text}\n" for text in report.lost))
-    if report.aside is None:
-        sys.stderr.write("headwater: nothing was changed; --accept-loss goes on without what is lost\n")
-        return False
-    sys.stderr.write(f"headwater: built anew from {report.source}; the old files are in {report.aside}\n")
-    return True
-
-
-def _doctor(loaded: Loaded, *, as_json: bool) -> int:
-    environment = real_environment()
-    try:
-        with _scratch() as scratch:
-            findings, unchecked = examine(
-                loaded.settings.data,
-                environment,
-                scratch,
-                map_size_bytes=loaded.settings.store_limit_bytes,
-            )
-    except HeadwaterError as error:
-        findings, unchecked = [Finding(None, None, f"{error.code}: {error.message}")], []
-    finally:
-        environment.executor.close()
-    if as_json:
-        rows = [finding._asdict() for finding in findings]
-        sys.stdout.write(orjson.dumps({"findings": rows, "unchecked": unchecked}).decode() + "\n")
-    else:
-        sys.stdout.write("".join(f"{finding}\n" for finding in findings) or "no findings\n")
-        sys.stderr.write("".join(f"headwater: not checked: {text}\n" for text in unchecked))
-    return 1 if findings else 0
-
-
-@contextmanager
-def _scratch() -> Iterator[Path | None]:
-    """Make a folder for the length of a block; None if there is no place for one."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="headwater-doctor-")
-    except OSError:
-        yield None
-        return
-    with folder as path:
-        yield Path(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Seals secret environment variables with a key that is kept outside the data directory.
 
 AES-256-GCM; the name of the variable is bound in, so that nobody can put one secret in the place of another. A part of
-the key's hash stands before, which tells a wrong key from damage.
+the key's hash stands before, which tells a wrong key from damage. The library is imported with the first secret: it
+takes megabytes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import os
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from headwater_protocol.errors import InternalError, RequestError
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ class SealKey:
         Raises:
             RequestError: The key cannot be had, or be made.
         """
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         try:
             key = self._have()
         except FileNotFoundError:
@@ -72,6 +73,9 @@ class SealKey:
                 f"the secret {name} was sealed with another key than the one in {self.file}. Put that one back, or set the"
                 " secret again"
             )
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         content = sealed[_ID_BYTES:]
         try:
             opened = AESGCM(key).decrypt(content[:_NONCE_BYTES], content[_NONCE_BYTES:], name.encode())

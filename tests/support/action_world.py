@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from headwater.bundle import CallFailure
+from headwater.call_failures import CallFailure
 from headwater_protocol.failures import error_from
 from headwater_protocol.messages import ErrorBody
 

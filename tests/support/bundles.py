@@ -17,7 +17,8 @@ from support.memory_backend import MemoryBackend
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headwater.bundle import CallFailure, CallOutcome
+    from headwater.bundle import CallOutcome
+    from headwater.call_failures import CallFailure
     from headwater_protocol.manifest import Manifest
 
 TYPING = Path(__file__).parents[1] / "typing"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from headwater.bundle import failure_of
+from headwater.call_failures import failure_of
 from headwater.testing import Deployment
 from headwater_protocol.errors import HeadwaterError
 from headwater_server.worker.loader import import_trace

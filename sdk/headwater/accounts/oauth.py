@@ -17,7 +17,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-import aiohttp
 from headwater_protocol.errors import RequestError, TransientError
 from headwater_protocol.manifest import ProviderManifest
 from msgspec import Struct
@@ -305,6 +304,8 @@ async def _fetched(
         RequestError: `unauthenticated`: it refuses what it was sent.
         TransientError: It does not answer, or with something else.
     """
+    import aiohttp  # 4 MB, which only the process that signs somebody in this way pays
+
     timeout = aiohttp.ClientTimeout(total=_FETCH_LIMIT_S)
     method = "GET" if form is None else "POST"
     try:

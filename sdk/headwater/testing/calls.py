@@ -9,7 +9,7 @@ import msgspec
 from headwater_protocol.errors import TransientError
 from headwater_storage.proposal import CommitTs
 
-from headwater.bundle import CallFailure
+from headwater.call_failures import CallFailure
 from headwater.context import MutationFunction, QueryFunction, R
 from headwater.http_fields import Headers
 from headwater.testing.actions import ActionStage

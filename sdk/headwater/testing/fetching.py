@@ -11,7 +11,7 @@ from headwater_protocol.errors import HeadwaterError, RequestError, error_for
 from headwater_protocol.route_patterns import Candidate, RouteTable, parse_pattern, segments_of
 from headwater_server.net.route_api import error_answer
 
-from headwater.bundle import CallFailure
+from headwater.call_failures import CallFailure
 from headwater.http_fields import Headers, Pairs
 from headwater.http_messages import RequestHead
 

@@ -9,7 +9,7 @@ from headwater_server.worker.job_row import job_failure
 from headwater_server.worker.messages import Failure
 from headwater_storage import crons, jobs
 
-from headwater.bundle import CallFailure
+from headwater.call_failures import CallFailure
 from headwater.schedules import Schedule
 from headwater.testing.actions import ActionStage
 

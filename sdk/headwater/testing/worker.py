@@ -15,7 +15,8 @@ from headwater_server.worker.messages import MutationDone, QueryDone, RunMutatio
 from headwater_server.worker.output import CallOutput
 from headwater_server.worker.serve import Server, Surroundings
 
-from headwater.bundle import Bundle, CallFailure, failure_of
+from headwater.bundle import Bundle
+from headwater.call_failures import CallFailure, failure_of
 from headwater.context import MutationCtx
 from headwater.testing.process import prepared_process
 

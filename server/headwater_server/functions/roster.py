@@ -18,8 +18,7 @@ from headwater_protocol.errors import HeadwaterError, TransientError, error_for
 from msgspec.structs import replace
 
 from headwater_server.functions.bundles import BundleFiles
-from headwater_server.worker.control import Assignment
-from headwater_server.worker.main import EXIT_MEMORY
+from headwater_server.worker.control import EXIT_MEMORY, Assignment
 from headwater_server.worker.messages import (
     DaemonMessage,
     Describe,

@@ -1,18 +1,17 @@
 """A provider's public keys, from a JSON Web Key Set, and whether one of them signed a token.
 
 Pure. A key is used for what its type is made for and nothing else, whatever a token says: that is
-what keeps a public key from being taken for a shared secret. The signatures themselves are checked by PyJWT.
+what keeps a public key from being taken for a shared secret. The signatures themselves are checked by PyJWT, which
+is imported with the first key: what it needs takes megabytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from headwater.refusals import invalid_bundle
-from jwt.algorithms import get_default_algorithms
-from jwt.exceptions import PyJWTError
 
 from headwater_server.identity.refusal import RefusedTokenError, shown
 from headwater_server.identity.tokens import decode_base64url, parse_json
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from headwater_protocol.manifest import ProviderManifest
+    from jwt.algorithms import Algorithm
 
     from headwater_server.identity.tokens import SignedToken
 
@@ -39,7 +39,6 @@ _FITTING = {
 }
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _NUMBERS = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
-_ALGORITHMS = get_default_algorithms()
 _KEY_BYTES_MAX = RSA_BITS_MAX // 8
 
 
@@ -90,7 +89,7 @@ class KeySet:
         fitting = self.fitting(token)
         if not fitting:
             raise RefusedTokenError(self._why_none_fits(token))
-        algorithm = _ALGORITHMS[token.algorithm]
+        algorithm = _algorithms()[token.algorithm]
         if not any(algorithm.verify(token.signed, key.key, token.signature) for key in fitting):
             raise RefusedTokenError(f"its signature is not that of the key {_name(fitting[0].key_id)}")
 
@@ -173,13 +172,23 @@ def _parse_key(item: Any) -> PublicKey:
     return PublicKey(key_id, algorithms, _key_of(kind, item, next(iter(algorithms))))
 
 
+@cache
+def _algorithms() -> dict[str, Algorithm]:
+    from jwt.algorithms import get_default_algorithms
+
+    return get_default_algorithms()
+
+
 def _key_of(kind: str, item: dict[str, Any], algorithm: str) -> Any:
     for name in _NUMBERS[kind]:
         number = item.get(name)
         if not isinstance(number, str) or len(decode_base64url(number)) > _KEY_BYTES_MAX:
             raise ValueError(f"its {name} is no number of a key")
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from jwt.exceptions import PyJWTError
+
     try:
-        key = _ALGORITHMS[algorithm].from_jwk(
+        key = _algorithms()[algorithm].from_jwk(
             {name: item[name] for name in ("kty", "crv", *_NUMBERS[kind]) if name in item}
         )
     except (PyJWTError, ValueError) as error:

@@ -1,7 +1,8 @@
 """The deployment as an issuer of tokens: its signing keys, and what it signs for its bundle's accounts.
 
 The private halves never leave the daemon: functions hand over what a token is to claim and get the token. They
-are stored sealed, as secret environment variables are, and made when something is first signed.
+are stored sealed, as secret environment variables are, and made when something is first signed, as is the library
+imported that signs.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
 from headwater_protocol.errors import RequestError
 from headwater_protocol.manifest import ProviderManifest
 from headwater_storage.catalog import DEPLOYMENT, SIGNING_KEYS_SUFFIX, read_row
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from cryptography.hazmat.primitives.asymmetric import ec
     from headwater_storage.proposal import CommitTs
     from headwater_storage.transaction import Transaction
 
@@ -291,6 +290,8 @@ class OwnIssuer:
 
     def _made(self) -> SigningKey:
         """Return a new key, its private half sealed."""
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         scalar = int.from_bytes(self._random_bytes(_SCALAR_BYTES)) % (_ORDER - 1) + 1
         public = ec.derive_private_key(scalar, ec.SECP256R1()).public_key().public_numbers()
         x, y = (_base64url(number.to_bytes(_COORDINATE_BYTES)) for number in (public.x, public.y))
@@ -299,6 +300,8 @@ class OwnIssuer:
         return SigningKey(key_id, x, y, sealed, self._wall_us())
 
     def _opened(self, key: SigningKey) -> ec.EllipticCurvePrivateKey:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         private = self._private.get(key.key_id)
         if private is None:
             scalar = int(self._sealer.unseal(_sealed_name(key.key_id), key.sealed), 16)
@@ -326,6 +329,10 @@ def _sealed_name(key_id: str) -> str:
 
 def _signed(header: dict[str, str], claims: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> str:
     """Return a JWT; the signature follows from key and content (RFC 6979), so no bad chance gives the key away."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+    from cryptography.hazmat.primitives.hashes import SHA256
+
     message = f"{_base64url(_json(header))}.{_base64url(_json(claims))}"
     encoded = key.sign(message.encode(), ec.ECDSA(SHA256(), deterministic_signing=True))
     signature = b"".join(number.to_bytes(_COORDINATE_BYTES) for number in decode_dss_signature(encoded))

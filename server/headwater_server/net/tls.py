@@ -1,7 +1,7 @@
 """The daemon's certificate: read and looked at as a whole, served, and replaced while it runs.
 
 A pair of files that cannot be served is refused with what is wrong with which of them: at the start that is the end of
-it, later the pair before stays.
+it, later the pair before stays. The library that reads it is imported where there is one: it takes megabytes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from headwater_protocol.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 logger = logging.getLogger("headwater.tls")
@@ -175,6 +174,8 @@ def served_certificate(
 
 
 def _certificate(path: Path) -> x509.Certificate:
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(_read(path))[0]
     except ValueError:
@@ -182,6 +183,8 @@ def _certificate(path: Path) -> x509.Certificate:
 
 
 def _key(path: Path) -> PrivateKeyTypes:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     content = _read(path)
     try:
         return load_pem_private_key(content, None)
@@ -206,6 +209,8 @@ def _refused(path: Path, problem: str) -> RequestError:
 
 
 def _bytes_of(key: PublicKeyTypes) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import headwater.bundle
 import msgspec
-from headwater.bundle import CallFailure
+from headwater.call_failures import CallFailure
 from headwater.http_messages import RequestHead
 from headwater.rows import splice
 from headwater.values import decode_any, encode

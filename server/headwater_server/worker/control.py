@@ -14,6 +14,9 @@ from headwater_server.functions.limits import WorkerLimits  # noqa: TC001 (msgsp
 
 PACKET_BYTES_MAX = 16 * 1024
 
+EXIT_MEMORY = 81
+"""Exit code of a worker that hit its memory limit."""
+
 RoleName = Literal["transactions", "actions"]
 """What a worker does: queries and mutations one after another over the store, or actions side by side."""
 

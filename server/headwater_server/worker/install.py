@@ -131,15 +131,6 @@ def _forget_old(folder: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def import_paths(folder: Path) -> list[str]:
-    """Return where in an installed folder modules are looked for."""
-    return sorted(
-        str(path)
-        for name in ("site-packages", "dist-packages")
-        for path in folder.glob(f"**/lib*/python*/{name}")
-    )
-
-
 def main(words: list[str]) -> int:
     """Install and return the exit code."""
     bundle, folder, keep, bytes_max, parent = words

@@ -44,6 +44,15 @@ _WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.whl")
 _BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, zlib.error)
 
 
+def import_paths(folder: Path) -> list[str]:
+    """Return where in an installed folder modules are looked for."""
+    return sorted(
+        str(path)
+        for name in ("site-packages", "dist-packages")
+        for path in folder.glob(f"**/lib*/python*/{name}")
+    )
+
+
 class BundleFinder:
     """Finds the bundle's package in its folder, and nothing else there."""
 

@@ -23,11 +23,11 @@ from headwater_storage.disk_errors import disk_error
 from headwater_storage.files import RealFileSystem
 from headwater_storage.lmdb_store import LmdbStore
 
+from headwater_server.worker.control import EXIT_MEMORY
 from headwater_server.worker.determinism import Determinism
 from headwater_server.worker.guard import Guard
-from headwater_server.worker.install import import_paths
 from headwater_server.worker.link import WorkerEnd
-from headwater_server.worker.loader import load_package, unpack
+from headwater_server.worker.loader import import_paths, load_package, unpack
 from headwater_server.worker.messages import ActionOrder, Described, Failure
 from headwater_server.worker.output import CallOutput, OutputHandler
 from headwater_server.worker.processes import close_all_except, die_with_parent, offer_to_oom_killer
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
     from headwater_server.worker.control import Assignment
     from headwater_server.worker.output import Lines
-
-EXIT_MEMORY = 81
-"""Exit code of a worker that hit its memory limit."""
 
 EXIT_LOCKED = 82
 """Exit code of a worker that found the data directory in recovery: another daemon has it."""

@@ -77,7 +77,11 @@ def test_equal_manifests_give_equal_bytes() -> None:
         (["functions", 0, "kind"], [], r"functions\[0\].kind: expected query, mutation or action"),
         (["functions", 0, "arguments"], "x", r"functions\[0\].arguments: expected an object"),
         (["providers"], None, "manifest.providers: expected a list"),
-        (["providers", 0, "kind"], "saml", r"providers\[0\].kind: expected oidc or jwt, got 'saml'"),
+        (
+            ["providers", 0, "kind"],
+            "saml",
+            r"providers\[0\].kind: expected one of oidc, jwt, deployment, login, got 'saml'",
+        ),
         (["providers", 0, "keys"], None, r"providers\[0\].keys: expected text"),
         (["providers", 0, "algorithms", 0], 5, r"providers\[0\].algorithms: expected a list of texts"),
         (["functions", 0, "internal"], None, r"functions\[0\].internal: expected true or false"),

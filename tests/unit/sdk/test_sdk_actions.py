@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from headwater.bundle import Bundle, CallFailure
+from headwater.bundle import Bundle
+from headwater.call_failures import CallFailure
 from headwater.identity import Identity
 from headwater_protocol.errors import RequestError
 from support.action_world import ActionWorld

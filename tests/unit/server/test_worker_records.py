@@ -6,7 +6,8 @@ from headwater_server.functions.limits import WorkerLimits
 from headwater_server.functions.memory import private_bytes
 from headwater_server.functions.roster import describe_end
 from headwater_server.functions.zygote_process import worker_environment
-from headwater_server.worker.main import EXIT_MEMORY, RandomPool
+from headwater_server.worker.control import EXIT_MEMORY
+from headwater_server.worker.main import RandomPool
 from headwater_server.worker.progress import ProgressPage, make_progress_descriptor
 
 
