@@ -171,6 +171,22 @@ async def test_a_key_that_clients_do_not_take_is_told_instead_of_sent(daemon: Ru
         await peer.until(watch, lambda value: value == 1)
 
 
+async def test_a_query_with_arguments_that_nothing_takes_fails_and_the_others_go_on(
+    daemon: RunningDaemon,
+) -> None:
+    async with client(daemon) as peer:
+        deep: Any = 1
+        for _ in range(70):
+            deep = [deep]
+        wrong = await peer.watch("messages:kept", {"name": deep})
+        failure = await peer.until(wrong, bool)
+        assert "ArgumentValidationError: more than 64 lists" in failure.message
+        watch = await peer.watch("messages:counter", {"name": "beside"})
+        await peer.do("unwatch", watch=wrong)
+        await peer.mutate("messages:add", {"name": "beside"})
+        await peer.until(watch, lambda shown: shown == 1)
+
+
 async def test_a_thousand_rows_come_and_change(daemon: RunningDaemon) -> None:
     async with client(daemon) as peer:
         watch = await peer.watch("messages:list", {"channel": "many"})

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, assert_never
 from uuid import UUID
 
 import orjson
+from headwater_protocol.codec import encode_change_body
 from headwater_protocol.errors import LocalProtocolError, ProtocolError, RequestError
 from headwater_protocol.heartbeat import Beat, Heartbeat
 from headwater_protocol.limits import CONNECT_FRAME_BYTES, QUERIES_MAX, ServerLimits
-from headwater_protocol.messages import AddQuery, ErrorBody
+from headwater_protocol.messages import AddQuery, ErrorBody, Failed, Removed
 from headwater_protocol.messages import Connect as Introduction
 from headwater_protocol.server_events import (
     ActionRequested,
@@ -116,6 +117,8 @@ class ConvexSession:
         self._held: deque[tuple[ClientMessage, int, int | None]] = deque()
         self._held_bytes = 0
         self._queries: set[int] = set()
+        self._misfits: set[int] = set()  # those of them whose arguments are none: nobody else knows of these
+        self._untold: dict[int, bytes] = {}  # what the next transition says of them, encoded
         self._last_request = -1
         self._mutations: set[int] = set()
         self._actions: set[int] = set()
@@ -245,13 +248,35 @@ class ConvexSession:
                 raise ProtocolError(f"ModifyQuerySet: query {number} is not subscribed")
             else:
                 queries.remove(number)
-                if add.pop(number, None) is None:
+                if add.pop(number, None) is None and not self._forget(number):
                     remove.append(number)
         if len(queries) > QUERIES_MAX:
             raise ProtocolError(f"ModifyQuerySet: more than {QUERIES_MAX} queries in one session")
         self._queries = queries
         self._query_set = message.new_version
-        return QuerySetModified(tuple(map(_added, add.values())), tuple(remove))
+        return QuerySetModified(tuple(filter(None, map(self._added, add.values()))), tuple(remove))
+
+    def _added(self, query: Add) -> AddQuery | None:
+        """Return what is asked of the core; None: its arguments are none, which the next transition says."""
+        number = query.query_id
+        self._untold.pop(number, None)
+        try:
+            arguments = encoded_value(only_argument(query.args))
+        except RequestError as wrong:
+            self._misfits.add(number)
+            self._untold[number] = encode_change_body(Failed(_body(wrong)))
+            return None
+        name = canonical_name(query.path, query.component)
+        return AddQuery(number, name, arguments, journal_of(query.journal))
+
+    def _forget(self, number: int) -> bool:
+        """Forget a query whose arguments were none; tell whether it was one."""
+        if number not in self._misfits:
+            return False
+        self._misfits.remove(number)
+        if self._untold.pop(number, None) is None:  # else its client has not heard of it
+            self._untold[number] = encode_change_body(Removed())
+        return True
 
     # ---------------------------------------------------------------------------------- to the client
 
@@ -267,6 +292,9 @@ class ConvexSession:
     ) -> bytes:
         """Move the client to `ts`; see `ServerSession.transition`."""
         self._require_open()
+        if self._untold:
+            changes, same = [*changes, *self._untold.items()], None
+            self._untold.clear()
         start, key = self._place, (self._place, self._query_set, self._identity, "convex")
         made = None if same is None else same.get(key)
         if made is None:
@@ -415,16 +443,6 @@ class ConvexSession:
     def _require_open(self) -> None:
         if self._state is not _State.OPEN:
             raise LocalProtocolError(f"the connection is {self._state.value}, not open")
-
-
-def _added(query: Add) -> AddQuery:
-    try:
-        arguments = encoded_value(only_argument(query.args))
-    except RequestError as wrong:
-        raise ProtocolError(f"query {query.query_id}: {wrong.message}") from None
-    return AddQuery(
-        query.query_id, canonical_name(query.path, query.component), arguments, journal_of(query.journal)
-    )
 
 
 def _body(error: HeadwaterError) -> ErrorBody:

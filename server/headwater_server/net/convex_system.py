@@ -221,12 +221,14 @@ class SessionSystemQueries:
         self, add: Sequence[AddQuery], remove: Sequence[int]
     ) -> tuple[Sequence[AddQuery], Sequence[int]]:
         """Take what is asked of the system out of a change of the query set; return the rest."""
-        for number in self._subscribed.intersection(remove):
+        mine = self._subscribed.intersection(remove)
+        kept = [number for number in remove if number not in mine]
+        for number in mine:
             self._subscribed.remove(number)
-            self._waiting.pop(number, None)
-            self._bodies[number] = _REMOVED
+            untold = self._waiting.pop(number, None) or self._bodies.pop(number, None)
+            if untold is None:
+                self._bodies[number] = _REMOVED
         rest = []
-        kept = [number for number in remove if number not in self._bodies]
         for query in add:
             self._bodies.pop(query.query, None)
             if query.name.startswith(PREFIX):

@@ -407,3 +407,42 @@ def test_a_message_of_too_many_values_is_refused_before_they_are_made(text: str,
     with pytest.raises(ProtocolError, match="values") as refused:
         session.receive(whole)
     assert refused.value.code == "frame_too_large"
+
+
+def test_a_query_whose_arguments_are_none_fails_by_itself_and_can_be_left() -> None:
+    """A `FatalError` would end the application."""
+    session = opened()
+    deep: Any = 0
+    for _ in range(70):
+        deep = [deep]
+    wrong = [{**add(number), "args": [args]} for number, args in ((1, {"a": deep}), (2, {"$integer": 5}))]
+    assert session.receive(modify(0, add(0), *wrong)) == [
+        QuerySetModified((AddQuery(0, "m:q", b"\x80"),), ())
+    ]
+    shared: dict[Any, Any] = {}
+    first = json.loads(session.transition(9, [(0, value_body(1))], shared))
+    assert [(change["queryId"], change["type"]) for change in first["modifications"]] == [
+        (0, "QueryUpdated"),
+        (1, "QueryFailed"),
+        (2, "QueryFailed"),
+    ]
+    assert "ArgumentValidationError: more than 64" in first["modifications"][1]["errorMessage"]
+    assert not shared, "others have no such queries"
+    assert json.loads(session.transition(10, []))["modifications"] == []
+    assert session.receive(modify(1, {"type": "Remove", "queryId": 1}, {"type": "Remove", "queryId": 2}, add(2))) == [
+        QuerySetModified((AddQuery(2, "m:q", b"\x80"),), ())
+    ]  # fmt: skip
+    last = json.loads(session.transition(11, [(2, value_body(2))]))
+    assert [(change["queryId"], change["type"]) for change in last["modifications"]] == [
+        (2, "QueryUpdated"),
+        (1, "QueryRemoved"),
+    ]
+    assert session.receive(modify(2, {"type": "Remove", "queryId": 2})) == [QuerySetModified((), (2,))]
+
+
+def test_queries_that_come_and_go_unseen_leave_nothing() -> None:
+    session = opened()
+    for number in range(50):
+        session.receive(modify(2 * number, {**add(number), "args": [{"$integer": 5}]}))
+        session.receive(modify(2 * number + 1, {"type": "Remove", "queryId": number}))
+    assert json.loads(session.transition(9, []))["modifications"] == []

@@ -95,7 +95,19 @@ async def test_what_was_removed_before_it_was_answered_is_not_told() -> None:
     modify(client, 1, remove(0))
     doors.open.set()
     await settled()
-    assert [told[:2] for told in brought(sink)] == [(0, "QueryRemoved"), (1, "QueryUpdated")]
+    assert [told[:2] for told in brought(sink)] == [(1, "QueryUpdated")]
+
+
+async def test_what_comes_and_goes_unseen_leaves_nothing() -> None:
+    doors = Doors()
+    client, sink = convex_client(place_with(doors))
+    tell(client, "Authenticate", tokenType="Admin", value=KEY, baseVersion=0)
+    for number in range(20):
+        modify(client, 2 * number, add(number, "_system/cli/a"))
+        modify(client, 2 * number + 1, remove(number))
+    doors.open.set()
+    await settled()
+    assert brought(sink) == []
 
 
 async def test_what_was_asked_with_a_key_that_is_shown_no_more_is_not_told() -> None:
