@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 FILE_NAME = "headwater.toml"
 
 NOT_SETTINGS = frozenset(
-    {"HEADWATER_KEY", "HEADWATER_URL", "HEADWATER_CONFIG", "HEADWATER_CALL_LOG_WEBHOOK_SECRET"}
+    {
+        "HEADWATER_KEY",
+        "HEADWATER_URL",
+        "HEADWATER_CONFIG",
+        "HEADWATER_CALL_LOG_WEBHOOK_SECRET",
+        "HEADWATER_TRACES_HEADERS",
+    }
 )
 """Variables that are read elsewhere: no settings, which are printed, and no mistakes."""
 

@@ -29,7 +29,7 @@ from headwater_server.lifecycle import (
     stop_signals,
 )
 from headwater_server.observe.logs import install
-from headwater_server.options import webhook_of
+from headwater_server.options import trace_options, webhook_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,10 +103,11 @@ def _serve(loaded: Loaded) -> int:
         stop = stop_signals()  # before the recovery: it takes a while, and is finished then
         environment = real_environment()
         try:
-            webhook = webhook_of(settings, os.environ)  # before anything is opened: it may be refused
+            webhook = webhook_of(settings, os.environ)  # before anything is opened: they may be refused
+            traces = trace_options(settings, os.environ)
             engine = open_engine(settings, environment)
             start_workers = zygote_starter(worker_environment(os.environ))
-            daemon = Daemon(settings, environment, engine, start_workers, webhook)
+            daemon = Daemon(settings, environment, engine, start_workers, webhook, traces)
             spare_collections()
             return await run(daemon, stop, drain_limit_s=settings.drain_limit_s)
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -57,11 +58,15 @@ from headwater_server.net.route_api import PREFIX, RouteApi
 from headwater_server.net.start_page import StartPage
 from headwater_server.net.tcp import TcpShell
 from headwater_server.net.tls import ServedCertificate, served_certificate
+from headwater_server.net.trace_context import trace_middleware, with_calling_span
 from headwater_server.net.websocket import WebSocketShell
 from headwater_server.observe.call_destinations import make_destinations
 from headwater_server.observe.call_log import CallLog, EventText
 from headwater_server.observe.conflicts import ConflictCounts
 from headwater_server.observe.metrics import Metrics
+from headwater_server.observe.push_traces import PushTraces
+from headwater_server.observe.trace_sender import TraceSender
+from headwater_server.observe.traces import Tracer
 from headwater_server.options import (
     action_options,
     admission_limits,
@@ -93,7 +98,7 @@ from headwater_server.worker.request_row import RequestMemory
 from headwater_server.worker.requirements import PACKAGES_FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from headwater_config.settings import Settings
     from headwater_protocol.manifest import Manifest
@@ -104,6 +109,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.limits import WorkerLimits
     from headwater_server.functions.roster import StartProcesses
     from headwater_server.observe.call_destinations import WebhookTarget
+    from headwater_server.observe.trace_sender import TraceOptions
     from headwater_server.worker.messages import Failure, Request
     from headwater_server.worker.request_row import Answer
 
@@ -121,6 +127,7 @@ class Daemon:
         engine: An open database.
         start_processes: Starts what function workers come from.
         webhook: Where the log of calls is sent, None if nowhere.
+        traces: How spans of calls are sent, None if they are not.
     """
 
     def __init__(
@@ -130,6 +137,7 @@ class Daemon:
         engine: Engine,
         start_processes: StartProcesses,
         webhook: WebhookTarget | None = None,
+        traces: TraceOptions | None = None,
     ) -> None:
         self.settings = settings
         self.engine = engine
@@ -161,8 +169,7 @@ class Daemon:
             lambda pause_s, action: asyncio.get_running_loop().call_later(pause_s, action),
             self._record_failure,
         )
-        self.switchboard.core = core
-        self.switchboard.mutations = self.mutations
+        self.switchboard.core, self.switchboard.mutations = core, self.mutations
         engine.listener = self.switchboard
         engine.watch_oldest(self.switchboard.oldest_ts)
         engine.end_reader = self.pool.end_reader
@@ -182,6 +189,7 @@ class Daemon:
             self.admission,
             settings.delta_memory_bytes // 4,
         )
+        self.trace_sender = None if traces is None else self._follow_calls(traces)
         self.trimmer = RequestTrimmer(engine, trim_options(settings), self.metrics)
         self._bodies = Bodies(settings.http_body_limit_s)
         self._make_administration()
@@ -283,6 +291,18 @@ class Daemon:
         self.engine.lost = conflicts.lost
         return Explainer(self.pool, self.switchboard, core, conflicts, self._catalog)
 
+    def _follow_calls(self, options: TraceOptions) -> TraceSender:
+        """Have calls followed; return what sends their spans."""
+        environment = self._environment
+        random_bytes = environment.random.bytes
+        instance = self.engine.incarnation.hex()
+        sender = TraceSender(options, instance, version("headwater"), random_bytes)
+        tracer = Tracer(options.ratio, self._mono_s, environment.clock.wall_us, random_bytes, sender.offer)
+        self.mutations.tracer = self.calls.tracer = self.actions.tracer = tracer
+        self.switchboard.follow(PushTraces(tracer))
+        self.metrics.spans.sender = sender
+        return sender
+
     def _after_switch(self) -> None:
         """Look at what another bundle changes."""
         self.rewriter.wake()
@@ -370,6 +390,8 @@ class Daemon:
         self._engine_task = asyncio.create_task(self.engine.run(), name="engine")
         for destination in self.call_destinations:
             destination.start()
+        if self.trace_sender is not None:
+            self.trace_sender.start()
         self.pool.start(self.switchboard, self.mutations)
         self.action_pool.start(self.actions)
         await self.key.load()
@@ -463,7 +485,8 @@ class Daemon:
             self._engine_task.cancel()
             await asyncio.wait([self._engine_task])
         self.engine.close(clean=clean)
-        await asyncio.gather(*(destination.close() for destination in self.call_destinations))
+        told = [*self.call_destinations, *([] if self.trace_sender is None else [self.trace_sender])]
+        await asyncio.gather(*(destination.close() for destination in told))
 
     @property
     def scheme(self) -> str:
@@ -487,14 +510,12 @@ class Daemon:
 
     async def _open_sockets(self) -> None:
         settings = self.settings
-        app = web.Application(
-            client_max_size=settings.frame_limit_bytes,
-            middlewares=[
-                cors_middleware,
-                error_middleware,
-                admission_middleware(self.admission, PREFIX + "/"),
-            ],
-        )
+        middlewares = [cors_middleware, error_middleware, admission_middleware(self.admission, PREFIX + "/")]
+        routes_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] = self.route_api.handle
+        if self.trace_sender is not None:
+            middlewares.insert(0, trace_middleware)
+            routes_handler = with_calling_span(routes_handler)
+        app = web.Application(client_max_size=settings.frame_limit_bytes, middlewares=middlewares)
         websockets = WebSocketShell(self.hub)
         for routes in (
             websockets,
@@ -517,7 +538,7 @@ class Daemon:
         self.port = await listeners.open_app(app, host, settings.port, lambda: websockets.open)
         if settings.routes_port:
             own = settings.routes_host or host
-            self.routes_port = await listeners.open_handler(self.route_api.handle, own, settings.routes_port)
+            self.routes_port = await listeners.open_handler(routes_handler, own, settings.routes_port)
         if settings.tcp_port:
             self.tcp_port = await listeners.open_tcp(
                 lambda arrival: TcpShell(self.hub, arrival), host, settings.tcp_port

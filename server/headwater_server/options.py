@@ -43,6 +43,7 @@ from headwater_server.observe.call_destinations import (
     webhook_target,
 )
 from headwater_server.observe.call_log import LEVELS, CallLogOptions, WaitingRoom
+from headwater_server.observe.trace_sender import TraceOptions, collector_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +57,23 @@ if TYPE_CHECKING:
 def webhook_of(settings: Settings, environ: Mapping[str, str]) -> WebhookTarget | None:
     """Return where the log of calls is to be sent, None if nowhere; raises RequestError if it cannot be."""
     return webhook_target(settings.call_log_webhook_url, settings.call_log_webhook_secret_file, environ)
+
+
+def trace_options(settings: Settings, environ: Mapping[str, str]) -> TraceOptions | None:
+    """Return how spans are sent, None if they are not; raises RequestError if they cannot be."""
+    collector = collector_at(settings.traces_url or "", settings.traces_headers_file, environ)
+    if collector is None:
+        return None
+    return TraceOptions(
+        collector=collector,
+        service=settings.traces_service_name,
+        ratio=settings.traces_sample_percent / 100,
+        spans_max=settings.traces_waiting_spans,
+        batch_spans_max=settings.traces_batch_spans,
+        wait_s=settings.traces_wait_s,
+        limit_s=settings.traces_time_limit_s,
+        attempts_max=settings.traces_attempts_limit,
+    )
 
 
 def _waiting_room(settings: Settings) -> WaitingRoom:

@@ -21,7 +21,7 @@ from headwater_server.reactive.contents import Content
 from headwater_server.reactive.sessions import QueryResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from headwater_protocol.errors import HeadwaterError
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from headwater_server.functions.mutations import Decision, MutationCall, Mutations
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
+    from headwater_server.observe.push_traces import PushTraces
+    from headwater_server.observe.traces import CallTrace
     from headwater_server.reactive.core import ReactiveCore
     from headwater_server.reactive.moves import Moved
-    from headwater_server.reactive.sessions import QueryKey, Session
+    from headwater_server.reactive.sessions import QueryKey, Session, Version
     from headwater_server.worker.messages import Failure, QueryDone, RoundOpened
 
 logger = logging.getLogger("headwater.switchboard")
@@ -76,6 +78,8 @@ class Switchboard:
         self.handed_out: Callable[[], int | None] = lambda: None
         self._held: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
+        self._pushes: PushTraces | None = None  # set by `follow`
+        self._followed: list[CallTrace] = []  # of the batch that is being published
 
     def when_published(self, ts: int, action: Callable[[], None]) -> None:
         """Do something once `ts` is published: at once if it is."""
@@ -90,6 +94,8 @@ class Switchboard:
         """Answers, stale queries, sessions: all that a commit means to clients, in one step."""
         decided = []
         answers: list[tuple[Session, Any, int]] = []
+        if self._pushes is not None:
+            self._followed = _followed(batch)
         for call, ts, _ in batch.commits:
             decision = self.mutations.committed(call, ts)
             decided.append((call, decision))
@@ -197,6 +203,23 @@ class Switchboard:
         """Have a worker close a round's transaction."""
         self._pool.close_round(worker, round)
 
+    def follow(self, pushes: PushTraces) -> None:
+        """Tell what becomes of commits that are followed; from now on."""
+        self._pushes = pushes
+        self.core.live.heard = self._stale
+        self.deliver = self._deliver_followed  # type: ignore[method-assign]  # others do not pay for it
+
+    def _stale(self, hits: Mapping[Version, bytes], ts: int) -> None:
+        if self._followed and self._pushes is not None:
+            self._pushes.published(ts, self._followed, _sessions_of(hits))
+
+    def _deliver_followed(
+        self, session: Session, answers: Sequence[tuple[int, Decision]], moved: Moved | None
+    ) -> None:
+        session.handle.deliver(answers, moved)
+        if moved is not None and self._pushes is not None:
+            self._pushes.delivered(session, moved.ts)
+
     def deliver(self, session: Session, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
         """Send a client its answers and its transition."""
         session.handle.deliver(answers, moved)
@@ -211,6 +234,25 @@ def _writers(commits: Sequence[Commit], keys: AbstractSet[bytes]) -> dict[bytes,
         if len(found) == len(keys):
             break
     return found
+
+
+def _followed(batch: PublishedBatch) -> list[CallTrace]:
+    """Return the traces of those commits of a batch that are followed, told of it."""
+    found = []
+    for call, ts, _ in batch.commits:
+        if call.trace is not None:
+            call.trace.committed(ts, batch.times)
+            found.append(call.trace)
+    return found
+
+
+def _sessions_of(versions: Iterable[Version]) -> Iterator[Session]:
+    """Yield the sessions that these versions were shown to; one may come more than once."""
+    for version in versions:
+        for query in version.homes:
+            for view in query.views:
+                if not version.private or view.identity == version.identity:
+                    yield from view.sessions
 
 
 def _content(done: QueryDone, error: ErrorBody | None) -> Content:

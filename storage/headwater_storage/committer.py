@@ -96,6 +96,18 @@ class Commit(NamedTuple):
     proposal: Proposal
 
 
+class BatchTimes(NamedTuple):
+    """When what became of a batch; monotonic seconds.
+
+    Attributes:
+        sealed_s: It was closed, and began to be written to the log.
+        durable_s: It was durable there.
+    """
+
+    sealed_s: float
+    durable_s: float
+
+
 class PublishedBatch(NamedTuple):
     """What becomes visible in one step.
 
@@ -103,11 +115,13 @@ class PublishedBatch(NamedTuple):
         ts: Published ts from now on.
         commits: In commit order.
         conflict_keys: Of all of them together.
+        times: When it was made durable; None: nothing was written.
     """
 
     ts: CommitTs
     commits: list[Commit]
     conflict_keys: set[bytes]
+    times: BatchTimes | None = None
 
 
 class Listener(Protocol):
@@ -154,6 +168,7 @@ class _SealedBatch(NamedTuple):
     conflict_keys: set[bytes]
     derived: dict[bytes, bytes | None]
     wall_us: int
+    times: BatchTimes
     append: asyncio.Future[AppendOutcome]
 
 
@@ -452,7 +467,8 @@ class Committer:
         self._sealed_losers = batch.losers
         self._open_next()
         append = asyncio.wrap_future(self._environment.executor.submit(partial(self._log.append, record)))
-        return _SealedBatch(record, commits, members, batch.losers, keys, derived, wall_us, append)
+        times = BatchTimes(self._environment.clock.mono_s(), 0.0)
+        return _SealedBatch(record, commits, members, batch.losers, keys, derived, wall_us, times, append)
 
     async def _appended(self, batch: _SealedBatch) -> _SealedBatch | None:
         """Wait until a batch is durable; None if the log refused it and is as it was."""
@@ -471,7 +487,9 @@ class Committer:
             return None
         match outcome:
             case Appended():
-                return batch
+                return batch._replace(
+                    times=BatchTimes(batch.times.sealed_s, self._environment.clock.mono_s())
+                )
             case Conflict(reason):
                 raise StorageError(reason, code="log_taken")
             case Unknown(reason):
@@ -510,7 +528,8 @@ class Committer:
         self.published_ts = state.ts
         for chain, count in batch.members.items():
             chain.settle(count, state.ts)
-        self.listener.published(PublishedBatch(state.ts, batch.commits, batch.conflict_keys))
+        published = PublishedBatch(state.ts, batch.commits, batch.conflict_keys, batch.times)
+        self.listener.published(published)
         self._reject_losers(batch.losers)
 
     async def _apply(self, changes: Changes, state: State) -> None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import headwater
 from headwater_config.settings import Settings
 from headwater_server.observe.metrics import Metrics
-from support.daemon import daemon_environment, running, wait_until
+from support.daemon import daemon_environment, run_server, running, wait_until
 from support.guides import GUIDES, blocks, write_files
+
+from tools.checkout import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +107,24 @@ def test_every_setting_metric_and_path_that_is_named_exists() -> None:
     assert metrics
     assert not [name for name in metrics if name.removesuffix("_total") not in exposed]
     settings = Settings.__dataclass_fields__.keys()
-    assert {"rerun_causes_kept"} <= settings & names
+    assert {"rerun_causes_kept", "traces_url", "traces_waiting_spans"} <= settings & names
+    assert {name for name in names if name.startswith("traces_")} <= settings
+
+
+def test_the_settings_file_is_one(tmp_path: Path) -> None:
+    write_files("observing", tmp_path)
+    done = run_server("config", folder=tmp_path)
+    assert re.search(r"^traces_sample_percent +10.0 +.*headwater\.toml", done.stdout, re.MULTILINE), done
+
+
+def test_the_spans_that_it_names_are_those_that_there_are() -> None:
+    rows = re.findall(r"^\| `([a-z ]+)` \|", TEXT, re.MULTILINE)
+    source = "".join(
+        (ROOT / "server/headwater_server/observe" / name).read_text()
+        for name in ("traces.py", "push_traces.py")
+    )
+    assert len(rows) == 7
+    assert [name for name in rows if f'"{name}"' not in source] == []
 
 
 def test_the_code_of_the_guide_type_checks(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ class Collector(ThreadingHTTPServer):
     Attributes:
         batches: Headers and body of each that came, refused ones too.
         refusals: So many are refused first.
-        stalled: While it is set, nothing is answered.
+        paths: Where they came.
+        goes_on: While it is not set, nothing is answered.
+        answer: Body of the answer to what is taken.
     """
 
     daemon_threads = True
@@ -29,7 +31,10 @@ class Collector(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), CollectorHandler)
         self.batches: list[tuple[dict[str, str], bytes]] = []
+        self.paths: list[str] = []
+        self.answer = b""
         self.refusals = 0
+        self.refusal = 503
         self.redirects = False
         self.goes_on = threading.Event()
         self.goes_on.set()
@@ -51,14 +56,19 @@ class CollectorHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.goes_on.wait()
+        self.server.paths.append(self.path)
         self.server.batches.append(({name.lower(): value for name, value in self.headers.items()}, body))
         if self.server.redirects:
             self.send_response(307)
             self.send_header("Location", self.path + "/elsewhere")
         else:
-            self.send_response(204 if self.server.refusals <= 0 else 503)
+            taken = 200 if self.server.answer else 204
+            self.send_response(taken if self.server.refusals <= 0 else self.server.refusal)
+        answer = self.server.answer if self.server.refusals <= 0 else b""
         self.server.refusals -= 1
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
+        self.wfile.write(answer)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""

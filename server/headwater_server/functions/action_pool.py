@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from headwater_server.functions.limits import ActionOptions
     from headwater_server.observe.call_log import Origin
+    from headwater_server.observe.traces import CallTrace
     from headwater_server.worker.messages import RouteRequest, Usage
 
 logger = logging.getLogger("headwater.actions")
@@ -92,6 +93,7 @@ class Action:
         logged: Its number in the log of calls.
         usage: What it cost, once it has ended by itself.
         lines: What it printed last.
+        trace: Its spans, None if it is not followed.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Action:
     logged: int = 0
     usage: Usage | None = None
     lines: Sequence[tuple[str, str]] = ()
+    trace: CallTrace | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -14,6 +14,7 @@ from headwater_protocol.errors import TransientError
 from headwater_server.functions.action_pool import Action, ActionPool
 from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.observe.call_log import SUCCESS, CallEvent
+from headwater_server.observe.traces import UNFOLLOWED, calling_span
 from headwater_server.worker.messages import Failure, RunNested
 from headwater_server.worker.token_messages import SignToken, VerifyLogin
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.call_log import CallKind, Origin
     from headwater_server.observe.metrics import Metrics
+    from headwater_server.observe.traces import SpanContext, Tracer
     from headwater_server.worker.messages import (
         AnswerHead,
         Asked,
@@ -162,10 +164,12 @@ class Actions:
     Attributes:
         jobs: Schedules and cancels jobs; set before anything runs.
         tokens: Signs and verifies tokens; likewise.
+        tracer: Follows calls; None: none is followed.
     """
 
     jobs: JobAnswers
     tokens: TokenAnswers
+    tracer: Tracer | None = None
 
     def __init__(
         self,
@@ -199,6 +203,7 @@ class Actions:
         internal: bool = False,
         window: int = 0,
         session: bytes | None = None,
+        parent: SpanContext | None = None,
     ) -> ActionHandle:
         """Begin an action; the caller may hear of its end before this returns.
 
@@ -210,11 +215,12 @@ class Actions:
             internal: Whether internal functions may be called.
             window: Bytes of pieces that may be on their way to the caller; 0: it takes one result.
             session: The caller's name across connections, None over HTTP.
+            parent: The span in which a session calls it, None if it did not say one.
         """
         handle = ActionHandle(self, caller, self._mono_s())
         origin: Origin = "http" if session is None else "session"
         action = Action(name, arguments, identity, internal, window, handle, origin=origin, session=session)
-        self._run(handle, action)
+        self._run(handle, action, calling_span.get() if session is None else parent)
         return handle
 
     def begin_route(
@@ -238,13 +244,19 @@ class Actions:
             window: Bytes of the answer that may be on their way to the caller; also of the body to the route.
         """
         handle = RouteHandle(self, caller, self._mono_s())
-        self._run(handle, Action(name, parameters, identity, False, window, handle, request))
+        action = Action(name, parameters, identity, False, window, handle, request)
+        self._run(handle, action, calling_span.get())
         return handle
 
-    def _run(self, handle: ActionHandle, action: Action) -> None:
+    def _run(self, handle: ActionHandle, action: Action, parent: SpanContext | None) -> None:
+        self._count(action, parent)
+        handle.begin(action)
+
+    def _count(self, action: Action, parent: SpanContext | None = None) -> None:
         self._unfinished += 1
         action.logged = next(self._numbers)
-        handle.begin(action)
+        if self.tracer is not None:
+            action.trace = self.tracer.begin(_kind_of(action), action.name, action.origin, parent)
 
     def submit(self, action: Action) -> None:
         """Run an action, or fail it before the first deploy."""
@@ -264,8 +276,7 @@ class Actions:
         """
         receiver = UnaskedAction(self, over, self._mono_s())
         action = Action(name, arguments, None, internal=True, window=0, receiver=receiver, origin="job")
-        self._unfinished += 1
-        action.logged = next(self._numbers)
+        self._count(action)
         self.submit(action)
 
     @property
@@ -280,6 +291,9 @@ class Actions:
         total_s = self._mono_s() - started_s
         self._metrics.calls.labels(_kind_of(action), outcome).inc()
         self._metrics.actions.seconds.observe(total_s)
+        if action.trace is not None:
+            action.trace.ran(action.usage, "" if failure is None else failure.code)
+            action.trace.end(outcome)
         event = _event_of(action, SUCCESS, action.lines)
         event.usage, event.total_s = action.usage, total_s
         return self._reporter.ended(event, failure)
@@ -311,9 +325,15 @@ class Actions:
 
     def _query(self, action: Action, message: RunNested) -> None:
         started_s = self._mono_s()
+        trace = None
+        if self.tracer is not None:
+            trace = self.tracer.begin("query", message.name, "action", _span_of(action))
 
         def tell(done: QueryDone, error: ErrorBody | None) -> None:
             failure = None if error is None else Failure(error.code, error.message, error.data)
+            if trace is not None:
+                trace.ran(done.usage, "" if failure is None else failure.code)
+                trace.end(SUCCESS if failure is None else failure.code)
             self.pool.nested_done(action, message.number, done.content, failure)
 
         def done(result: QueryDone) -> None:
@@ -346,6 +366,7 @@ class Actions:
             internal=True,
             decided=decided,
             action=action.logged,
+            parent=_span_of(action),
         )
         try:
             self._mutations.run(call)
@@ -355,6 +376,11 @@ class Actions:
 
 def _kind_of(action: Action) -> CallKind:
     return "action" if action.request is None else "route"
+
+
+def _span_of(action: Action) -> SpanContext:
+    """Return the span in which an action calls others: they are followed if it is."""
+    return UNFOLLOWED if action.trace is None else action.trace.context
 
 
 def _event_of(action: Action, outcome: str, lines: Sequence[tuple[str, str]]) -> CallEvent:

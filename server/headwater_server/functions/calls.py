@@ -12,6 +12,8 @@ from headwater_protocol.errors import HeadwaterError, RequestError, TransientErr
 
 from headwater_server.functions.mutations import Decision, MutationCall
 from headwater_server.functions.timed_reads import Ran, TimedReads
+from headwater_server.observe.call_log import SUCCESS
+from headwater_server.observe.traces import calling_span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.mutations import Mutations, Publication
     from headwater_server.functions.pool import WorkerPool
     from headwater_server.observe.metrics import Metrics
+    from headwater_server.observe.traces import Tracer
 
 
 _GONE_LOOK_S = 0.5
@@ -130,7 +133,10 @@ class Calls:
         manifest: What the active bundle declares; None before the first deploy.
         stopping: No call is begun any more.
         running: How many are not over.
+        tracer: Follows calls; None: none is followed.
     """
+
+    tracer: Tracer | None = None
 
     def __init__(
         self,
@@ -278,6 +284,9 @@ class Calls:
     async def _ran(self, name: str, arguments: bytes, identity: bytes | None, *, internal: bool) -> Ran:
         """Run a query and wait until what it saw is published."""
         started_s = self._mono_s()
+        trace = (
+            self.tracer.begin("query", name, "http", calling_span.get()) if self.tracer is not None else None
+        )
         done = await self._pool.query(name, arguments, identity=identity, internal=internal)
         self._metrics.calls.labels("query", done.failure.code if done.failure else "success").inc()
         total_s = self._mono_s() - started_s
@@ -285,6 +294,10 @@ class Calls:
         published = asyncio.Event()
         self._publication.when_published(done.ts, published.set)
         await published.wait()
+        if trace is not None:
+            outcome = error.code if error is not None else SUCCESS
+            trace.ran(done.usage, "" if error is None else outcome)
+            trace.end(outcome)
         return Ran(done.ts, done.points, done.ranges, done.content, error)
 
     def _result(self, ran: Ran) -> bytes:
@@ -302,7 +315,9 @@ class Calls:
             if not decided.done():
                 decided.set_result(decision)
 
-        self._mutations.run(MutationCall(name, arguments, identity, internal, receive))
+        self._mutations.run(
+            MutationCall(name, arguments, identity, internal, receive, parent=calling_span.get())
+        )
         decision = await decided
         if decision.error is not None:
             raise error_for(decision.error.code, decision.error.message, decision.error.data)

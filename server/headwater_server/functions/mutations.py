@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headwater_server.functions.lane import LaneChain
     from headwater_server.observe.call_log import Origin
     from headwater_server.observe.metrics import Metrics
+    from headwater_server.observe.traces import CallTrace, SpanContext, Tracer
     from headwater_server.reactive.sessions import Session
     from headwater_server.worker.messages import Usage
     from headwater_server.worker.request_row import Answer
@@ -88,6 +89,8 @@ class MutationCall:
         lines: What its last run printed.
         remembered: It did not run: its answer is what is remembered of its request.
         request_id: What its caller was told in place of its failure; "" for all else.
+        parent: The span in which it is called, None if nobody said one.
+        trace: Its spans, None if it is not followed.
     """
 
     name: str
@@ -110,6 +113,8 @@ class MutationCall:
     lines: Sequence[tuple[str, str]] = ()
     remembered: bool = False
     request_id: str = ""
+    parent: SpanContext | None = None
+    trace: CallTrace | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -213,7 +218,13 @@ class MutationLimits:
 
 
 class Mutations:
-    """All mutations in flight."""
+    """All mutations in flight.
+
+    Attributes:
+        tracer: Follows calls; None: none is followed.
+    """
+
+    tracer: Tracer | None = None
 
     def __init__(
         self,
@@ -309,6 +320,7 @@ class Mutations:
             error = ErrorBody(refusal.code, refusal.message)
             self._answer_session(call, Decision(self._committer.published_ts, None, error))
             return None
+        self._follow(call)
         queue.waiting.append(call)
         queue.waiting_bytes += call.size_bytes
         self._held_bytes += call.size_bytes
@@ -339,6 +351,7 @@ class Mutations:
             raise refusal
         self._held_bytes += call.size_bytes
         call.started_s = self._mono_s()
+        self._follow(call)
         self._start(call)
 
     @property
@@ -362,6 +375,8 @@ class Mutations:
         """The function has run: commit what it proposes, or answer once its snapshot is published."""
         call.outcome, call.failure, call.first_due_us = done.outcome, done.failure, done.first_due_us
         call.usage, call.lines, call.remembered = done.usage, done.logs, done.duplicate
+        if call.trace is not None:
+            call.trace.ran(done.usage, done.failure.code if done.failure else "")
         if done.proposal is not None:
             if call.chain is None:
                 self._gate.enter(done.proposal, call)
@@ -376,6 +391,8 @@ class Mutations:
         """The function was ended by a limit or took its worker with it: that is its outcome, recorded like any other."""
         call.outcome, call.failure = None, failure
         call.usage, call.lines = None, ()
+        if call.trace is not None:
+            call.trace.ran(None, failure.code)
         if call.chain is not None:
             self._lane.left(call)
         if call.request is None:
@@ -408,6 +425,8 @@ class Mutations:
 
     def refused(self, call: MutationCall, error: HeadwaterError) -> None:
         """The committer did not take the proposal: a conflict is rerun, anything else is the answer."""
+        if call.trace is not None:
+            call.trace.lost(error.code)
         if error.code == "conflict" and call.attempts < self._limits.attempts_max:
             self._metrics.conflicts.inc()
             if call.attempts == 1 and not call.ticket:
@@ -426,6 +445,8 @@ class Mutations:
         self._metrics.calls.labels("mutation", outcome).inc()
         self._metrics.mutation_seconds.observe(total_s)
         self._log(call, outcome, total_s)
+        if call.trace is not None:
+            call.trace.end(outcome)
         if call.ticket:
             self._lane.decided(call)
         queue = self.queue_of(call)
@@ -512,12 +533,18 @@ class Mutations:
 
     def _start(self, call: MutationCall) -> None:
         call.attempts += 1
+        if call.trace is not None:
+            call.trace.waits()
         self._running_since.pop(call, None)  # at the end again: the dict is in the order of its ts
         self._running_since[call] = self._committer.published_ts
         if call.attempts > 1 or self._meets_others(call):
             self._lane.add(call)
         else:
             self._runner.run_mutation(call)
+
+    def _follow(self, call: MutationCall) -> None:
+        if self.tracer is not None:
+            call.trace = self.tracer.begin("mutation", call.name, _origin_of(call), call.parent)
 
     def _meets_others(self, call: MutationCall) -> bool:
         """Tell whether a call is expected to lose to a conflict."""

@@ -68,6 +68,40 @@ class DroppedEvents(Collector):
         yield family
 
 
+class SpanSender(Protocol):
+    """Sends spans to a collector.
+
+    Attributes:
+        sent: How many it has taken.
+        dropped: How many it was not given, or did not take.
+    """
+
+    sent: int
+    dropped: int
+
+
+class SpanMetrics(Collector):
+    """Counts the spans of traces.
+
+    Attributes:
+        sender: What sends them; None: nothing does.
+    """
+
+    sender: SpanSender | None = None
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the counters when they are asked for."""
+        question = "How many spans has the collector of traces taken, and how many were dropped, since it is slow or away?"
+        family = CounterMetricFamily("headwater_trace_spans", question, labels=["outcome"])
+        sender = self.sender
+        family.add_metric(["sent"], sender.sent if sender is not None else 0)
+        family.add_metric(["dropped"], sender.dropped if sender is not None else 0)
+        yield family
+
+
 class IdentityMetrics:
     """What became of tokens, and of the keys that they are verified with."""
 
@@ -246,6 +280,7 @@ class Metrics:
         registry = self.registry = CollectorRegistry()
         self.traffic = Traffic()
         registry.register(self.traffic)
+        self.spans = SpanMetrics(registry)
         self.published_ts = Gauge(
             "headwater_published_ts",
             "How far is the database? The newest published commit ts.",

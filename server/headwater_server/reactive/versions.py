@@ -22,7 +22,7 @@ from headwater_server.reactive.sessions import (
 from headwater_server.reactive.tracker import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from headwater_server.costs import RunCosts
     from headwater_server.reactive.contents import Content, ContentStore
@@ -45,6 +45,9 @@ class LiveQueries:
 
     Invariant: a version is in the tracker exactly as long as it has not ended; one that has
     ended is in `ended` or pinned by an open round.
+
+    Attributes:
+        heard: Told which versions a batch has ended and as of which ts, if somebody wants to know.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LiveQueries:
         self._parked = _Parked()
         self._serial = self._number = 0
         self._reruns = RerunLog(causes_kept)
+        self.heard: Callable[[Mapping[Version, bytes], int], None] | None = None
         self.by_key: dict[QueryKey, LiveQuery] = {}
         self.tracker: Tracker[Version] = Tracker()
         self.ended: list[Version] = []
@@ -114,6 +118,8 @@ class LiveQueries:
         if not hits:
             return []
         self._reruns.stale(hits, ts, writers)
+        if self.heard is not None:
+            self.heard(hits, ts)
         stale = sorted(hits, key=lambda version: version.serial)
         for version in stale:
             version.until = ts

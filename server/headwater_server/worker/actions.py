@@ -263,7 +263,7 @@ class RunningAction:
         content = ended if isinstance(ended, bytes) else None
         if content is not None and self.pieces is not None:
             content = splice(self.pieces)
-        usage = Usage(duration_ns // 1000)
+        usage = Usage(duration_ns // 1000, started_us=self.started_ns // 1000)
         self._sender.send(ActionDone(self.order.call, content, failure, usage, self.output.take()))
 
     def tell_printed(self) -> None:

@@ -325,13 +325,14 @@ class RoundOpened(_Message, frozen=True, tag=18):
 
 
 class Usage(_Message, frozen=True):
-    """What a call cost."""
+    """What a call cost; `started_us` is monotonic, by the clock that the daemon has as well, 0: nobody knows."""
 
     duration_us: int
     documents_read: int = 0
     bytes_read: int = 0
     documents_written: int = 0
     bytes_written: int = 0
+    started_us: int = 0
 
 
 class QueryDone(_Message, frozen=True, tag=19):

@@ -555,4 +555,5 @@ class Server:
             used.bytes_read,
             used.documents_written,
             used.bytes_written,
+            started_ns // 1000,
         )

@@ -9,7 +9,6 @@ import json
 import platform
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from itertools import count
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.own_python import python_with
 from tools.node import MAJOR_MIN, find_node
 from tools.web import PACKAGE, installed
 
@@ -212,17 +212,9 @@ def _install(node: Node, package: Path) -> None:
 
 def python_program() -> str:
     """Return a Python with Convex's client, in an environment of its own; skips the test where that cannot be had."""
-    folder, wanted = FOLDER / "build" / "venv", FOLDER / "requirements.txt"
-    program, made = folder / "bin" / "python", folder / "made"
-    if made.exists() and made.stat().st_mtime >= wanted.stat().st_mtime:
-        return str(program)
     if platform.machine() not in ("x86_64", "aarch64"):
         pytest.skip("there is no wheel of Convex's client of Python for this machine")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    options = ("--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary", ":all:")
-    subprocess.run([program, "-m", "pip", "install", "-q", *options, "-r", wanted], check=True)
-    made.touch()
-    return str(program)
+    return python_with(FOLDER / "requirements.txt")
 
 
 def javascript(url: str, **options: Any) -> contextlib.AbstractAsyncContextManager[Peer]:

@@ -1,7 +1,7 @@
 import time
 from datetime import UTC, datetime
 
-from headwater import ActionCtx, Id, MutationCtx, QueryCtx, action, mutation, query
+from headwater import ActionCtx, Id, MutationCtx, QueryCtx, Request, Response, action, mutation, query, route
 
 from .schema import Channel, Message, Site
 
@@ -95,3 +95,14 @@ def count_slowly(ctx: MutationCtx, channel: Id[Channel], seconds: float) -> int:
 @action
 async def wait(ctx: ActionCtx) -> None:
     return
+
+
+@action
+async def announce(ctx: ActionCtx, channel: Id[Channel]) -> int:
+    await ctx.run_mutation(send, channel=channel, score=9)
+    return len(await ctx.run_query(bodies, channel=channel))
+
+
+@route("GET", "/titles")
+async def titles(ctx: ActionCtx, request: Request) -> Response:
+    return Response(str(await ctx.run_query(hidden)))
