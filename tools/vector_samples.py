@@ -12,6 +12,7 @@ from headwater_protocol.limits import CONNECT_FRAME_BYTES
 SESSION, INCARNATION, DIGEST = bytes(range(16)), bytes(range(16, 32)), bytes(range(32, 48))
 ARGUMENTS = values.pack_value({"channel": "3k", "limit": 50})
 TS = 1_795_216_694_370_000
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 CLIENT = {
     "connect for the first time": m.Connect((1,), SESSION, 0, None, "headwater-python/0.1"),
@@ -26,6 +27,8 @@ CLIENT = {
     "mutation": m.Mutation(127, "messages:send", ARGUMENTS),
     "mutation with long arguments": m.Mutation(128, "messages:send", bytes(300)),
     "mutation that was sent before": m.Mutation(129, "messages:send", ARGUMENTS, 127, TS),
+    "mutation in a span": m.Mutation(131, "messages:send", ARGUMENTS, 0, 0, TRACEPARENT),
+    "action in a span": m.Action(132, "mail:send", ARGUMENTS, 0, TRACEPARENT),
     "action": m.Action(2**53 - 1, "mail:send", ARGUMENTS),
     "action whose pieces are asked for": m.Action(130, "answers:words", ARGUMENTS, 65_536),
     "pieces were taken": m.ActionCredit(130, 300),

@@ -85,6 +85,11 @@ def request_frame(request: Request, in_flight: Mapping[int, Request], told_ts: i
     return encode_message(message)
 
 
+def in_span(message: Mutation | Action, traceparent: str) -> Mutation | Action:
+    """Return a request that says in which span it is called; "": in none."""
+    return replace(message, traceparent=traceparent) if traceparent else message
+
+
 def stranded(in_flight: Mapping[int, Request], sign_in: int) -> dict[int, Request]:
     """Return what must not be sent any more: calls of a user who is not the client's any more.
 

@@ -39,6 +39,7 @@ from headwater_protocol.client_requests import (
     Request,
     arrived,
     end_of_stranded,
+    in_span,
     outcome_of,
     request_frame,
     stranded,
@@ -105,6 +106,7 @@ class ClientSession:
     def __init__(self, session: bytes, client: str) -> None:
         check_session(session)
         self.session = session
+        self.calling_span: Callable[[], str] = str  # traceparent of the call at hand; set by who makes this
         self.last_ts = 0
         self.incarnation: bytes | None = None
         self.version = Version(0, 0, 0)
@@ -272,6 +274,7 @@ class ClientSession:
         if len(self._requests) + len(self._abandoned) >= REQUESTS_IN_FLIGHT_MAX:
             raise TransientError(f"more than {REQUESTS_IN_FLIGHT_MAX} requests in flight", code="overloaded")
         identity = self._identity
+        message = in_span(message, self.calling_span())
         request = Request(message, update=update, sign_in=identity.sign_in, signed_in=identity.signed_in)
         frame = request_frame(request, self._requests, self._told_ts)
         if len(frame) > self._frame_limit_bytes:

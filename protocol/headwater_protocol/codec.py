@@ -135,9 +135,10 @@ class _Shape:
         self.names = names
         self.fields = tuple((name, _reader_for(hints[name], readers)) for name in names)
         self.required = len(names) - len(defaults)
-        # Where a class says so, its last field is left out while it has its default: senders of before had none.
-        self.sparse = getattr(cls, "SPARSE", False)
-        self.last_default = defaults.get(names[-1]) if names else None
+        # So many of its last fields are left out, from the end on, while they have their defaults: senders of before
+        # had none of them.
+        sparse = getattr(cls, "SPARSE", 0)
+        self.sparse_defaults = tuple(defaults[name] for name in names[: -sparse - 1 : -1]) if sparse else ()
         self.flat = all(_is_plain(hints[name]) for name in names)
 
     def read(self, data: bytes, pos: int, count: int) -> tuple[Any, int]:
@@ -289,8 +290,12 @@ def encode_message(message: ClientMessage | ServerMessage) -> bytes:
     values = attrgetter(*shape.names)(message)
     if len(shape.names) == 1:
         values = (values,)
-    elif shape.sparse and values[-1] == shape.last_default:
-        values = values[:-1]
+    kept = len(values)
+    for default in shape.sparse_defaults:
+        if values[kept - 1] != default:
+            break
+        kept -= 1
+    values = values[:kept]
     if not shape.flat:
         values = tuple(map(_wire_form, values))
     return cast("bytes", msgpack.packb((message.TAG, *values)))

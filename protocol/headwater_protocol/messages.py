@@ -100,14 +100,17 @@ class Mutation:
             will never ask for them again; at most `request`.
         sent_ts: Newest ts that a Welcome or Transition had told the session when the mutation
             was first sent; a resend has the same.
+        traceparent: The span in which it is called, as in W3C Trace Context; empty: none.
     """
 
     TAG: ClassVar[int] = 3
+    SPARSE: ClassVar[int] = 1
     request: int
     name: str
     arguments: bytes
     forget_below: int = 0
     sent_ts: int = 0
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +122,16 @@ class Action:
         name: Function.
         arguments: Encoded map of arguments.
         window: Bytes of pieces that may be on their way to the client; 0: it takes one result.
+        traceparent: As in `Mutation`.
     """
 
     TAG: ClassVar[int] = 4
-    SPARSE: ClassVar[bool] = True
+    SPARSE: ClassVar[int] = 2
     request: int
     name: str
     arguments: bytes
     window: int = 0
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +199,7 @@ class Welcome:
     """
 
     TAG: ClassVar[int] = 33
-    SPARSE: ClassVar[bool] = True
+    SPARSE: ClassVar[int] = 1
     version: int
     incarnation: bytes
     ts: int

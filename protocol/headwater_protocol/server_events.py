@@ -39,6 +39,7 @@ class MutationRequested:
         forget_below: Outcomes of requests below this number are not asked for any more.
         sent_ts: Newest ts the session had seen when it was first sent; None if it was first
             sent on this connection.
+        traceparent: The span in which it is called, as the client says; "": none.
     """
 
     request: int
@@ -46,6 +47,7 @@ class MutationRequested:
     arguments: bytes
     forget_below: int = 0
     sent_ts: int | None = None
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,14 @@ class ActionRequested:
         name: Function.
         arguments: Encoded map.
         window: Bytes of pieces that may be on their way to the client; 0: it takes one result.
+        traceparent: As in `MutationRequested`.
     """
 
     request: int
     name: str
     arguments: bytes
     window: int = 0
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,11 +236,11 @@ class ServerSession:
         match message:
             case Mutation():
                 return self._mutation(message)
-            case Action(request, name, arguments, window):
+            case Action(request, name, arguments, window, traceparent):
                 self._begin_request(request, "Action")
                 self._actions[request] = 0
                 window = min(window, self._limits.stream_window_bytes)
-                return ActionRequested(request, name, arguments, window)
+                return ActionRequested(request, name, arguments, window, traceparent)
             case ActionCredit(request, size):
                 self._credit(request, size)
                 return ActionCredited(request, size)
@@ -271,7 +271,9 @@ class ServerSession:
         # What was first sent before this connection was sent when the session had seen less than
         # this Welcome, or nothing has been committed since.
         sent_ts = message.sent_ts if message.sent_ts < self._welcome_ts else None
-        return MutationRequested(request, message.name, message.arguments, below, sent_ts)
+        return MutationRequested(
+            request, message.name, message.arguments, below, sent_ts, message.traceparent
+        )
 
     def _begin_request(self, request: int, kind: str) -> None:
         if request <= self._last_request:

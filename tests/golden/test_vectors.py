@@ -186,8 +186,8 @@ def test_spec_lists_every_message_as_the_code_has_it() -> None:
         ("forget_below†: uint", "forget_below: uint"),
         ("journal†, digest†]`", "journal, digest]`"),
         (
-            "`[4, request, name, arguments, window]` **Action**",
-            "`[10, x]` **Other** | no |\n| `[4, request, name, arguments, window]` **Action**",
+            "`[4, request, name, arguments, window, traceparent]` **Action**",
+            "`[10, x]` **Other** | no |\n| `[4, request, name, arguments, window, traceparent]` **Action**",
         ),
         ("`[3, error]` **Failed**", "`[3, error, more]` **Failed**"),
     ],

@@ -7,6 +7,7 @@ import http.client
 import secrets
 import threading
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import headwater
@@ -138,6 +139,7 @@ def test_a_call_that_fails_is_told_as_an_error(daemon: RunningDaemon, spans: Spa
 
 def test_each_attempt_is_told_and_what_it_lost(daemon: RunningDaemon, spans: Spans) -> None:
     channel = daemon.call("mutation", "chat:open_channel", title="hot")
+    before = daemon.metric("headwater_conflicts_total")
     slow = threading.Thread(
         target=called,
         args=(daemon, "mutation", "chat:count_slowly"),
@@ -145,7 +147,7 @@ def test_each_attempt_is_told_and_what_it_lost(daemon: RunningDaemon, spans: Spa
     )
     slow.start()
     wait_until(lambda: daemon.metric("headwater_calls_running") == 1)
-    while slow.is_alive() and not daemon.metric("headwater_conflicts_total"):
+    while slow.is_alive() and daemon.metric("headwater_conflicts_total") == before:
         daemon.call("mutation", "chat:send", channel=channel, score=2)
     slow.join()
     found = spans.of_call("mutation chat:count_slowly")
@@ -194,6 +196,47 @@ async def test_the_way_of_a_commit_to_a_subscriber_is_told(daemon: RunningDaemon
         found = await asyncio.to_thread(spans.until, lambda told: len(pushed(told)) == 4)
         unseen = {one["trace"] for one in found if one["name"] == "mutation chat:open_channel"}
         assert not [one for one in found if one["name"] == "push" and one["trace"] in unseen]
+
+
+async def test_calls_of_a_client_belong_to_the_spans_that_it_names(
+    daemon: RunningDaemon, spans: Spans
+) -> None:
+    current: ContextVar[str] = ContextVar("current", default="")
+    traces = [new_trace() for _ in range(3)]
+    async with headwater.connect(daemon.tcp_url, traceparent=current.get) as client:
+
+        async def called_in(trace: str, kind: str, name: str, **arguments: Any) -> Any:
+            current.set(parent_of(trace) if trace else "")
+            return await getattr(client, kind)(name, **arguments)
+
+        channel = await called_in(traces[0], "mutation", "chat:open_channel", title="mine")
+        await asyncio.gather(
+            called_in(traces[1], "mutation", "chat:send", channel=channel, score=1),
+            called_in(traces[2], "action", "chat:announce", channel=channel),
+            called_in("", "mutation", "chat:tidy", channel=channel),
+            return_exceptions=True,
+        )
+    for trace, name in zip(
+        traces, ("mutation chat:open_channel", "mutation chat:send", "action chat:announce"), strict=True
+    ):
+        found = await asyncio.to_thread(spans.of_call, name, trace)
+        assert [one["parent"] for one in found if one["name"] == name and one["parent"] == CALLER] == [CALLER]
+        assert (
+            next(one for one in found if one["name"] == name)["attributes"]["headwater.origin"] == "session"
+        )
+    found = await asyncio.to_thread(spans.of_call, "mutation chat:tidy")
+    assert next(one for one in found if one["name"] == "mutation chat:tidy")["parent"] == ""
+
+
+def test_a_blocking_client_names_the_span_of_the_thread_that_calls(
+    daemon: RunningDaemon, spans: Spans
+) -> None:
+    current: ContextVar[str] = ContextVar("current", default="")
+    trace = new_trace()
+    with headwater.connect_blocking(daemon.url, traceparent=current.get) as client:
+        current.set(parent_of(trace))
+        client.mutation("chat:open_channel", title="blocking")
+    assert spans.of_call("mutation chat:open_channel", trace)
 
 
 def test_what_an_action_calls_is_told_in_it(daemon: RunningDaemon, spans: Spans) -> None:

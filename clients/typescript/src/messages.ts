@@ -198,6 +198,7 @@ export type ClientMessage =
       client: string,
     ]
   | readonly [2, base: number, next: number, add: readonly AddQuery[], remove: readonly number[]]
+  // Behind these fields a call may say in which span it is made, which this client does not.
   | readonly [3, request: number, name: string, args: Uint8Array, forgetBelow: number, sentTs: number]
   | readonly [4, request: number, name: string, args: Uint8Array, window?: number]
   | readonly [5, base: number, token: string | null]

@@ -87,9 +87,10 @@ const NUMBERS: Record<string, number> = {
 
 /** Return a described message as it stands on the wire: its number, then its fields in their order. */
 function onTheWire(message: Described): ClientMessage {
-  const { type, ...given } = message;
+  const { type, traceparent, ...given } = message;
   const { window, ...rest } = given;
-  const fields = window === 0 ? rest : given; // is left out
+  const span = traceparent ? { traceparent } : {};
+  const fields = window === 0 && !traceparent ? rest : { ...given, ...span }; // is left out
   return [NUMBERS[String(type)], ...Object.values(fields).map(field)] as unknown as ClientMessage;
 }
 

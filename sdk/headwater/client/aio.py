@@ -98,6 +98,7 @@ def connect(
     in_flight_max: int = IN_FLIGHT_MAX,
     frame_limit_bytes: int = FRAME_LIMIT_BYTES,
     tls: ssl.SSLContext | None = None,
+    traceparent: Callable[[], str] = str,
 ) -> Client:
     """Return a client for `async with`.
 
@@ -105,19 +106,19 @@ def connect(
         url: `ws://host:port`, `wss://host`, `tcp://host:port` or `tcp+tls://host:port`.
         auth: Signs the client in as it opens; see `Client.sign_in`. What is called before the server has accepted
             the token waits for that.
-        connect_timeout_s: How long entering the block tries to reach the server before it
-            raises. None: enter at once and connect in the background. Once connected, the
-            client reconnects for as long as it is open.
+        connect_timeout_s: How long entering the block tries to reach the server before it raises. None: enter at
+            once and connect in the background. Once connected, the client reconnects for as long as it is open.
         in_flight_max: Mutations and actions without an answer at a time; a call beyond them waits.
         frame_limit_bytes: Largest message taken from the server.
         tls: Which certificates count, as `ssl.create_default_context(cafile=…)` for one of your own authority. None:
             those of the authorities that the system knows.
+        traceparent: Returns the span that a mutation or action is called in, as W3C Trace Context writes it; "": none.
 
     Raises:
         RequestError: `url` is not an address.
     """
     source = random.SystemRandom()
-    return Client(
+    client = Client(
         parse_address(url),
         source,
         auth=auth,
@@ -127,6 +128,8 @@ def connect(
         frame_limit_bytes=frame_limit_bytes,
         open_transport=partial(open_transport, tls=tls),
     )
+    client._session.calling_span = traceparent
+    return client
 
 
 class Client:

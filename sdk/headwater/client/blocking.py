@@ -55,10 +55,12 @@ def connect_blocking(
     connect_timeout_s: float | None = 10.0,
     in_flight_max: int = 1000,
     tls: ssl.SSLContext | None = None,
+    traceparent: Callable[[], str] = str,
 ) -> BlockingClient:
     """Return a client for `with`; the arguments are those of `headwater.connect`.
 
-    A plain function given as `auth` is called in a thread of its own.
+    A plain function given as `auth` is called in a thread of its own; `traceparent` in that of the client, with the
+    context variables of the call.
     """
     client = connect(
         url,
@@ -66,6 +68,7 @@ def connect_blocking(
         connect_timeout_s=connect_timeout_s,
         in_flight_max=in_flight_max,
         tls=tls,
+        traceparent=traceparent,
     )
     return BlockingClient(client)
 

@@ -26,6 +26,7 @@ from headwater_server.functions.contention import Contention, SessionContention
 from headwater_server.functions.gate import Gate
 from headwater_server.functions.lane import ChainCommitter, ChainRunner, Lane, LaneLimits
 from headwater_server.observe.call_log import SUCCESS, CallEvent
+from headwater_server.observe.traces import span_context
 from headwater_server.worker.messages import Failure, MutationDone, Request
 
 if TYPE_CHECKING:
@@ -307,6 +308,7 @@ class Mutations:
             decided=self._answer_session,
             request=Request(queue.session, number, proof, asked.forget_below, asked.sent_ts),
             started_s=self._mono_s(),
+            parent=span_context(asked.traceparent),
         )
         resent = asked.sent_ts is not None
         refusal = self._refusal(call.size_bytes, queue, resent=resent)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from headwater_server.observe.traces import span_context
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -67,6 +69,7 @@ class SessionActions:
             internal=internal,
             window=asked.window,
             session=self._session,
+            parent=span_context(asked.traceparent),
         )
         if not caller.over:
             self._running[asked.request] = handle

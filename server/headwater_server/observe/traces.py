@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
 _CHANCES = 1 << 64
+_TRACEPARENT_LENGTH_MAX = 256
 _HEX = frozenset("0123456789abcdef")
 _SUCCESS = "success"
 
@@ -277,6 +278,8 @@ class CallTrace:
 
 def span_context(traceparent: str) -> SpanContext | None:
     """Return the span that a `traceparent` header names (W3C Trace Context), None if it is none."""
+    if not traceparent or len(traceparent) > _TRACEPARENT_LENGTH_MAX:
+        return None
     version, *parts = traceparent.strip().split("-")
     if len(version) != 2 or version == "ff" or not _HEX.issuperset(version) or len(parts) < 3:
         return None
