@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import headwater
 import pytest
-from headwater_protocol.errors import ApplicationError, HeadwaterError, RequestError
+from headwater_protocol.errors import ApplicationError, HeadwaterError, RequestError, TransientError
 from support.accounts import PASSWORD, mail_to, post, value
 from support.daemon import RunningDaemon, running
 
@@ -120,9 +120,9 @@ async def test_with_a_code(tmp_path_factory: pytest.TempPathFactory) -> None:
         await account.sign_in("ada@example.com", PASSWORD)
         for _ in range(2):
             await account.request_code("ada@example.com")
-        with pytest.raises(ApplicationError) as refused:
+        with pytest.raises(TransientError) as refused:
             await account.request_code("ada@example.com")
-        assert refused.value.data["code"] == "rate_limited"
+        assert refused.value.code == "rate_limited"
         assert refused.value.data["retry_after_s"] > 60
 
 

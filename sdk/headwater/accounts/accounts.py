@@ -88,8 +88,6 @@ class Accounts:
         limits: How often somebody may try.
         path: Below which its routes are.
         cors: Which pages may use them; all by default: they need no cookies.
-        address_header: Header of the proxy in front that has the address of the client as its last entry, as
-            `X-Forwarded-For`. Without it the address is that of who is connected: behind a proxy, all have one.
 
     Raises:
         RequestError: `invalid_bundle`.
@@ -110,7 +108,6 @@ class Accounts:
         limits: SignInLimits | None = None,
         path: str = "/auth",
         cors: Cors | None = None,
-        address_header: str | None = None,
     ) -> None:
         if send is not None and not isinstance(send, ActionFunction):
             raise invalid_bundle(
@@ -143,7 +140,6 @@ class Accounts:
         self.times = SessionTimes(session_s, idle_s, refresh_grace_s)
         self.path = path
         self.cors = cors or Cors(origins="*")
-        self.address_header = address_header
         self.hasher = Hasher()
         self.password_limit = token_bucket("auth/passwords", rate=chosen.passwords, period_s=_HOUR_S)
         self.code_limit = token_bucket("auth/codes", rate=chosen.codes, period_s=_HOUR_S)

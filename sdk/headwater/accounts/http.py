@@ -130,7 +130,7 @@ class AccountRoutes:
         asked = await _body(request, _Password)
         email, password = self._email(asked.email), normal_password(asked.password)
         new = None if asked.new_password is None else checked_password(asked.new_password)
-        stored = await ctx.run_mutation(self._functions.password_of, email, self._address(request))
+        stored = await ctx.run_mutation(self._functions.password_of, email, counted_address(request.address))
         if not await self._accounts.hasher.fits(password, stored) or stored is None:
             raise RequestError(_WRONG_PASSWORD, code="unauthenticated")
         replaced = new if new is not None else None if stored.startswith(CURRENT) else password
@@ -145,7 +145,7 @@ class AccountRoutes:
         """Make an account with a name and a password."""
         asked = await _body(request, _Password)
         email, password = self._email(asked.email), checked_password(asked.password)
-        await ctx.run_mutation(self._functions.password_of, email, self._address(request))
+        await ctx.run_mutation(self._functions.password_of, email, counted_address(request.address))
         hashed, token = await self._hashed(ctx, password), self._first(ctx)
         opened = await ctx.run_mutation(self._functions.register, email, hashed, _stored(token))
         if opened is None:
@@ -156,7 +156,7 @@ class AccountRoutes:
         """Have a one-time code sent; `request` of the answer is needed beside it."""
         email = self._email((await _body(request, _Wish)).email)
         secret = ctx._call.backend.random_bytes(_REQUEST_BYTES).hex()
-        address = self._address(request)
+        address = counted_address(request.address)
         await ctx.run_mutation(self._functions.ask_for_code, email, _hash(secret), address)
         return Response({"request": secret, "expires_in": self._accounts.code_s}, status=202)
 
@@ -165,7 +165,7 @@ class AccountRoutes:
         asked = await _body(request, _Redemption)
         password = None if asked.password is None else checked_password(asked.password)
         wish, code = _hash(asked.request), "".join(asked.code.split()).replace("-", "")
-        stored = await ctx.run_mutation(self._functions.code_of, wish, self._address(request))
+        stored = await ctx.run_mutation(self._functions.code_of, wish, counted_address(request.address))
         if not await self._accounts.hasher.fits(code, stored) or stored is None:
             raise RequestError(_WRONG_CODE, code="unauthenticated")
         hashed = None if password is None else await self._hashed(ctx, password)
@@ -200,7 +200,7 @@ class AccountRoutes:
                 "redirect_uri is none of those of the bundle, which it has to be to the letter"
             )
         flow = FlowSecret.made(ctx._call.backend.random_bytes(_REQUEST_BYTES))
-        address = self._address(request)
+        address = counted_address(request.address)
         await ctx.run_mutation(
             self._functions.begin_flow, flow.hash, provider.name, asked.redirect_uri, address
         )
@@ -277,17 +277,16 @@ class AccountRoutes:
     async def _hashed(self, ctx: ActionCtx, password: str) -> str:
         return await self._accounts.hasher.hashed(password, ctx._call.backend.random_bytes(16))
 
-    def _address(self, request: Request) -> str:
-        """Return the network address that counts for the limits."""
-        header = self._accounts.address_header
-        told = request.headers.get(header, "").rpartition(",")[2].strip() if header else ""
-        try:
-            address = ip_address(told or request.address)
-        except ValueError:
-            return "unknown"
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-        return str(getattr(address, "ipv4_mapped", None) or address)
+
+def counted_address(address: str) -> str:
+    """Return what attempts from a network address are counted under: of IPv6, its /64, which is one customer's."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
+        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 async def _body(request: Request, kind: type[_T]) -> _T:

@@ -84,6 +84,8 @@ class OidcSignIn:
                 raise invalid_bundle(
                     f"{where}: redirect_uris: {address!r} is none; it is https, or http on this machine, without #"
                 )
+        if self.secret_in not in ("basic", "post"):
+            raise invalid_bundle(f"{where}: secret_in is basic or post, got {self.secret_in!r}")
         for name in self.algorithms:
             if name not in ALGORITHMS:
                 raise invalid_bundle(f"{where}: algorithms: {name!r} is none of {', '.join(ALGORITHMS)}")
@@ -239,7 +241,7 @@ class OAuthClient:
         return Person(
             str(claims["sub"]),
             email if isinstance(email, str) else None,
-            claims.get("email_verified") is True and provider.trusts_email,
+            claims.get("email_verified") in (True, "true") and provider.trusts_email,  # Apple says it as text
             name[:200] if isinstance(name, str) else None,
         )
 

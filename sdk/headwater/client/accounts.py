@@ -84,8 +84,7 @@ class AccountClient:
         """Sign in with a password, and choose another one if it is given.
 
         Raises:
-            HeadwaterError: `unauthenticated`: it is wrong; or `application_error` with the data
-                `{"code": "rate_limited", "retry_after_s"}`.
+            HeadwaterError: `unauthenticated`: it is wrong; or `rate_limited`, with `{"retry_after_s"}` as its data.
         """
         more = {} if new_password is None else {"new_password": new_password}
         await self._begin("password", email=email, password=password, **more)
@@ -201,6 +200,8 @@ class AccountClient:
 def _error_of(told: dict[str, Any]) -> HeadwaterError:
     """Return the error that a route has answered with; what only accounts answer is one of the application."""
     code, message = str(told.get("code", "")), str(told.get("message", ""))
-    if code in ("taken", "rate_limited"):
+    if code == "taken":
         return ApplicationError(told, message=message)
-    return error_for(code, message)
+    return error_for(
+        code, message, {"retry_after_s": told.get("retry_after_s")} if code == "rate_limited" else None
+    )

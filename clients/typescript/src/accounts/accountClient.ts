@@ -26,6 +26,7 @@ interface Tokens {
 const LEEWAY_MS = 30_000; // a token that ends sooner is not handed out any more
 const PAUSES_MS = [200, 500, 1_000, 2_000, 5_000, 10_000];
 const TIMEOUT_MS = 15_000;
+const HOPELESS = new Set(["invalid_request", "unknown_function"]); // there are no accounts at this address
 
 /** One user's sign-in. Its methods may be handed on by themselves: they are the same functions for its whole life. */
 export class AccountClient {
@@ -165,7 +166,7 @@ export class AccountClient {
           return told.access_token;
         }
       } catch (error) {
-        if (!(error instanceof HeadwaterError) || error instanceof ApplicationError) {
+        if (!(error instanceof HeadwaterError) || HOPELESS.has(error.code)) {
           throw error;
         }
         if (error.code === "unauthenticated") {
@@ -232,8 +233,11 @@ export class AccountClient {
 /** Return the error of an answer; what only accounts answer is one of the application. */
 function errorOf(content: unknown, otherwise: string): HeadwaterError {
   const { code, message = "", retry_after_s = null } = Object(content) as Record<string, unknown>;
-  if (code === "taken" || code === "rate_limited") {
-    return new ApplicationError({ code, retry_after_s: Number(retry_after_s) }, String(message));
+  if (code === "taken") {
+    return new ApplicationError({ code }, String(message));
+  }
+  if (code === "rate_limited") {
+    return new HeadwaterError(code, String(message), { retry_after_s: Number(retry_after_s) });
   }
   return typeof code === "string"
     ? errorFor(code, String(message))
