@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.switchboard")
 
+_RERUNS_MAX = 1_000
+
 
 class Switchboard:
     """Between engine, worker pool, mutations, reactive core and connections.
@@ -80,6 +82,7 @@ class Switchboard:
         self._order = count()
         self._pushes: PushTraces | None = None  # set by `follow`
         self._followed: list[CallTrace] = []  # of the batch that is being published
+        self._rerun: dict[int, tuple[str, bytes]] = {}  # live queries that run while pushes wait, by call
 
     def when_published(self, ts: int, action: Callable[[], None]) -> None:
         """Do something once `ts` is published: at once if it is."""
@@ -207,11 +210,37 @@ class Switchboard:
         """Tell what becomes of commits that are followed; from now on."""
         self._pushes = pushes
         self.core.live.heard = self._stale
-        self.deliver = self._deliver_followed  # type: ignore[method-assign]  # others do not pay for it
+        # Who does not follow calls does not pay for it.
+        self.deliver = self._deliver_followed  # type: ignore[method-assign]
+        self.run_query = self._run_query_followed  # type: ignore[method-assign]
+        self.round_query_done = self._round_query_done_followed  # type: ignore[method-assign]
 
     def _stale(self, hits: Mapping[Version, bytes], ts: int) -> None:
         if self._followed and self._pushes is not None:
-            self._pushes.published(ts, self._followed, _sessions_of(hits))
+            queries = (query.key[:2] for version in hits for query in version.homes)
+            self._pushes.published(ts, self._followed, _sessions_of(hits), queries)
+
+    def _run_query_followed(
+        self,
+        worker: int,
+        round: int,  # noqa: A002
+        call: int,
+        key: QueryKey,
+        identity: bytes | None,
+    ) -> None:
+        if self._pushes is not None and self._pushes.waiting:
+            if len(self._rerun) >= _RERUNS_MAX:  # those of workers that have ended stay
+                self._rerun.clear()
+            self._rerun[call] = key[:2]
+        Switchboard.run_query(self, worker, round, call, key, identity)
+
+    def _round_query_done_followed(
+        self, worker: int, round_number: int, call: int, name: str, done: QueryDone
+    ) -> None:
+        query = self._rerun.pop(call, None)
+        if query is not None and self._pushes is not None:
+            self._pushes.ran(query, done)
+        Switchboard.round_query_done(self, worker, round_number, call, name, done)
 
     def _deliver_followed(
         self, session: Session, answers: Sequence[tuple[int, Decision]], moved: Moved | None

@@ -189,6 +189,12 @@ async def test_the_way_of_a_commit_to_a_subscriber_is_told(daemon: RunningDaemon
                 push["attributes"]["headwater.transition_ts"] >= commit["attributes"]["headwater.commit_ts"]
             )
             assert push["end"] >= push["start"] >= commit["start"]
+        (commit,) = {push["parent"] for push in pushed(found)}
+        reruns = [one for one in found if one["parent"] == commit and one["name"].startswith("query ")]
+        assert {one["name"] for one in reruns} == {"query chat:bodies", "query chat:everything"}
+        assert len(reruns) == 2
+        assert all(one["attributes"]["headwater.origin"] == "subscription" for one in reruns)
+        assert min(push["end"] for push in pushed(found)) > min(one["end"] for one in reruns)
         # What no query has read concerns nobody: no push of it is told.
         await other.mutation("chat:open_channel", title="unseen")
         await other.mutation("chat:send", channel=channel, score=2)

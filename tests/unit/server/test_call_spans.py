@@ -10,7 +10,7 @@ import pytest
 from headwater_server.observe import push_traces
 from headwater_server.observe.push_traces import PushTraces
 from headwater_server.observe.traces import UNFOLLOWED, Span, SpanContext, Tracer, span_context
-from headwater_server.worker.messages import Usage
+from headwater_server.worker.messages import Failure, QueryDone, Usage
 from headwater_storage.committer import BatchTimes
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -159,6 +159,32 @@ def test_a_push_belongs_to_the_commits_that_it_brings() -> None:
     assert pushes.waiting == 0
     pushes.delivered("b", 8)
     assert len(followed.told) == 3
+
+
+def ran(ts: int, failure: Failure | None = None) -> QueryDone:
+    usage = Usage(100_000, 3, 40, started_us=50_200_000)
+    return QueryDone(1, ts, b"", None, None, failure, [], [], False, None, usage)
+
+
+def test_a_query_that_a_commit_made_stale_is_told_in_it_once() -> None:
+    followed = Followed()
+    pushes = PushTraces(followed.tracer)
+    trace = committed(followed, 5)
+    pushes.published(5, [trace], ["a"], [("m:q", b"1"), ("m:q", b"2")])
+    followed.told.clear()
+    pushes.ran(("m:q", b"3"), ran(6))
+    pushes.ran(("m:q", b"1"), ran(4))
+    assert followed.told == []
+    followed.mono_s = 51.0
+    pushes.ran(("m:q", b"1"), ran(5))
+    pushes.ran(("m:q", b"1"), ran(6))
+    pushes.ran(("m:q", b"2"), ran(6, Failure("internal_error", "no")))
+    assert [(span.name, span.parent, span.error) for span in followed.told] == [
+        ("query m:q", trace.commit.span_id, ""),
+        ("query m:q", trace.commit.span_id, "internal_error"),
+    ]
+    assert followed.times()["query m:q"] == (50.2, 50.3)
+    assert followed.told[0].attributes["headwater.documents_read"] == 3
 
 
 def test_what_waits_for_pushes_is_bounded_in_number_and_time() -> None:
