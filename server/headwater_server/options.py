@@ -187,6 +187,7 @@ def door_options(settings: Settings) -> DoorOptions:
         idle_limit_s=settings.http_idle_limit_s,
         body_limit_s=settings.http_body_limit_s,
         header_limit_bytes=settings.http_header_limit_bytes,
+        head_limit_bytes=settings.http_head_limit_bytes,
     )
 
 

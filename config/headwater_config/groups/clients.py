@@ -145,6 +145,16 @@ class ClientsSettings:
             le=MIB,
         ),
     ] = 8190
+    http_head_limit_bytes: Annotated[
+        int,
+        About(
+            "Largest head of a request over HTTP, all its lines together",
+            why="Each of `max_http_connections` may hold one while it comes.",
+            unit="bytes",
+            ge=4096,
+            le=16 * MIB,
+        ),
+    ] = 65_536
     session_mutations_limit: Annotated[
         int,
         About(

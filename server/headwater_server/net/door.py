@@ -39,6 +39,7 @@ class HttpDoor:
         idle_limit_s: Time until the head of the first request is there, and of each later one.
         body_limit_s: Time of a request's body.
         header_limit_bytes: Of its first line, and of each header.
+        head_limit_bytes: Of all of them together.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class HttpDoor:
         idle_limit_s: float,
         body_limit_s: float,
         header_limit_bytes: int,
+        head_limit_bytes: int,
     ) -> None:
         self._server = server
         self._limit = limit
         self._websockets = websockets
         self._idle_limit_s = idle_limit_s
         self._header_limit_bytes = header_limit_bytes
+        self._head_limit_bytes = head_limit_bytes
         self._lingering_s = min(body_limit_s, _LINGERING_S)
 
     def __call__(self, arrival: Arrival) -> asyncio.BaseProtocol:
@@ -75,6 +78,7 @@ class HttpDoor:
             access_log=cast("logging.Logger", None),  # so the library says that there is none
         )
         handler.arrival = arrival
+        handler.bound_heads(self._head_limit_bytes)
         return handler
 
 

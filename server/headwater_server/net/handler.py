@@ -8,6 +8,7 @@ from aiohttp import web
 from headwater_protocol.errors import ProtocolError
 
 from headwater_server.net.frame_gate import FrameGate
+from headwater_server.net.head_gate import HeadGate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,14 @@ class HttpHandler(web.RequestHandler):
     arrival: Arrival
     passage: Passage | None
     lost: Callable[[], None] | None
+
+    def bound_heads(self, limit_bytes: int) -> None:
+        """Refuse requests whose head is larger; called once, before anything is read."""
+        self._parser: Any = HeadGate(self._parser, limit_bytes, self._read_no_rest)
+
+    def _read_no_rest(self) -> None:
+        """Close behind a body that is not wanted: what is left of one that is compressed can be a thousand times as much."""
+        self._lingering_time = 0.0
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """Have what comes from now on read as frames; called by aiohttp when a WebSocket is accepted."""

@@ -33,12 +33,14 @@ class DoorOptions:
         idle_limit_s: Time until the head of a request is there.
         body_limit_s: Time of a request's body.
         header_limit_bytes: Of a line of its head.
+        head_limit_bytes: Of its head.
     """
 
     connections_max: int
     idle_limit_s: float
     body_limit_s: float
     header_limit_bytes: int
+    head_limit_bytes: int
 
 
 class Listeners:
@@ -109,6 +111,7 @@ class Listeners:
             options.idle_limit_s,
             options.body_limit_s,
             options.header_limit_bytes,
+            options.head_limit_bytes,
         )
         return await self._listen(Service(Place.HTTP, door, http_refusal), host, port)
 

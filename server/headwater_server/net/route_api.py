@@ -44,6 +44,8 @@ logger = logging.getLogger("headwater.routes")
 
 PREFIX = "/http"
 _APPLICATION_ERROR_STATUS = 400
+_INFLATED = frozenset({"gzip", "deflate", "br", "zstd"})  # by aiohttp, or refused
+_OF_THE_COMPRESSED = frozenset({b"content-encoding", b"content-length"})  # not of what a route is given
 _GONE_STATUS = 499  # nobody reads it
 
 
@@ -366,7 +368,12 @@ def _cors_headers(cors: CorsManifest | None, origin: str) -> dict[str, str]:
 
 
 def _request_of(request: web.BaseRequest, asked: _Asked, address: str) -> RouteRequest:
-    headers = [(name.decode("latin-1"), _text(value)) for name, value in request.raw_headers]
+    inflated = request.headers.get("Content-Encoding", "").lower() in _INFLATED
+    headers = [
+        (name.decode("latin-1"), _text(value))
+        for name, value in request.raw_headers
+        if not (inflated and name.lower() in _OF_THE_COMPRESSED)
+    ]
     method = "GET" if asked.method == "HEAD" else asked.method
     return RouteRequest(method, asked.path, asked.query, headers, address)
 
