@@ -427,3 +427,30 @@ def flickers(screens: list[Any]) -> list[str]:
             found.append(own[-1])
         before = set(own)
     return found
+
+
+@pytest.mark.parametrize("production", [False, True])
+async def test_what_calls_print_stands_on_the_console_unless_it_is_production(
+    tmp_path: Path, production: bool
+) -> None:
+    with running(tmp_path, *(["--production"] if production else []), deploy="logs") as daemon:
+        async with client(daemon) as peer:
+            await peer.mutate("says:add", {"name": "x"})
+            with pytest.raises(ClientError):
+                await peer.mutate("says:refuse")
+            (tmp_path / "now").touch()
+            assert await peer.do("act", name="says:wait_for", args={"path": str(tmp_path / "now")}) == 0
+            with pytest.raises(ClientError):
+                await peer.do("act", name="says:break_action", args={})
+            lines = [(words[1], words[-1]) for words in await peer.do("lines") if words[0] == "log"]
+        assert lines == ([] if production else PRINTED)
+
+
+PRINTED = [
+    ("%c[CONVEX M(says:add)] [INFO]", "adding x"),
+    ("%c[CONVEX M(says:add)] [ERROR]", "grave"),
+    ("%c[CONVEX M(says:refuse)] [INFO]", "before the refusal"),
+    ("%c[CONVEX A(says:wait_for)] [INFO]", "it waits"),
+    ("%c[CONVEX A(says:wait_for)] [INFO]", "it has waited"),
+    ("%c[CONVEX A(says:break_action)] [INFO]", "before the break"),
+]

@@ -118,6 +118,7 @@ class NoActions:
         internal: bool,
         window: int = 0,
         session: bytes | None = None,
+        parent: object = None,
     ) -> Any:
         self.begun.append((name, window, caller))
         self.identities.append(identity)
@@ -127,7 +128,9 @@ class NoActions:
 
 
 class ActionDouble:
-    """One action that was begun."""
+    """One action that was begun, and prints nothing."""
+
+    lines = ()
 
     def __init__(self, actions: NoActions, name: str) -> None:
         self._actions = actions

@@ -97,7 +97,8 @@ class WhereSettings:
     production: Annotated[
         bool,
         About(
-            "Whether clients see a request id in place of the text of unexpected errors",
+            "Whether clients see a request id in place of the text of unexpected errors, and Convex's clients nothing of what"
+            " calls print",
             why="Set it where clients are strangers: error texts and traces tell how your code works.",
         ),
     ] = False

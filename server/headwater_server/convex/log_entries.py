@@ -1,4 +1,4 @@
-"""Events of the log of calls as Convex's command line reads them.
+"""Events of the log of calls as Convex's command line reads them, and lines in them as its clients do.
 
 Pure.
 """
@@ -6,6 +6,8 @@ Pure.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from headwater_server.observe.call_log import SUCCESS, CallEvent, Dropped
 
@@ -30,6 +32,14 @@ _NOTHING_USED = (
 def level_of(level: str) -> str:
     """Return what Convex's clients call a level of ours; a level that somebody made up counts as `INFO`."""
     return _LEVELS.get(level, "INFO")
+
+
+def with_lines(answer: bytes, lines: Sequence[tuple[str, str]]) -> bytes:
+    """Return a message to a client that has none with what its call printed, which its console shows."""
+    texts = orjson.dumps([f"[{level_of(level)}] {text}" for level, text in lines])
+    return answer.replace(
+        b'"logLines":[]', b'"logLines":' + texts, 1
+    )  # it stands before all that users wrote
 
 
 def entries_of(items: Iterable[CallEvent | Dropped]) -> list[dict[str, Any]]:

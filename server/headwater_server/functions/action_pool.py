@@ -94,6 +94,7 @@ class Action:
         usage: What it cost, once it has ended by itself.
         lines: What it printed last.
         trace: Its spans, None if it is not followed.
+        printed: What it printed before, as far as its caller may be shown that; kept for one with a session.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Action:
     usage: Usage | None = None
     lines: Sequence[tuple[str, str]] = ()
     trace: CallTrace | None = None
+    printed: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:

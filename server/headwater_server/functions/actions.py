@@ -76,6 +76,12 @@ class ActionHandle:
         assert self._action is not None
         self._actions.pool.leave(self._action)
 
+    @property
+    def lines(self) -> Sequence[tuple[str, str]]:
+        """What it has printed, once it has ended, as far as its caller may be shown that: level and text."""
+        assert self._action is not None
+        return self._actions.shown(self._action)
+
     def credit(self, size: int) -> None:
         """The caller has taken pieces of that size."""
         assert self._action is not None
@@ -307,6 +313,12 @@ class Actions:
     def printed(self, action: Action, lines: Sequence[tuple[str, str]]) -> None:
         """Log what an action has printed that goes on."""
         self._reporter.log(_event_of(action, "", lines))
+        if action.session is not None:  # no more than one call may print
+            action.printed.extend(self._reporter.shown(lines))
+
+    def shown(self, action: Action) -> Sequence[tuple[str, str]]:
+        """Return what its caller may be shown of what an action printed that has ended."""
+        return [*action.printed, *self._reporter.shown(action.lines)]
 
     def asked(self, action: Action, message: Asked) -> None:
         """Do what an action asks for: run a query or mutation, with its identity and internal ones too, see to a job or a token."""

@@ -14,7 +14,7 @@ from headwater_server.observe.call_log import SUCCESS, CallEvent
 from headwater_server.worker.messages import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from headwater_server.observe.call_log import CallKind, CallLog, Origin
     from headwater_server.worker.messages import QueryDone
@@ -61,6 +61,10 @@ class CallReporter:
         trace = f"\n{failure.trace.rstrip()}" if failure.trace else ""
         message = f"{failure.message} [request id {request_id}]{trace}"
         return Told(ErrorBody(failure.code, message), request_id)
+
+    def shown(self, lines: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+        """Return what a caller may be shown of what its call printed: nothing in production."""
+        return () if self._production else lines
 
     def query_ended(
         self,

@@ -57,12 +57,14 @@ class Decision:
         value: Encoded result; None when it failed.
         error: What failed; None on success.
         committed: Whether it was committed now, at `ts`.
+        lines: What its run printed, as far as its caller may be shown that: level and text.
     """
 
     ts: int
     value: bytes | None
     error: ErrorBody | None
     committed: bool = False
+    lines: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -423,7 +425,7 @@ class Mutations:
         """The committer published the call's proposal; the caller hands the decision on in the same step."""
         if call.attempts == 1 and not call.ticket:
             self._note(call, met=False)
-        return Decision(ts, *self._result(call), committed=True)
+        return Decision(ts, *self._result(call), committed=True, lines=self._reporter.shown(call.lines))
 
     def refused(self, call: MutationCall, error: HeadwaterError) -> None:
         """The committer did not take the proposal: a conflict is rerun, anything else is the answer."""
@@ -564,7 +566,7 @@ class Mutations:
         self._contention.note(call.name, met=met)
 
     def _decide(self, call: MutationCall, ts: int) -> None:
-        decision = Decision(ts, *self._result(call))
+        decision = Decision(ts, *self._result(call), lines=self._reporter.shown(call.lines))
         call.decided(call, decision)
         self.finish(call, decision)
 

@@ -252,8 +252,7 @@ class Connection:
         welcome = self._wire.welcome(hub.incarnation, hub.core.published_ts)
         if welcome is not None:
             self._send((welcome,))
-        whole = self._dialect.whole_results
-        self.session = hub.core.connect(self, kept_back=self._keep_back, whole=whole)
+        self.session = hub.core.connect(self, kept_back=self._keep_back, whole=self._dialect.whole_results)
         if self._dialect.asks_system and hub.system is not None:
             self._system = SessionSystemQueries(hub.system, self._asker, self._make_due)
 
@@ -320,6 +319,7 @@ class Connection:
             self._hub.limits.kept_answers_bytes,
             self._pieces_unread,
             self._action_answered,
+            self._dialect.with_lines,
         )
 
     def _action_answered(self) -> None:
@@ -471,18 +471,17 @@ class Connection:
             self._fail(fault)
 
     def _deliver(self, answers: Sequence[tuple[int, Decision]], moved: Moved | None) -> None:
-        wire = self._wire
-        messages = [
-            wire.mutation_answer(
-                number, decision.ts, decision.value, decision.error, committed=decision.committed
-            )
-            for number, decision in answers
-            if wire.awaits(number)
-        ]
+        messages = [self._message(*answer) for answer in answers if self._wire.awaits(answer[0])]
         if moved is not None:
             messages.append(self._transition(moved))
         self._send(messages)
         self._offer_room()
+
+    def _message(self, number: int, decision: Decision) -> bytes:
+        value, error, committed = decision.value, decision.error, decision.committed
+        message = self._wire.mutation_answer(number, decision.ts, value, error, committed=committed)
+        add = self._dialect.with_lines
+        return message if add is None or not decision.lines else add(message, decision.lines)
 
     def _transition(self, moved: Moved) -> bytes:
         self._traffic.transitions += 1
@@ -495,7 +494,7 @@ class Connection:
     def _keep_back(self, answer: tuple[int, Decision]) -> None:
         """The core keeps an answer since this client does not read; called by the core."""
         _, decision = answer
-        self._kept_bytes += len(decision.value or b"")
+        self._kept_bytes += len(decision.value or b"") + sum(len(text) for _, text in decision.lines)
         if decision.error is not None:
             self._kept_bytes += len(decision.error.message) + len(decision.error.data or b"")
         if self._kept_bytes > self._hub.limits.kept_answers_bytes:

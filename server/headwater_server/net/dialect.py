@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from headwater_protocol.server_session import ServerSession
 
+from headwater_server.convex.log_entries import with_lines
 from headwater_server.convex.session import ConvexSession
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class WireSession(Protocol):
         """Return the close code and reason for an error that ends the connection."""
 
 
+AddLines: TypeAlias = "Callable[[bytes, Sequence[tuple[str, str]]], bytes]"
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """A protocol that clients may speak.
@@ -86,6 +90,7 @@ class Dialect:
         ends_on_faults: So must one whose mutation met a fault of the system: its client sends it again. No answer would
             be taken for anything but final.
         asks_system: Its clients may ask functions of the system, if they have a key.
+        with_lines: Adds to an answer what its call printed; None: its clients are not told.
         in_flight_max: Requests without an answer beyond which no more is read of a client; 0: it keeps to a limit itself.
     """
 
@@ -95,6 +100,7 @@ class Dialect:
     ends_unidentified: bool = False
     ends_on_faults: bool = False
     asks_system: bool = False
+    with_lines: AddLines | None = None
     in_flight_max: int = 0
 
 
@@ -115,5 +121,6 @@ def of_convex(limits: ServerLimits, bodies: JsonBodies) -> Dialect:
         ends_unidentified=True,
         ends_on_faults=True,
         asks_system=True,
+        with_lines=with_lines,
         in_flight_max=_CONVEX_IN_FLIGHT_MAX,
     )

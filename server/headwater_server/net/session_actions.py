@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headwater_protocol.server_events import ActionRequested
 
     from headwater_server.functions.actions import ActionHandle, Actions
-    from headwater_server.net.dialect import WireSession
+    from headwater_server.net.dialect import AddLines, WireSession
 
 
 class SessionActions:
@@ -32,6 +32,7 @@ class SessionActions:
         held_bytes_max: Bytes of frames that may wait.
         overflowed: Called when more do; it ends the connection.
         answered: Called when one has been answered.
+        with_lines: Adds to an answer what its call printed; None: the client is not told.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SessionActions:
         held_bytes_max: int,
         overflowed: Callable[[], None],
         answered: Callable[[], None],
+        with_lines: AddLines | None = None,
     ) -> None:
         self._actions = actions
         self._wire = wire
@@ -53,6 +55,7 @@ class SessionActions:
         self._held_bytes_max = held_bytes_max
         self._overflowed = overflowed
         self._answered = answered
+        self._with_lines = with_lines
         self._running: dict[int, ActionHandle] = {}
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
@@ -109,10 +112,12 @@ class SessionActions:
 
     def answer(self, request: int, content: bytes | None, error: ErrorBody | None, *, streams: bool) -> None:
         """Tell the client how an action ended, behind its last piece."""
-        self._running.pop(request, None)
+        handle = self._running.pop(request, None)
         if self._left:
             return
         frame = self._wire.action_answer(request, content, error)
+        if self._with_lines is not None and handle is not None and handle.lines:
+            frame = self._with_lines(frame, handle.lines)
         if streams:
             self._hold_or_send(frame)
         else:
