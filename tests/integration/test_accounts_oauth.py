@@ -214,6 +214,8 @@ async def test_accounts_are_linked_by_what_both_have_verified_alone(
     assert whoami(daemon, lookalike)["email"] is None
     # Whom it is not believed gets an account of their own, without the address.
     other = tokens(await finished(daemon, provider, "dora", "unbelieved"))
+    again = tokens(await finished(daemon, provider, "dora"))
+    assert again["account"] == other["account"], "the same issuer's user, under another name of it"
     theirs = by_code(daemon, "dora@example.com")
     assert other["account"] != theirs["account"]
     assert whoami(daemon, other)["email_verified"] is False

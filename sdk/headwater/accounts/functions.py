@@ -242,21 +242,21 @@ class AccountFunctions:
             return None if ctx.now_ms >= flow.ends_ms else (flow.provider, flow.redirect_uri)
 
         @mutation.internal
-        def enter_with(ctx: MutationCtx, provider: str, person: Person, first: FirstToken) -> Opened | None:
+        def enter_with(ctx: MutationCtx, issuer: str, person: Person, first: FirstToken) -> Opened | None:
             """Begin a session of somebody whom a provider knows; None if there can be no account for them."""
-            account = _account_of(ctx, accounts, provider, person)
+            account = _account_of(ctx, accounts, issuer, person)
             return None if account is None else open_session(ctx, account, first, accounts.times)
 
         self.begin_flow, self.take_flow, self.enter_with = begin_flow, take_flow, enter_with
 
 
-def _account_of(ctx: MutationCtx, accounts: Accounts, provider: str, person: Person) -> Account | None:
+def _account_of(ctx: MutationCtx, accounts: Accounts, issuer: str, person: Person) -> Account | None:
     """Return the account of somebody whom a provider knows: found, linked or made.
 
     It is linked to one that is there by an e-mail address alone which both have shown to be theirs: the provider says
     so, and whoever has the account has proved it here.
     """
-    known = ctx.db.query(Login.by_value, kind=provider, value=person.subject).first()
+    known = ctx.db.query(Login.by_value, kind=issuer, value=person.subject).first()
     if known is not None:
         return ctx.db.get(known.account)
     email = person.email if person.email_verified else None
@@ -269,7 +269,7 @@ def _account_of(ctx: MutationCtx, accounts: Accounts, provider: str, person: Per
         account = _made(ctx, accounts, email, is_verified=email is not None, name=person.name)
     else:
         return None
-    ctx.db.insert(Login(kind=provider, value=person.subject, account=account.id))
+    ctx.db.insert(Login(kind=issuer, value=person.subject, account=account.id))
     return account
 
 

@@ -222,7 +222,7 @@ class AccountRoutes:
         found = await oauth.person(ctx, provider, redirect_uri, flow, asked.code)
         person = found if found.email is None else replace(found, email=self._provided_email(found.email))
         token = self._first(ctx)
-        opened = await ctx.run_mutation(self._functions.enter_with, name, person, _stored(token))
+        opened = await ctx.run_mutation(self._functions.enter_with, provider.issuer, person, _stored(token))
         if opened is None:
             return Response({"code": "taken", "message": _NO_ACCOUNT}, status=409)
         return await self._tokens(ctx, opened, token, _WRONG_FLOW)

@@ -41,7 +41,7 @@ class OidcSignIn:
     """A provider that people may sign in with at the accounts of a bundle: one that speaks OpenID Connect.
 
     Attributes:
-        name: What it is called here, as `google`. Accounts are found by it: it stays.
+        name: What it is called here, as `google`.
         issuer: Its address, to the letter what its tokens have as `iss`.
         client_id: Of this application there.
         redirect_uris: Pages of yours that it may send people back to, to the letter as they are registered there.

@@ -27,8 +27,9 @@ class Login(Table, name="auth_logins"):
     """What leads to an account: an e-mail address, or a user of another provider.
 
     Attributes:
-        kind: `email`, or the name of the provider.
-        value: The address, or the provider's own name of the user.
+        kind: `email`, or the issuer of the provider: it and its own name of a user name one person, whatever the
+            provider is called here.
+        value: The address, or that name.
         account: Whose it is.
         password: Its hash; None where there is none.
     """
