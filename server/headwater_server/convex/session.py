@@ -114,7 +114,7 @@ class ConvexSession:
         self._seen_until_mono: float | None = None
         self._attempts = 0
         self._verdict_pending = False
-        self._held: deque[tuple[ClientMessage, int, int | None]] = deque()
+        self._held: deque[tuple[bytes, int | None]] = deque()  # as text: taken apart they may be much larger
         self._held_bytes = 0
         self._queries: set[int] = set()
         self._misfits: set[int] = set()  # those of them whose arguments are none: nobody else knows of these
@@ -152,7 +152,7 @@ class ConvexSession:
         if stopping or isinstance(message, Event):
             return []
         if self._verdict_pending:
-            self._hold(message, len(frame))
+            self._hold(frame)
             return []
         return self._accept(message, self._seen_ts)
 
@@ -168,19 +168,19 @@ class ConvexSession:
         self._state = _State.GREETING
         return Connected(Introduction((), session, self._seen_ts or 0, None, "convex"), 0)
 
-    def _hold(self, message: ClientMessage, size_bytes: int) -> None:
+    def _hold(self, frame: bytes) -> None:
         limits = self._limits
         if (
             len(self._held) >= limits.held_messages_max
-            or self._held_bytes + size_bytes > limits.held_bytes_max + ENVELOPE_BYTES
+            or self._held_bytes + len(frame) > limits.held_bytes_max + ENVELOPE_BYTES
         ):
             raise ProtocolError(
                 f"more than {limits.held_messages_max} messages or {limits.held_bytes_max} bytes"
                 " wait behind an Authenticate",
                 code="overloaded",
             )
-        self._held.append((message, size_bytes, self._seen_ts))
-        self._held_bytes += size_bytes
+        self._held.append((frame, self._seen_ts))
+        self._held_bytes += len(frame)
 
     def _accept(self, message: ClientMessage, seen_ts: int | None) -> list[ServerEvent]:
         match message:
@@ -405,10 +405,10 @@ class ConvexSession:
 
     def _release(self) -> Iterator[ServerEvent]:
         while self._held and not self._verdict_pending and self._state is _State.OPEN:
-            message, size_bytes, seen_ts = self._held.popleft()
-            self._held_bytes -= size_bytes
+            frame, seen_ts = self._held.popleft()
+            self._held_bytes -= len(frame)
             try:
-                events = self._accept(message, seen_ts)
+                events = self._accept(decode_message(frame), seen_ts)
             except ProtocolError:
                 self._state = _State.BROKEN
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -446,3 +447,25 @@ def test_queries_that_come_and_go_unseen_leave_nothing() -> None:
         session.receive(modify(2 * number, {**add(number), "args": [{"$integer": 5}]}))
         session.receive(modify(2 * number + 1, {"type": "Remove", "queryId": number}))
     assert json.loads(session.transition(9, []))["modifications"] == []
+
+
+def test_what_waits_behind_an_authentication_takes_no_more_memory_than_was_counted() -> None:
+    session = ConvexSession(ServerLimits(), JsonBodies(1 << 20))
+    session.receive(connect())
+    session.welcome(b"i" * 16, 5)
+    session.receive(message("Authenticate", tokenType="User", value="token", baseVersion=0))
+    text = b"[" + b",".join([b"[]"] * 100_000) + b"]"
+    frames = [
+        b'{"type":"Mutation","requestId":%d,"udfPath":"m:f","args":[{"v":%b}]}' % (number, text)
+        for number in range(4)
+    ]
+    tracemalloc.start()
+    try:
+        for frame in frames:
+            assert session.receive(bytes(bytearray(frame))) == []
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 2 * sum(map(len, frames))
+    events = list(session.authenticated())
+    assert [event.request for event in events if isinstance(event, MutationRequested)] == [0, 1, 2, 3]
