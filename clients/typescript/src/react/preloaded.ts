@@ -14,6 +14,9 @@ export function usePreloadedQuery<F extends AnyReference<"query">>(from: Preload
   const [query, given] = useMemo(() => preloadedQuery({ name, args, value }), [name, args, value]);
   const first = useMemo(() => preloadedQueryResult<F>({ name, args, value }), [name, args, value]);
   const [watch] = useWatch(query, given as never);
-  const look = () => (watch.localResult() ?? first) as Returns<F>;
+  const look = () => {
+    const result = watch.localResult();
+    return result === undefined ? first : (result as Returns<F>); // null is a result
+  };
   return useSyncExternalStore(watch.onUpdate, look, () => first);
 }

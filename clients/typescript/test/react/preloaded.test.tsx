@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 
-import { hydrateRoot } from "react-dom/client";
+import { createRoot, hydrateRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { WebSocket } from "ws";
@@ -45,5 +45,30 @@ test("what the server has rendered is taken over by the browser and stays live",
   await client.mutation(api.rows.add, { board: "pre", key: "b", rank: 2 });
   await shows("a b 2");
   expect(complaints, "the browser renders what the server did").not.toHaveBeenCalled();
+  act(() => root.unmount());
+});
+
+test("a preloaded document that is deleted is gone from the screen", async () => {
+  const client = daemon.client("daemon", { webSocket: WebSocket });
+  await client.mutation(api.rows.add, { board: "gone", key: "a", rank: 1 });
+  const from = await preloadQuery(api.rows.first, { board: "gone" }, { url: daemon.addresses.daemon });
+  function First() {
+    return usePreloadedQuery(from)?.key ?? "none";
+  }
+  const container = document.createElement("div");
+  const root = createRoot(container);
+  act(() =>
+    root.render(
+      <HeadwaterProvider client={client}>
+        <First />
+      </HeadwaterProvider>,
+    ),
+  );
+  expect(container.textContent).toBe("a");
+  await client.mutation(api.rows.remove, { board: "gone", first: 1, number: 1 });
+  await until(
+    () => container.textContent === "none",
+    () => container.textContent ?? "",
+  );
   act(() => root.unmount());
 });

@@ -32,6 +32,7 @@ interface Api {
   rows: {
     listed: FunctionReference<"query", { board: string }, Row[]>;
     count: FunctionReference<"query", { board: string }, { rows: number }>;
+    first: FunctionReference<"query", { board: string }, Row | null>;
     ranked: FunctionReference<"query", { board: string; options: PageOptions }, Page<Row>>;
     fails: FunctionReference<"query", { board: string }, null>;
     add: FunctionReference<"mutation", { board: string; key: string; rank: number }, Id<"rows">>;

@@ -15,6 +15,11 @@ def count(ctx: QueryCtx, board: str) -> dict[str, int]:
 
 
 @query
+def first(ctx: QueryCtx, board: str) -> Row | None:
+    return ctx.db.query(Row.by_rank, board=board).first()
+
+
+@query
 def ranked(ctx: QueryCtx, board: str, options: PageOptions) -> Page[Row]:
     return ctx.db.query(Row.by_rank, board=board).paginate(options)
 
