@@ -21,6 +21,7 @@ from msgspec.structs import astuple
 from headwater.annotations import check_ids, type_of, unwrapped
 from headwater.checks import ARGUMENTS, TableOf, check_of, refuse_misfit_default
 from headwater.json_schema import schema_of
+from headwater.misfits import explained
 from headwater.refusals import invalid_bundle, nearest
 from headwater.values import MisfitError, check_any, check_depth, check_integers, decode_any, decoder, encode
 
@@ -56,6 +57,7 @@ class ArgumentsCodec:
                 where = f"{name}: argument `{parameter.name}`"
                 refuse_misfit_default(parameter.default, annotations[parameter.name], where, tables)
         self._kind = kind
+        self._tables = tables
         self._decode = decoder(self._struct).decode
         self._check = check_of(kind, ARGUMENTS, tables)
         schema = schema_of(kind, tables, sent=True)
@@ -173,7 +175,7 @@ class ArgumentsCodec:
         if found := _MISSING(problem):
             name, place = found.groups()
             return f"missing {'field' if place else 'argument'} `{name}`{place or ''}"
-        return problem
+        return explained(problem, self._kind, self._tables)
 
     def _refused(self, problem: str) -> RequestError:
         return RequestError(f"{self._name}: {problem}", code="invalid_arguments")

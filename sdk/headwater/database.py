@@ -93,6 +93,8 @@ class Database(DatabaseReader):
         Raises:
             RequestError: `invalid_document`, `unique_violation` or a limit.
         """
+        if not isinstance(type(document), TableMeta):
+            raise TypeError(f"ctx.db.insert takes a document, such as Message(body=...), got {document!r}")
         table = self._writable(self._compiled(type(document)))
         stored_id: Any = document.id  # type: ignore[attr-defined]  # every table has it; T says so to callers only
         if stored_id is not msgspec.UNSET:

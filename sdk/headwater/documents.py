@@ -18,6 +18,7 @@ from msgspec.structs import force_setattr
 
 from headwater.annotations import type_of, walk
 from headwater.checks import BEFORE_ENCODING, STORED_DOCUMENT, TableOf, check_of
+from headwater.misfits import explained
 from headwater.refusals import invalid_document, nearest
 from headwater.schema import SYSTEM_FIELDS
 from headwater.values import MisfitError, check_integers, decoder, encode
@@ -51,6 +52,8 @@ class DocumentCodec:
         self._check_before = check_of(kind, BEFORE_ENCODING, tables)
         self._check_after = check_of(kind, STORED_DOCUMENT, tables)
         self._reads_alike = _reads_alike(kind)
+        self._kind = kind
+        self._tables = tables
 
     def decode(self, document: bytes) -> Any:
         """Return the object of stored bytes.
@@ -82,7 +85,8 @@ class DocumentCodec:
                 self._check_after(decoded, table_of)
             return encode(decoded)
         except Exception as error:  # a type of the bundle's own may raise anything
-            raise MisfitError(str(error) or type(error).__name__) from None
+            told = explained(str(error), self._kind, self._tables)
+            raise MisfitError(told or type(error).__name__) from None
 
     def rewritten(self, document: bytes, table_of: TableOf) -> tuple[bytes, bool]:
         """Return a stored document as it would be stored today, and whether calls read the same from both.
@@ -164,7 +168,7 @@ class DocumentCodec:
                 return f"`{name}` is {UNSTORED}"
         if isinstance(error, UnicodeError):
             return "text holds an unpaired surrogate, which is not valid Unicode"
-        return str(error) or type(error).__name__
+        return explained(str(error), self._kind, self._tables) or type(error).__name__
 
     def _refused(self, problem: str) -> Exception:
         return invalid_document(f"table {self.name!r}: {problem}")

@@ -91,6 +91,10 @@ class Query(Generic[T]):
 
     def filter(self, keep: Callable[[T], bool], /) -> Self:
         """Drop documents for which `keep` is false. They still count as read: prefer an index."""
+        if not callable(keep):  # `Post.score == 3`, as elsewhere, is a comparison of the field itself: False
+            raise TypeError(
+                f".filter() takes a function of a document, such as `lambda post: post.score == 3`, got {keep!r}"
+            )
         changed = self._copy()
         changed._filters = (*self._filters, keep)
         return changed

@@ -110,10 +110,11 @@ class TableMeta(_StructMeta):
             return make(mcls, class_name, bases, namespace, kw_only=True, frozen=True, gc=False)
         if any(hasattr(base, "__table__") for base in bases):
             raise invalid_bundle(f"{class_name}: derive it from Table itself; a table has no subclasses")
-        for taken in SYSTEM_FIELDS.keys() & namespace.get("__annotations__", {}).keys():
-            raise invalid_bundle(
-                f"{class_name}.{taken}: the name belongs to the system field {SYSTEM_FIELDS[taken]!r}; choose another"
-            )
+        for known, stored in SYSTEM_FIELDS.items():
+            for taken in {known, stored} & namespace.get("__annotations__", {}).keys():
+                raise invalid_bundle(
+                    f"{class_name}.{taken}: the name belongs to the system field {stored!r}; choose another"
+                )
         indexes = {label: item for label, item in namespace.items() if isinstance(item, Index)}
         cls = make(mcls, class_name, bases, namespace, kw_only=True, frozen=True, gc=False)
         is_system = namespace.get("__module__") == _SYSTEM_MODULE and name is not None

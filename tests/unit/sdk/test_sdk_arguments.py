@@ -129,9 +129,10 @@ def test_unknown_and_missing_arguments(world: World) -> None:
 
 def test_bounds_and_variants_name_their_place(world: World) -> None:
     assert message(world, "f:bounded", limit=500) == "Expected `int` <= 200 - at `$.limit`"
-    assert (
-        message(world, "f:shapes", shape={"type": "circle"}) == "Invalid value 'circle' - at `$.shape.type`"
-    )
+    told = "Invalid value 'circle', expected 'spot' or 'line' - at `$.shape.type`"
+    assert message(world, "f:shapes", shape={"type": "circle"}) == told
+    told = "Invalid enum value 'blue', expected 'red' - at `$.color`"
+    assert message(world, "f:rare", color="blue") == told
     points = [{"x": 1}, {"x": "2"}]
     assert "at `$.shape.points[1].x`" in message(world, "f:shapes", shape={"type": "line", "points": points})
 
@@ -145,7 +146,12 @@ def test_ids_are_of_the_declared_table(world: World) -> None:
     assert message(world, "f:board", board=foreign) == (
         f"Expected an id of table 'boards', got {foreign!r} - at `$.board`"
     )
-    assert "length" in message(world, "f:board", board="short")
+    assert message(world, "f:board", board="short") == "Expected an id of table 'boards' - at `$.board`"
+    assert message(world, "f:ids", many=["x" * 40]) == "Expected an id of table 'pins' - at `$.many[0]`"
+    either = "Expected an id of table 'boards' or 'pins' - at `$.either`"
+    assert message(world, "f:ids", either="short") == either
+    by_id = "Expected an id of table 'boards' - at `key` in `$.by_id`"
+    assert message(world, "f:ids", by_id={"short": 1}) == by_id
     assert message(world, "f:ids", many=[pin, board]).endswith("got one of 'boards' - at `$.many[1]`")
     assert message(world, "f:ids", by_id={pin: 1}).endswith(f"got one of 'pins' - at `$.by_id.{pin}`")
     assert world.query("f:ids", many=[pin, pin], either=board) == 2

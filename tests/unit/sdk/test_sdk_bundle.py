@@ -115,6 +115,7 @@ F = "def f(ctx: QueryCtx"
         ("class A(Table, name='a b'):\n    x: int", "bundle.f: A: 'a b' cannot name a table"),
         ("class A(Table, name='_a'):\n    x: int", "bundle.f: A: '_a' cannot name a table"),
         ("class A(Table):\n    id: int", "bundle.f: A.id: the name belongs to the system field '_id'; choose another"),
+        ("class A(Table):\n    _id: int", "bundle.f: A._id: the name belongs to the system field '_id'; choose another"),
         ("class A(Table):\n    creation_time_ms: int", "bundle.f: A.creation_time_ms: the name belongs to the system field"),
         ("class A(Table):\n    x: int\nclass B(A):\n    y: int", "bundle.f: B: derive it from Table itself; a table has no subclasses"),
         ("class A(Table):\n    x: set[int]", "A.x: `set` cannot be a value; use `list`"),

@@ -165,7 +165,7 @@ def test_special_floats_are_stored(world: World, owner: str) -> None:
         ("{'parts': [Part(size='x')]}", "Expected `float`, got `str` - at `$.parts[0].size`"),
         ("{'parts': [Part(size=1, anything={1})]}", "a `set` cannot be a value - at `$.parts[0].anything`"),
         ("{'parts': [{'size': 1, 'anything': {1}}]}", "a `set` cannot be a value - at `$.parts[0].anything`"),
-        ("{'color': 'blue'}", "Invalid enum value 'blue' - at `$.color`"),
+        ("{'color': 'blue'}", "Invalid enum value 'blue', expected 'red' - at `$.color`"),
         ("{'tags': {1: 2}}", "Expected `str`, got `int` - at `key` in `$.tags`"),
         ("{'extra': '\\ud800'}", "text holds an unpaired surrogate, which is not valid Unicode"),
         ("{'extra': object()}", "an `object` cannot be a value - at `$.extra`"),
@@ -205,6 +205,11 @@ def test_ids_are_of_the_declared_table(world: World, owner: str) -> None:
 
 def test_a_stored_document_is_not_inserted_again(world: World, owner: str) -> None:
     assert "stored already" in message(world, "f:do", what="db.insert(db.get(id))", id=owner)
+
+
+def test_what_is_no_document_is_not_inserted(world: World, owner: str) -> None:
+    failure = world.refused(world.mutation, "f:do", what="db.insert({'name': 'Ada'})", id=owner)
+    assert failure.message.startswith("TypeError: ctx.db.insert takes a document, such as Message(body=...)")
 
 
 def test_patch_changes_what_it_names(world: World, owner: str) -> None:

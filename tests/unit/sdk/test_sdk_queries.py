@@ -249,6 +249,10 @@ def test_a_query_is_not_changed_by_those_made_from_it(full: World) -> None:
         ),
         ("scan(Item).order('up')", '.order() takes "asc" or "desc", got \'up\''),
         ("scan(Item).take(-1)", ".take() takes a number from 0, got -1"),
+        (
+            "scan(Item).filter(Item.rank == 1)",
+            ".filter() takes a function of a document, such as `lambda post: post.score == 3`, got False",
+        ),
         ("scan(str)", "expected a table class, got <class 'str'>"),
         ("bool(Item.rank)", "Item.rank is a field, not a value; a condition on it goes into .range(...)"),
     ],
