@@ -1,12 +1,16 @@
 """A bundle's public functions and HTTP routes as an OpenAPI 3.1 document: what other languages call over HTTP.
 
-Pure. Equal manifests give equal documents. Schemas are those of the manifest, which describe the wire form; over
-HTTP, in the format `json`, integers beyond 2^53 are decimal text and bytes are base64.
+Pure. Equal manifests give equal documents. Schemas are those of the manifest, which describe the wire form, but for
+64-bit integers, which are decimal text in answers of the format `json`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from headwater_protocol.manifest import canonical_json
+
+from headwater.signatures import reached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +20,10 @@ if TYPE_CHECKING:
 
 ROUTES_AT = "/http"
 
+_ABOUT = """\
+In answers an integer beyond 2^53 is decimal text, as an `Int64` always is, and bytes are base64. JSON has no bytes to send: \
+a call with bytes among its arguments says `"format": "convex_encoded_json"` beside `args` and sends `{"$bytes": "…"}` in base64; \
+its answer is in that format as well."""
 _DEFINITIONS = "#/$defs/"
 _COMPONENTS = "#/components/schemas/"
 _ERROR = {
@@ -37,17 +45,19 @@ def openapi(manifest: Manifest, version: str) -> dict[str, Any]:
         manifest: What the bundle declares.
         version: Of Headwater, for the document's head.
     """
-    schemas: dict[str, Any] = {"Error": _ERROR}
+    schemas = _Schemas()
     called = [item for item in manifest.functions if not item.internal]
+    for item in called:  # what is received has the plain names
+        schemas.hoisted(item.returns, item.name)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Functions of a Headwater deployment", "version": version},
+        "info": {"title": "Functions of a Headwater deployment", "version": version, "description": _ABOUT},
         "paths": {
             **{http_path(item.name): {"post": _operation(item, schemas)} for item in called},
             **_route_paths(manifest.routes, schemas),
         },
         "components": {
-            "schemas": schemas,
+            "schemas": schemas.definitions,
             "securitySchemes": {
                 "deploymentKey": {
                     "type": "apiKey",
@@ -65,9 +75,7 @@ def http_path(name: str) -> str:
     return "/api/run/" + name.replace(":", "/")
 
 
-def _route_paths(
-    routes: Sequence[RouteManifest], schemas: dict[str, Any]
-) -> dict[str, dict[str, dict[str, Any]]]:
+def _route_paths(routes: Sequence[RouteManifest], schemas: _Schemas) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the routes by address; what they are sent and answer is not declared."""
     paths: dict[str, dict[str, dict[str, Any]]] = {}
     for route in routes:
@@ -76,8 +84,8 @@ def _route_paths(
     return paths
 
 
-def _route_operation(route: RouteManifest, schemas: dict[str, Any]) -> dict[str, Any]:
-    hoisted = _hoisted(route.parameters, route.name, schemas)
+def _route_operation(route: RouteManifest, schemas: _Schemas) -> dict[str, Any]:
+    hoisted = schemas.hoisted(route.parameters, route.name, sent=True)
     summary, _, rest = route.doc.strip().partition("\n")
     found: dict[str, Any] = {
         "operationId": _operation_id(route.name),
@@ -101,9 +109,9 @@ def _operation_id(name: str) -> str:
     return name.replace("/", ".").replace(":", ".")
 
 
-def _operation(item: FunctionManifest, schemas: dict[str, Any]) -> dict[str, Any]:
-    arguments = _hoisted(item.arguments, item.name, schemas)
-    result = _hoisted(item.returns, item.name, schemas)
+def _operation(item: FunctionManifest, schemas: _Schemas) -> dict[str, Any]:
+    arguments = schemas.hoisted(item.arguments, item.name, sent=True)
+    result = schemas.hoisted(item.returns, item.name)
     if item.stream:
         result = {"type": "array", "items": result}
     body = {"type": "object", "properties": {"args": arguments}, "additionalProperties": False}
@@ -143,23 +151,57 @@ def _operation(item: FunctionManifest, schemas: dict[str, Any]) -> dict[str, Any
     return found
 
 
-def _hoisted(schema: dict[str, Any], function: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose definitions stand among the document's, each once under a name of its own."""
-    definitions = schema.get("$defs", {})
-    names = {name: _name_of(name, definitions[name], function, schemas) for name in sorted(definitions)}
-    for name, own in names.items():
-        schemas[own] = _renamed(definitions[name], names)
-    hoisted: dict[str, Any] = _renamed({key: value for key, value in schema.items() if key != "$defs"}, names)
-    return hoisted
+class _Schemas:
+    """The named schemas of the document.
+
+    Attributes:
+        definitions: By their names.
+    """
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, Any] = {"Error": _ERROR}
+        self._meanings = {"Error": canonical_json(_ERROR)}
+
+    def hoisted(self, schema: dict[str, Any], function: str, *, sent: bool = False) -> dict[str, Any]:
+        """Return a schema whose definitions stand among the document's, each once under a name of its own.
+
+        Args:
+            schema: Of arguments or a result.
+            function: Whose they are.
+            sent: Whether they are arguments.
+        """
+        if not sent:
+            schema = _answered(schema)
+        definitions = schema.get("$defs", {})
+        names = {name: self._name_of(name, definitions, function, sent=sent) for name in sorted(definitions)}
+        for name, own in names.items():
+            self.definitions[own] = _renamed(definitions[name], names)
+        hoisted: dict[str, Any] = _renamed(
+            {key: value for key, value in schema.items() if key != "$defs"}, names
+        )
+        return hoisted
+
+    def _name_of(self, name: str, definitions: dict[str, Any], function: str, *, sent: bool) -> str:
+        """Return what a definition is called: its name, unless something else is called so already."""
+        meaning = canonical_json(reached(name, definitions))
+        prefix = function.replace("/", ".").replace(":", ".")
+        wishes = [name, f"{name}Input", f"{prefix}.{name}"] if sent else [name, f"{prefix}.{name}"]
+        for wish in wishes:
+            if self._meanings.setdefault(wish, meaning) == meaning:
+                return wish
+        return f"{prefix}.{'arguments' if sent else 'result'}.{name}"
 
 
-def _name_of(name: str, definition: Any, function: str, schemas: dict[str, Any]) -> str:
-    """Return what a definition is called: its name, unless something else is called so already."""
-    plain = _renamed(definition, {})
-    for label in (name, f"{function.replace('/', '.').replace(':', '.')}.{name}"):
-        if label not in schemas or schemas[label] == plain:
-            return label
-    return f"{function.replace('/', '.').replace(':', '.')}.result.{name}"
+def _answered(schema: Any) -> Any:
+    """Return a schema as answers over HTTP have it."""
+    match schema:
+        case {"x-int64": True}:
+            return {"type": "string", "format": "int64"}
+        case dict():
+            return {key: _answered(inner) for key, inner in schema.items()}
+        case list():
+            return [_answered(inner) for inner in schema]
+    return schema
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:

@@ -67,6 +67,27 @@ def test_definitions_stand_once_and_those_of_one_name_keep_apart() -> None:
     assert {one.removeprefix("#/components/schemas/") for one in references} == set(schemas)
 
 
+def test_what_is_sent_and_received_otherwise_has_two_names() -> None:
+    number = {"type": "integer", "x-int64": True}
+    row = {"type": "object", "properties": {"n": number}, "required": ["n"]}
+    bag = {"type": "object", "properties": {"row": {"$ref": "#/$defs/Row"}}, "required": ["row"]}
+    given = {
+        "type": "object",
+        "properties": {"bag": {"$ref": "#/$defs/Bag"}},
+        "$defs": {"Bag": bag, "Row": row},
+    }
+    made = document(
+        function("m:add", given),
+        function("m:all", returns={"$ref": "#/$defs/Bag", "$defs": {"Bag": bag, "Row": row}}),
+    )
+    schemas = made["components"]["schemas"]
+    assert sorted(schemas) == ["Bag", "BagInput", "Error", "Row", "RowInput"]
+    assert schemas["BagInput"]["properties"]["row"] == {"$ref": "#/components/schemas/RowInput"}
+    assert schemas["Bag"]["properties"]["row"] == {"$ref": "#/components/schemas/Row"}
+    assert schemas["RowInput"]["properties"]["n"] == number
+    assert schemas["Row"]["properties"]["n"] == {"type": "string", "format": "int64"}
+
+
 def test_routes_stand_below_where_they_are_served() -> None:
     number = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     none = {"type": "object", "properties": {}}
