@@ -60,10 +60,17 @@ def _reached(kind: kinds.Type, steps: list[tuple[str, str]], *, key: bool = Fals
     """Return the types that may stand at a place, or of the keys of the dict there."""
     here = list(_alternatives(kind))
     for name, item in steps:
-        here = [inner for outer in here for part in _parts(outer, name, item) for inner in _alternatives(part)]
+        here = [
+            inner for outer in here for part in _parts(outer, name, item) for inner in _alternatives(part)
+        ]
     if not key:
         return here
-    return [inner for outer in here if isinstance(outer, kinds.DictType) for inner in _alternatives(outer.key_type)]
+    return [
+        inner
+        for outer in here
+        if isinstance(outer, kinds.DictType)
+        for inner in _alternatives(outer.key_type)
+    ]
 
 
 def _alternatives(kind: kinds.Type) -> Iterator[kinds.Type]:

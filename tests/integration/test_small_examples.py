@@ -107,7 +107,10 @@ async def test_typed_arguments_cross_the_wire_both_ways(tmp_path: Path) -> None:
         assert (Decimal(order["price"]), order["reference"]) == (Decimal("14.50"), 2**60)
         assert abs(datetime.now(UTC) - order["placed"]) < timedelta(minutes=1)
         for wrong, told in [
-            ({"delivery": {"type": "drone"}}, "'drone', expected 'pickup' or 'shipping' - at `$.delivery.type`"),
+            (
+                {"delivery": {"type": "drone"}},
+                "'drone', expected 'pickup' or 'shipping' - at `$.delivery.type`",
+            ),
             ({"lines": []}, "length >= 1 - at `$.lines`"),
             ({"priority": "yesterday"}, "'yesterday', expected 'express' or 'normal' - at `$.priority`"),
         ]:

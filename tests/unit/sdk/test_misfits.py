@@ -31,7 +31,7 @@ class Level(IntEnum):
 
 
 class Whole(Struct):
-    pets: dict[str, list[Cat | Dog]] = {}
+    pets: dict[str, list[Cat | Dog]] = {}  # noqa: RUF012 - each gets its own
     pair: tuple[int, Literal["a", None]] = (1, "a")
     levels: dict[Literal["x", "y"], Level | None] | None = None
     word: Annotated[str, msgspec.Meta(min_length=32)] = "x" * 32
@@ -63,5 +63,7 @@ def test_what_would_have_fitted_is_named(value: Any, told: str) -> None:
 
 def test_a_value_that_stands_alone_has_no_place() -> None:
     kind = type_of(Literal["a", "b"], "it")
-    assert explained("Invalid enum value 'c'", kind, Tables([])) == "Invalid enum value 'c', expected 'a' or 'b'"
+    assert (
+        explained("Invalid enum value 'c'", kind, Tables([])) == "Invalid enum value 'c', expected 'a' or 'b'"
+    )
     assert explained("", kind, Tables([])) == ""
