@@ -49,6 +49,11 @@ class TokenBucketRule:
         """Parts of a full shard."""
         return self.capacity * self.period_us
 
+    @property
+    def full_after_us(self) -> int:
+        """After so long any level is full again, one from which all was taken ahead of time too."""
+        return -(-2 * self.full // self.rate)
+
     def now(self, level: Level | None, now_us: int) -> Level:
         """Return what is left now; None was never used, and is full."""
         if level is None:
@@ -79,6 +84,11 @@ class FixedWindowRule:
     def full(self) -> int:
         """Parts of a full shard."""
         return self.capacity
+
+    @property
+    def full_after_us(self) -> int:
+        """After so long any level is full again, one from which all was taken ahead of time too."""
+        return (-(-2 * self.full // self.rate) + 1) * self.period_us
 
     def now(self, level: Level | None, now_us: int) -> Level:
         """Return what is left now; None was never used, and is full."""

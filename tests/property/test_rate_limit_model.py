@@ -96,3 +96,14 @@ def test_a_clock_that_goes_back_gives_nothing(kind: type[Rule]) -> None:
     used = Level(0, 5_000_000)
     assert rule.now(used, 4_000_000) == used
     assert rule.now(used, 6_000_000).parts == rule.full
+
+
+@given(RULES, st.integers(0, 10**15), st.integers(0, 10**9))
+def test_after_so_long_every_level_is_full(rule: Rule, at_us: int, depth: int) -> None:
+    """Also the lowest there can be, from which as much as a shard holds was taken ahead of time."""
+    least = Level(-rule.full, at_us)
+    higher = Level(rule.full - depth % (2 * rule.full + 1), at_us)
+    for level in (least, higher):
+        assert rule.now(level, at_us + rule.full_after_us).parts == rule.full
+    if isinstance(rule, TokenBucketRule):
+        assert rule.now(least, at_us + rule.full_after_us - 1).parts < rule.full

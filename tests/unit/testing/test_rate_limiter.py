@@ -129,6 +129,51 @@ def test_a_limit_that_cannot_be_counted_is_refused(made: Any) -> None:
     assert refused.value.code == "invalid_bundle"
 
 
+# ------------------------------------------------------------------------------------------- sweeps
+
+
+def keys_of(deployment: Deployment, name: str) -> set[str]:
+    from headwater.rate_limiter import RateLimit
+
+    with deployment.transaction() as ctx:
+        return {row.key for row in ctx.db.query(RateLimit.by_limit, limit=name)}
+
+
+def swept(deployment: Deployment, limit: Limit, **options: Any) -> int:
+    with deployment.transaction() as ctx:
+        return limit.sweep(ctx, **options)
+
+
+def test_a_sweep_takes_keys_that_are_full_again_and_no_other(deployment: Deployment) -> None:
+    bucket, window = limit(deployment, "bucket"), limit(deployment, "window")
+    for key in ("old", "owes"):
+        taken(deployment, bucket, key, count=10)
+        taken(deployment, window, key)
+    taken(deployment, bucket, "owes", count=10, reserve=True)
+    deployment.advance(timedelta(seconds=100))
+    taken(deployment, bucket, "new")
+    assert swept(deployment, bucket) == 0, "one that owes as much as there can be needs 200 s"
+    deployment.advance(timedelta(seconds=101))
+    assert swept(deployment, bucket) == 2
+    assert keys_of(deployment, "bucket") == {"new"}
+    assert keys_of(deployment, "window") == {"old", "owes"}, "each limit for itself"
+    assert taken(deployment, bucket, "owes", count=10) == 0, "as full as it was"
+    deployment.advance(timedelta(hours=4))
+    assert swept(deployment, window) == 2
+    assert keys_of(deployment, "window") == set()
+
+
+def test_a_sweep_is_bounded_and_tells_whether_more_is_left(deployment: Deployment) -> None:
+    sharded = limit(deployment, "sharded")
+    for number in range(25):
+        taken(deployment, sharded, str(number))
+    deployment.advance(timedelta(hours=1))
+    assert [swept(deployment, sharded, at_most=10) for _ in range(4)] == [10, 10, 5, 0]
+    for wrong in (0, -1, 10_001):
+        with pytest.raises(RequestError, match="1 to 10000"):
+            swept(deployment, sharded, at_most=wrong)
+
+
 def test_two_limits_of_one_name_are_refused(tmp_path: Path) -> None:
     write_package(tmp_path, {"a": SOURCE, "b": SOURCE}, header="")
     with imported(tmp_path, "bundle") as package, pytest.raises(RequestError, match="'bucket'"):
