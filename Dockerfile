@@ -43,6 +43,6 @@ VOLUME /data
 EXPOSE 4510 4511
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('HEADWATER_PORT', '4510') + '/health', timeout=4)"]
+    CMD ["python3", "-m", "headwater_server.health_check"]
 ENTRYPOINT ["headwater"]
 CMD ["serve"]

@@ -35,6 +35,7 @@ COMPOSITION_ROOTS = {
     "server/headwater_server/app.py": "names the concrete classes of the daemon",
     "server/headwater_server/options.py": "gives parts of the daemon what they need of the settings",
     "server/headwater_server/__main__.py": "the daemon's command line",
+    "server/headwater_server/health_check.py": "a command beside it",
     "server/headwater_server/worker/main.py": "puts a worker process together, after the fork",
     "server/headwater_server/worker/determinism.py": "takes the place of the standard library's clocks and chance",
     "storage/headwater_storage/environment.py": "the real clock and source of randomness, behind their Protocols",
@@ -53,6 +54,7 @@ OWN_CLOCKS: dict[tuple[str, str], str] = {
 USED_OTHERWISE = {
     "headwater.cli.main": "the script `headwater`",
     "headwater_config.reference": "writes its page",
+    "headwater_server.health_check": "the image's health check",
     "headwater_storage.memory_log": "the log of tests and simulations, held to the same contract as the one on disk",
 }
 """Modules that no other module imports, and what they are for."""
