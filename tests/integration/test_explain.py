@@ -24,7 +24,8 @@ pytestmark = pytest.mark.xdist_group("explain")
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    with running(tmp_path_factory.mktemp("explain"), "--workers", "2", deploy="explained") as daemon:
+    options = ("--workers", "2", "--call-time-limit-s", "30")
+    with running(tmp_path_factory.mktemp("explain"), *options, deploy="explained") as daemon:
         yield daemon
 
 
