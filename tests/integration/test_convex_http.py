@@ -173,6 +173,52 @@ def test_what_functions_of_the_system_cannot_take_is_refused(
     assert (answer.get("errorCode") or answer["code"]) == code
 
 
+def change(daemon: RunningDaemon, key: str, **values: str | None) -> Any:
+    changes = [{"name": name, "value": value} for name, value in values.items()]
+    return daemon.post(
+        "/api/update_environment_variables", {"changes": changes}, Authorization=f"Convex {key}"
+    )
+
+
+def test_variables_are_changed_all_or_none(daemon: RunningDaemon) -> None:
+    owner = {"Authorization": f"Headwater {daemon.key}"}
+    read = daemon.post("/api/admin/keys", {"name": "env-read", "role": "read"}, **owner).json["key"]
+
+    def listed() -> dict[str, str]:
+        found = system(daemon, "queryEnvironmentVariables", daemon.key)["value"]
+        return {one["name"]: one["value"] for one in found}
+
+    assert change(daemon, read, A="1").status == 403
+    assert change(daemon, daemon.key, A="1", B="2").status == 200
+    for wrong in (
+        {"A": "3", "lower": "4"},
+        {"A": "3", "NONE": None},
+        {"A": "3", "C": "(secret)"},
+        {"A": "3", "C": "x" * 20_000},
+    ):
+        assert change(daemon, daemon.key, **wrong).status == 400
+    assert listed() == {"A": "1", "B": "2"}
+    assert change(daemon, daemon.key, A=None, B="3").status == 200
+    secret = {"name": "HIDDEN", "value": "nobody-sees-this", "secret": True}
+    assert daemon.post("/api/admin/environment", secret, **owner).status == 200
+    assert change(daemon, daemon.key, HIDDEN="another").status == 200
+    assert listed() == {"B": "3", "HIDDEN": "(secret)"}  # it stays one
+    assert change(daemon, daemon.key, B=None, HIDDEN=None).status == 200
+    assert listed() == {}
+
+
+def test_what_the_active_bundle_cannot_read_is_not_set(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        secret = {"name": "API_KEY", "value": "k", "secret": True}
+        owner = {"Authorization": f"Headwater {daemon.key}"}
+        assert daemon.post("/api/admin/environment", secret, **owner).status == 200
+        daemon.must_deploy("environment")
+        assert "Expected `int`" in change(daemon, daemon.key, LIMIT="many").json["message"]
+        assert "active bundle refuses" in change(daemon, daemon.key, API_KEY=None).json["message"]
+        assert change(daemon, daemon.key, LIMIT="7").status == 200
+        assert daemon.call("query", "reads:limit") == 7
+
+
 def test_a_table_is_read_page_by_page(daemon: RunningDaemon) -> None:
     for number in range(5):
         send(daemon, f"page {number}")
