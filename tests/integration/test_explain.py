@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from support.daemon import RunningDaemon
 
-pytestmark = pytest.mark.xdist_group("explain")
-
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from support.spans import Span, Spans
 
-pytestmark = pytest.mark.xdist_group("spans")
-
 CALLER = "b7ad6b7169203331"
 
 
@@ -121,8 +119,9 @@ def test_a_traceparent_that_is_none_begins_a_trace(daemon: RunningDaemon, spans:
 
 
 def test_a_query_is_told_with_what_it_read(daemon: RunningDaemon, spans: Spans) -> None:
-    called(daemon, "query", "chat:everything", first=1)
-    found = spans.of_call("query chat:everything")
+    trace = new_trace()
+    called(daemon, "query", "chat:everything", parent_of(trace), first=1)
+    found = spans.of_call("query chat:everything", trace)
     assert tree(found)["query chat:everything"] == ["queue", "run"]
     assert "headwater.bytes_read" in next(one for one in found if one["name"] == "run")["attributes"]
 
