@@ -300,6 +300,21 @@ def test_what_is_no_refresh_token_ends_nothing(daemon: RunningDaemon, email: str
     tokens(post(daemon, "refresh", refresh_token=told["refresh_token"]))
 
 
+def test_a_token_is_not_used_up_where_nothing_can_be_signed(daemon: RunningDaemon, email: str) -> None:
+    """As where a backup was restored without the key file: clients try again until it is there."""
+    told = by_code(daemon, email)
+    file = daemon.folder / "data.key"
+    assert daemon.terminate() == 0
+    kept = file.rename(daemon.folder / "elsewhere")
+    daemon.start()
+    statuses = [post(daemon, "refresh", refresh_token=told["refresh_token"]).status for _ in range(3)]
+    assert statuses == [500] * 3
+    assert daemon.terminate() == 0
+    kept.rename(file)
+    daemon.start()
+    tokens(post(daemon, "refresh", refresh_token=told["refresh_token"]))
+
+
 def test_signed_out_everywhere(daemon: RunningDaemon, email: str) -> None:
     one, two = by_code(daemon, email), by_code(daemon, email, 2)
     assert post(daemon, "sign-out", refresh_token=one["refresh_token"], everywhere=True).status == 204

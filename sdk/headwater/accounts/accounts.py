@@ -103,7 +103,7 @@ class Accounts:
         access_s: int = 10 * _MINUTE_S,
         session_s: int = 90 * _DAY_S,
         idle_s: int = 30 * _DAY_S,
-        refresh_grace_s: int = 10,
+        refresh_grace_s: int = 30,
         code_s: int = 10 * _MINUTE_S,
         limits: SignInLimits | None = None,
         path: str = "/auth",

@@ -16,12 +16,13 @@ from headwater.accounts.sessions import (
     end_sessions,
     go_on,
     open_session,
+    standing,
     sweep,
 )
 from headwater.accounts.tables import Account, Code, Flow, Login, Refresh
 from headwater.actions import ActionCtx
-from headwater.authoring import action, mutation
-from headwater.context import MutationCtx
+from headwater.authoring import action, mutation, query
+from headwater.context import MutationCtx, QueryCtx
 from headwater.crons import DeclaredCron
 from headwater.fields import Id
 from headwater.schedules import every
@@ -199,6 +200,11 @@ class AccountFunctions:
     def _make_sessions(self) -> None:
         accounts = self._accounts
 
+        @query.internal
+        def standing_of(ctx: QueryCtx, family: str, shown: str) -> Opened | None:
+            """Return what a refresh token would go on with."""
+            return standing(ctx, family, shown, accounts.times)
+
         @mutation.internal
         def refresh(ctx: MutationCtx, family: str, shown: str, following: str, salt: bytes) -> Opened | None:
             """Go on with a session."""
@@ -220,7 +226,8 @@ class AccountFunctions:
             """Remove what has ended."""
             sweep(ctx)
 
-        self.refresh, self.leave, self.clean = refresh, leave, clean
+        self.standing_of, self.refresh = standing_of, refresh
+        self.leave, self.clean = leave, clean
 
     def _make_flows(self) -> None:
         accounts = self._accounts

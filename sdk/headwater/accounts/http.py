@@ -176,12 +176,17 @@ class AccountRoutes:
     async def _refresh(self, ctx: ActionCtx, request: Request) -> Response:
         """Get another access token, and the refresh token that is to be used next."""
         token = RefreshToken.read((await _body(request, _Shown)).refresh_token)
+        family, shown = token.family_hash, token.secret_hash
+        # Signed before the token is used up: where nothing can be signed now, it is good for another time.
+        session = await ctx.run_query(self._functions.standing_of, family, shown)
+        access = None if session is None else await self._access(ctx, session)
         salt = ctx._call.backend.random_bytes(SALT_BYTES)
         opened = await ctx.run_mutation(
-            self._functions.refresh, token.family_hash, token.secret_hash, token.next(salt).secret_hash, salt
+            self._functions.refresh, family, shown, token.next(salt).secret_hash, salt
         )
-        following = token if opened is None else token.next(opened.salt)
-        return await self._tokens(ctx, opened, following, "the refresh token does not count")
+        if opened is None:
+            raise RequestError("the refresh token does not count", code="unauthenticated")
+        return _answer(access or await self._access(ctx, opened), token.next(opened.salt), opened)
 
     async def _sign_out(self, ctx: ActionCtx, request: Request) -> Response:
         """End the session of a refresh token, or all of its account."""
@@ -244,19 +249,14 @@ class AccountRoutes:
     ) -> Response:
         if opened is None:
             raise RequestError(refusal, code="unauthenticated")
+        return _answer(await self._access(ctx, opened), token, opened)
+
+    async def _access(self, ctx: ActionCtx, opened: Opened) -> tuple[str, int]:
+        """Return an access token, and how many seconds it lives."""
         left_s = int((opened.ends_ms - ctx.now_ms) / 1000)
         lifetime_s = max(1, min(self._accounts.access_s, left_s))
         claims = encode({"sub": opened.account, "sid": opened.session, **opened.claims})
-        signed = await ctx._call.backend.sign_token(claims, lifetime_s)
-        return Response(
-            {
-                "access_token": signed,
-                "token_type": "Bearer",
-                "expires_in": lifetime_s,
-                "refresh_token": token.text,
-                "account": opened.account,
-            }
-        )
+        return await ctx._call.backend.sign_token(claims, lifetime_s), lifetime_s
 
     def _email(self, text: str) -> str:
         """Return the one form in which an address, or a name, is kept.
@@ -296,6 +296,19 @@ async def _body(request: Request, kind: type[_T]) -> _T:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body: {error}") from None
+
+
+def _answer(access: tuple[str, int], token: RefreshToken, opened: Opened) -> Response:
+    signed, lifetime_s = access
+    return Response(
+        {
+            "access_token": signed,
+            "token_type": "Bearer",
+            "expires_in": lifetime_s,
+            "refresh_token": token.text,
+            "account": opened.account,
+        }
+    )
 
 
 def _stored(token: RefreshToken) -> FirstToken:

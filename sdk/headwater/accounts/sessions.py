@@ -13,7 +13,7 @@ from headwater.accounts.tables import Account, Code, Flow, Login, Refresh, Sessi
 from headwater.fields import Id
 
 if TYPE_CHECKING:
-    from headwater.context import MutationCtx
+    from headwater.context import MutationCtx, QueryCtx
 
 logger = logging.getLogger("headwater.accounts")
 
@@ -79,6 +79,19 @@ def open_session(ctx: MutationCtx, account: Account, first: FirstToken, times: S
     return Opened(session, account.id, ends_ms, _claims(account))
 
 
+def standing(ctx: QueryCtx, family: str, shown: str, times: SessionTimes) -> Opened | None:
+    """Return the session that a refresh token would go on with now; nothing is used up. As `go_on`."""
+    row = ctx.db.query(Refresh.by_family, family=family).first()
+    session = None if row is None else ctx.db.get(row.session)
+    account = None if session is None else ctx.db.get(session.account)
+    now_ms = ctx.now_ms
+    if row is None or session is None or account is None or now_ms >= row.idle_ends_ms:
+        return None
+    if not hmac.compare_digest(shown, row.current) and not _is_repeated(row, shown, now_ms, times):
+        return None
+    return Opened(session.id, account.id, session.ends_ms, _claims(account))
+
+
 def go_on(
     ctx: MutationCtx, family: str, shown: str, following: str, salt: bytes, times: SessionTimes
 ) -> Opened | None:
@@ -118,7 +131,7 @@ def go_on(
             rotated_ms=now_ms,
             idle_ends_ms=idle_ends_ms,
         )
-    elif hmac.compare_digest(shown, row.previous) and now_ms - row.rotated_ms < times.grace_s * 1000:
+    elif _is_repeated(row, shown, now_ms, times):
         salt = row.salt
     else:
         logger.warning("a refresh token was used a second time; its session is ended")
@@ -162,6 +175,11 @@ def sweep(ctx: MutationCtx) -> None:
         ctx.db.delete(flow.id)
     for code in ctx.db.query(Code.by_end).range(Code.ends_ms).lt(now_ms).take(_SWEPT_MAX):
         ctx.db.delete(code.id)
+
+
+def _is_repeated(row: Refresh, shown: str, now_ms: float, times: SessionTimes) -> bool:
+    """Tell whether the token that was used last is shown again, soon enough."""
+    return hmac.compare_digest(shown, row.previous) and now_ms - row.rotated_ms < times.grace_s * 1000
 
 
 def _claims(account: Account) -> dict[str, Any]:

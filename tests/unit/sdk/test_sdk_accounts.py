@@ -301,7 +301,7 @@ async def test_who_acts_as_an_account_needs_no_session(tmp_path: Path) -> None:
             Deployment(package, seed=1).with_token(told["access_token"])
 
 
-@pytest.mark.parametrize(("passed_s", "goes_on"), [(9, True), (11, False)])
+@pytest.mark.parametrize(("passed_s", "goes_on"), [(29, True), (31, False)])
 async def test_the_grace_of_a_refresh_token_ends(tmp_path: Path, passed_s: int, goes_on: bool) -> None:
     write_package(tmp_path, {"auth": START + PLAIN.format(options="")})
     with imported(tmp_path, "bundle") as package:
