@@ -366,6 +366,8 @@ class Bundle:
             raise
         except (Exception, SystemExit) as error:
             failure = self.failure_of(error)
+        finally:
+            call.end()
         return CallOutcome(result, failure, call.identity_read, call.journal.content())
 
     def _find(self, name: str, kind: FunctionKind, *, internal_allowed: bool) -> CompiledFunction:

@@ -90,7 +90,7 @@ class Call:
         function: Name of the called function.
         backend: The transaction.
         environments: What the bundle declares of environment variables.
-        tables: Tables of the bundle by name.
+        tables: Tables of the bundle by name; none once the call has ended.
         functions: Functions of the bundle by what their decorator made of them.
         identity: Encoded identity of the caller, None if there is none.
         identity_read: Whether anything has looked at the identity, which then decides with
@@ -152,6 +152,21 @@ class Call:
         backend = self.backend
         return backend.table_name(document_id) == table and backend.get(document_id) is not None
 
+    def end(self) -> None:
+        """Take its tables away: who has kept the ctx reads nothing of another time, and writes nothing into the void."""
+        self.tables = {}
+
+    def require_running(self) -> None:
+        """Refuse what is asked of a ctx after its call.
+
+        Raises:
+            TypeError: The call has ended.
+        """
+        if not self.tables:  # a bundle has the system's at least
+            raise TypeError(
+                f"this ctx belongs to a call of {self.function} that has ended; a function uses the ctx that it was given"
+            )
+
     def table_named(self, name: str) -> CompiledTable:
         """Return a table of the bundle.
 
@@ -160,6 +175,7 @@ class Call:
         """
         table = self.tables.get(name)
         if table is None:
+            self.require_running()
             raise RequestError(f"there is no table {name!r} in this bundle", code="unknown_table")
         return table
 

@@ -71,6 +71,7 @@ class DatabaseReader:
             raise TypeError(f"expected a table class, got {table!r}")
         compiled = self._call.tables.get(table.__table__)
         if compiled is None or compiled.codec.table is not table:
+            self._call.require_running()
             raise TypeError(f"{table.__name__} is not a table of this bundle")
         return compiled
 

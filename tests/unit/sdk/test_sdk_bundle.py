@@ -180,6 +180,8 @@ def fails(ctx: MutationCtx, what: str) -> Any:
 def raised(error):
     raise error
 
+kept = []
+
 @mutation
 def outer(ctx: MutationCtx, what: str) -> Any:
     return eval(what)
@@ -359,6 +361,18 @@ def test_a_call_without_memory_is_left_to_its_process(world: World) -> None:
 def test_long_traces_are_cut(world: World) -> None:
     failure = world.refused(world.mutation, "f:fails", what="raised(ValueError('x' * 100_000))")
     assert len(failure.trace) < 20_000
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["db.insert(Item(number=2))", "db.scan(Item)", "db.get(id)", "db.delete(id)", "run_query(numbers)"],
+)
+def test_a_ctx_that_is_kept_ends_with_its_call(world: World, what: str) -> None:
+    world.mutation("f:outer", what="kept.clear() or kept.append(ctx)")
+    made = world.mutation("f:add", number=1)
+    failure = world.refused(world.mutation, "f:outer", what=f"(id := {made!r}) and kept[0].{what} and None")
+    assert failure.message.startswith("TypeError: this ctx belongs to a call of f:outer that has ended")
+    assert world.query("f:numbers") == [1.0]
 
 
 def test_nested_calls_are_checked_and_see_the_same_transaction(world: World) -> None:
