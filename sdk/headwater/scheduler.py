@@ -196,7 +196,11 @@ class Scheduler:
         return self._schedule(due_at(self._now_ms, time), function, args, kwargs)
 
     def cancel(self, job: Id[ScheduledJob], /) -> bool:
-        """Have a job not run any more. False if it has begun, has ended or is not remembered."""
+        """Have a job not run any more. False if it has ended or is not remembered.
+
+        An action that runs already is told like one whose caller has gone away: it ends if it has `cancel_with_caller`,
+        else it goes on. Its job is cancelled either way, and what it schedules from then on is not run.
+        """
         return self._call.backend.cancel_job(_job_id(job))
 
     @property
@@ -248,7 +252,11 @@ class ActionScheduler:
         return await self._schedule(due_at(self._call.backend.now_ms(), time), function, args, kwargs)
 
     async def cancel(self, job: Id[ScheduledJob], /) -> bool:
-        """Have a job not run any more. False if it has begun, has ended or is not remembered."""
+        """Have a job not run any more. False if it has ended or is not remembered.
+
+        An action that runs already is told like one whose caller has gone away: it ends if it has `cancel_with_caller`,
+        else it goes on. Its job is cancelled either way, and what it schedules from then on is not run.
+        """
         return await self._call.backend.cancel_job(_job_id(job))
 
     async def _schedule(

@@ -5,7 +5,7 @@ scheduled in the commit of whoever schedules it, and read like any other documen
 
     pending ──► success, failed      a mutation, in the commit of its writes
     pending ──► running ──► …        an action: it is begun at most once, so it is marked before it begins
-    pending ──► cancelled
+    pending, running ──► cancelled   an action that runs goes on, and schedules nothing any more
 
 Whoever takes a job further reads its row in the transaction that writes it: of two that take up the same job, one
 conflicts and finds it taken.
@@ -76,14 +76,25 @@ def schedule(
 
 
 def cancel(transaction: Transaction, job_id: str) -> bool:
-    """Have a job not run any more; False if it has begun, has ended or is not there."""
+    """Have a job not run any more, or what runs of it count for nothing; False if it has ended or is not there."""
     if transaction.table_name(job_id) != _TABLE:
         raise RequestError(f"{job_id!r:.100} is no id of a scheduled job")
     job = read(transaction, job_id)
-    if job is None or job.state != "pending":
+    if job is None or job.state not in ("pending", "running"):
         return False
     finish(transaction, job, "cancelled", counted=True)
     return True
+
+
+def schedule_from(
+    transaction: Transaction, parent: str, function: str, kind: JobKind, arguments: bytes, due_us: int
+) -> str:
+    """Schedule what a running job's action asks for: cancelled at once if that job was; return the new one's id."""
+    job_id = transaction.schedule(function, kind, arguments, due_us)
+    before, made = read(transaction, parent), read(transaction, job_id)
+    if before is not None and before.state == "cancelled" and made is not None:
+        finish(transaction, made, "cancelled")
+    return job_id
 
 
 def read(transaction: Transaction, job_id: str) -> Job | None:

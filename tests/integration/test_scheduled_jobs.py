@@ -119,6 +119,37 @@ def test_a_mutation_that_ends_its_workers_is_tried_again_and_then_fails(daemon: 
     assert count(daemon, "exit") == 0
 
 
+@pytest.mark.parametrize("canceller", ["mutation", "action"])
+def test_a_running_action_that_is_cancelled_goes_on_and_schedules_nothing(
+    daemon: RunningDaemon, canceller: str
+) -> None:
+    name = f"goes on {canceller}"
+    daemon.call("mutation", "work:hold")
+    job = daemon.call("mutation", "work:schedule", what="act on", name=name)
+    wait_until(lambda: count(daemon, f"{name} began") == 1)
+    wait_until(lambda: count(daemon, f"{name} scheduled before") == 1)
+    cancel = "work:cancel" if canceller == "mutation" else "work:cancel_from_action"
+    assert daemon.call(canceller, cancel, job=job) is True
+    assert daemon.call(canceller, cancel, job=job) is False
+    assert job_of(daemon, job)["state"] == "cancelled"
+    daemon.call("mutation", "work:let_go")
+    wait_until(lambda: count(daemon, name) == 1)
+    later = daemon.call("query", "work:noted", name=f"{name} job")
+    assert job_of(daemon, later)["state"] == "cancelled"
+    found = job_of(daemon, job)
+    assert (found["state"], found["error"]) == ("cancelled", None), "whatever came of it"
+    assert count(daemon, f"{name} scheduled behind") == 0
+
+
+def test_a_running_action_ends_with_its_job_if_its_author_wants_that(daemon: RunningDaemon) -> None:
+    job = daemon.call("mutation", "work:schedule", what="act until left", name="left")
+    wait_until(lambda: count(daemon, "left began") == 1)
+    assert daemon.call("mutation", "work:cancel", job=job) is True
+    wait_until(lambda: count(daemon, "left was cancelled") == 1)
+    assert job_of(daemon, job)["state"] == "cancelled"
+    wait_until(lambda: daemon.metric("headwater_jobs_running") == 0)
+
+
 def test_an_action_is_running_while_it_runs_and_its_end_is_kept(daemon: RunningDaemon) -> None:
     daemon.call("mutation", "work:hold")
     job = daemon.call("mutation", "work:schedule", what="act", name="acted")
@@ -126,9 +157,9 @@ def test_an_action_is_running_while_it_runs_and_its_end_is_kept(daemon: RunningD
     found = job_of(daemon, job)
     assert (found["state"], found["completed_ms"]) == ("running", None)
     assert found["started_ms"] >= found["due_ms"]
-    assert daemon.call("mutation", "work:cancel", job=job) is False, "it has begun"
     daemon.call("mutation", "work:let_go")
     assert ended(daemon, job)["state"] == "success"
+    assert daemon.call("mutation", "work:cancel", job=job) is False, "it has ended"
     bad = daemon.call("mutation", "work:schedule", what="act badly", name="badly")
     error = ended(daemon, bad)["error"]
     assert (error["code"], error["data"]) == ("application_error", {"bad": "badly"})

@@ -133,7 +133,7 @@ class JobStage:
 
         def finish(transaction: Transaction) -> None:
             running = jobs.read(transaction, job.id)
-            if running is not None:
+            if running is not None and running.state == "running":
                 jobs.finish(transaction, running, "failed" if failure else "success", failure)
 
         self._transact(finish)

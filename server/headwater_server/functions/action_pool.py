@@ -91,6 +91,7 @@ class Action:
         origin: Who called it.
         session: The caller's name across connections, None if it has none.
         logged: Its number in the log of calls.
+        job: Id of the scheduled job that it is; "": none.
         usage: What it cost, once it has ended by itself.
         lines: What it printed last.
         trace: Its spans, None if it is not followed.
@@ -115,6 +116,7 @@ class Action:
     origin: Origin = "http"
     session: bytes | None = None
     logged: int = 0
+    job: str = ""
     usage: Usage | None = None
     lines: Sequence[tuple[str, str]] = ()
     trace: CallTrace | None = None

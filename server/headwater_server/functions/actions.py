@@ -141,9 +141,12 @@ class JobAnswers(Protocol):
     """Schedules and cancels jobs for actions."""
 
     def asked(
-        self, message: ScheduleJob | CancelJob, tell: Callable[[bytes | None, Failure | None], None]
+        self,
+        message: ScheduleJob | CancelJob,
+        tell: Callable[[bytes | None, Failure | None], None],
+        parent: str,
     ) -> None:
-        """Schedule or cancel a job, and tell how that went."""
+        """Schedule or cancel a job, and tell how that went; `parent` is the job that the action is itself."""
 
 
 class TokenAnswers(Protocol):
@@ -272,18 +275,33 @@ class Actions:
         else:
             self.pool.submit(action)
 
-    def begin_unasked(self, name: str, arguments: bytes, over: Callable[[Failure | None], None]) -> None:
+    def begin_unasked(
+        self, name: str, arguments: bytes, over: Callable[[Failure | None], None], job: str
+    ) -> Callable[[], None]:
         """Begin an action that nobody waits for, internal or not, without an identity.
 
         Args:
             name: Function.
             arguments: Encoded map.
             over: Told how it ended; before this returns if it cannot be begun.
+            job: Id of the scheduled job that it is.
+
+        Returns:
+            Has it end where its author wants that of one whose caller has gone, or where it has not begun.
         """
         receiver = UnaskedAction(self, over, self._mono_s())
         action = Action(name, arguments, None, internal=True, window=0, receiver=receiver, origin="job")
+        action.job = job
         self._count(action)
         self.submit(action)
+
+        def leave() -> None:
+            if action.seat is None:
+                self.pool.stop(action)
+            else:
+                self.pool.leave(action)
+
+        return leave
 
     @property
     def unfinished(self) -> int:
@@ -329,7 +347,7 @@ class Actions:
         if isinstance(message, SignToken | VerifyLogin):
             self.tokens.asked(message, tell)
         elif not isinstance(message, RunNested):
-            self.jobs.asked(message, tell)
+            self.jobs.asked(message, tell, action.job)
         elif message.kind == "query":
             self._query(action, message)
         else:

@@ -67,8 +67,10 @@ class MutationRunner(Protocol):
 class ActionRunner(Protocol):
     """Runs actions."""
 
-    def begin_unasked(self, name: str, arguments: bytes, over: Callable[[Failure | None], None]) -> None:
-        """Begin an action that nobody waits for; one that cannot be begun is over before this returns."""
+    def begin_unasked(
+        self, name: str, arguments: bytes, over: Callable[[Failure | None], None], job: str
+    ) -> Callable[[], None]:
+        """Begin an action that nobody waits for; one that cannot be begun is over before this returns. What is returned has it end, if its author wants that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,20 +177,38 @@ class JobScheduler:
         self._woken.set()
 
     def asked(
-        self, message: ScheduleJob | CancelJob, tell: Callable[[bytes | None, Failure | None], None]
+        self,
+        message: ScheduleJob | CancelJob,
+        tell: Callable[[bytes | None, Failure | None], None],
+        parent: str = "",
     ) -> None:
-        """Schedule or cancel a job for an action, and tell how that went."""
-        self._spawn(self._answer(message, tell))
+        """Schedule or cancel a job for an action, and tell how that went.
+
+        Args:
+            message: What it asks for.
+            tell: Told.
+            parent: Id of the job that the action is itself; "": it is none.
+        """
+        self._spawn(self._answer(message, tell, parent))
 
     async def _answer(
-        self, message: ScheduleJob | CancelJob, tell: Callable[[bytes | None, Failure | None], None]
+        self,
+        message: ScheduleJob | CancelJob,
+        tell: Callable[[bytes | None, Failure | None], None],
+        parent: str,
     ) -> None:
         answer: str | bool
         try:
             if isinstance(message, ScheduleJob):
                 asked = message
                 answer, _ = await self._database.transact(
-                    lambda t: t.schedule(asked.function, asked.kind, asked.arguments, asked.due_us)
+                    lambda t: (
+                        jobs.schedule_from(
+                            t, parent, asked.function, asked.kind, asked.arguments, asked.due_us
+                        )
+                        if parent
+                        else t.schedule(asked.function, asked.kind, asked.arguments, asked.due_us)
+                    )
                 )
                 self.scheduled(message.due_us)
             else:
@@ -306,16 +326,28 @@ class JobScheduler:
             if not over.done():
                 over.set_result(failure)
 
-        self._actions.begin_unasked(job.function, bytes(job.arguments), tell)
+        leave = self._actions.begin_unasked(job.function, bytes(job.arguments), tell, job.id)
         if over.done() and self._is_put_back(over.result()):
             await self._until_written(lambda: self._database.transact(lambda t: jobs.put_back(t, job.id)))
             return cast("Failure", over.result()).code
-        failure = await over
+        failure = await self._end_of(over, job.id, leave)
         if failure is not None:
             await self._until_written(lambda: self._fail(job.id, "running", job_failure(failure)))
         else:
             await self._until_written(lambda: self._succeed(job.id))
         return None
+
+    async def _end_of(
+        self, over: asyncio.Future[Failure | None], job_id: str, leave: Callable[[], None]
+    ) -> Failure | None:
+        """Wait for the end of an action; when its job is cancelled, it is told as if its caller had gone away."""
+        while not (await asyncio.wait([over], timeout=self._options.look_s))[0]:
+            with self._database.snapshot() as snapshot:
+                job = jobs.peek(snapshot, job_id)
+            if job is None or job.state != "running":
+                leave()
+                break
+        return await over
 
     def _is_put_back(self, failure: Failure | None) -> bool:
         """Tell whether an action that was over before anything could begin it has to wait again."""
@@ -324,13 +356,15 @@ class JobScheduler:
         )
 
     async def _succeed(self, job_id: str) -> None:
-        def write(transaction: Transaction) -> None:
+        def write(transaction: Transaction) -> bool:
             job = jobs.read(transaction, job_id)
-            if job is not None and job.state == "running":
-                jobs.finish(transaction, job, "success")
+            if job is None or job.state != "running":
+                return False
+            jobs.finish(transaction, job, "success")
+            return True
 
-        await self._database.transact(write)
-        self._metrics.ended.labels("success").inc()
+        in_time, _ = await self._database.transact(write)
+        self._metrics.ended.labels("success" if in_time else "cancelled").inc()
 
     # ------------------------------------------------------------------ rows
 

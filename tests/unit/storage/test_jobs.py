@@ -99,7 +99,6 @@ def test_a_job_goes_from_state_to_state_and_never_back_but_where_it_has_not_begu
     assert jobs.running(store.snapshot(), 9) == [job]
     transaction = store.transaction()
     assert jobs.start(transaction, job) is None
-    assert transaction.cancel_job(job) is False
     assert jobs.fail(transaction, job, "pending", JobFailure("x", "")) is False
     assert transaction.proposal().writes == []
     jobs.put_back(transaction, job)
@@ -112,6 +111,21 @@ def test_a_job_goes_from_state_to_state_and_never_back_but_where_it_has_not_begu
     store.commit(transaction.proposal())
     assert state(store, job) == "cancelled"
     assert jobs.pending(store.snapshot(), "action", (), 9) == []
+
+
+def test_a_running_job_can_be_cancelled_and_what_its_action_schedules_then_is(store: MemoryStore) -> None:
+    job = scheduled(store, kind="action")
+    transaction = store.transaction()
+    jobs.start(transaction, job)
+    before = jobs.schedule_from(transaction, job, "a:b", "mutation", b"\x80", 5)
+    store.commit(transaction.proposal())
+    transaction = store.transaction()
+    assert transaction.cancel_job(job) is True
+    assert transaction.cancel_job(job) is False
+    behind = jobs.schedule_from(transaction, job, "a:b", "mutation", b"\x80", 5)
+    assert jobs.fail(transaction, job, "running", JobFailure("x", "")) is False
+    store.commit(transaction.proposal())
+    assert [state(store, one) for one in (job, before, behind)] == ["cancelled", "pending", "cancelled"]
 
 
 def test_of_two_that_take_up_a_job_one_conflicts(store: MemoryStore) -> None:

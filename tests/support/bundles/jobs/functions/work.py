@@ -41,6 +41,10 @@ def schedule(ctx: MutationCtx, what: str, name: str, delay_ms: float = 0.0) -> I
     chosen = {"refuse": refuse, "exit": leave, "loop": loop_, "break": break_, "effect": take_effect}
     if what == "act":
         return ctx.scheduler.run_after(delay_ms, act, name=name)
+    if what == "act on":
+        return ctx.scheduler.run_after(delay_ms, act_on, name=name)
+    if what == "act until left":
+        return ctx.scheduler.run_after(delay_ms, act_until_left, name=name)
     if what == "act badly":
         return ctx.scheduler.run_after(delay_ms, act_badly, name=name)
     return ctx.scheduler.run_after(delay_ms, chosen[what], name=name)
@@ -112,6 +116,42 @@ async def act(ctx: ActionCtx, name: str) -> None:
     while await ctx.run_query(count, name="hold") > 0:
         await asyncio.sleep(0.01)
     await ctx.run_mutation(take_effect, name=name)
+
+
+@action.internal
+async def act_on(ctx: ActionCtx, name: str) -> None:
+    """Schedule something before and behind a hold."""
+    await ctx.run_mutation(take_effect, name=f"{name} began")
+    await ctx.scheduler.run_after(0, take_effect, name=f"{name} scheduled before")
+    while await ctx.run_query(count, name="hold") > 0:
+        await asyncio.sleep(0.01)
+    job = await ctx.scheduler.run_after(0, take_effect, name=f"{name} scheduled behind")
+    await ctx.run_mutation(note_job, name=f"{name} job", job=job)
+    await ctx.run_mutation(take_effect, name=name)
+
+
+@mutation.internal
+def note_job(ctx: MutationCtx, name: str, job: Id[ScheduledJob]) -> None:
+    ctx.db.insert(Effect(name=f"{name}: {job}"))
+
+
+@query
+def noted(ctx: QueryCtx, name: str) -> str:
+    return next(
+        effect.name.rpartition(": ")[2]
+        for effect in ctx.db.scan(Effect)
+        if effect.name.startswith(f"{name}: ")
+    )
+
+
+@action.internal(cancel_with_caller=True)
+async def act_until_left(ctx: ActionCtx, name: str) -> None:
+    await ctx.run_mutation(take_effect, name=f"{name} began")
+    try:
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        await ctx.run_mutation(take_effect, name=f"{name} was cancelled")
+        raise
 
 
 @action.internal
