@@ -52,7 +52,7 @@ from headwater_server.net.hub import Hub
 from headwater_server.net.issuer_api import IssuerApi
 from headwater_server.net.key_api import KeyApi
 from headwater_server.net.keys import AdminKeys
-from headwater_server.net.listeners import Listeners, is_loopback
+from headwater_server.net.listeners import Listeners
 from headwater_server.net.log_api import LogApi
 from headwater_server.net.route_api import PREFIX, RouteApi
 from headwater_server.net.start_page import StartPage
@@ -65,6 +65,7 @@ from headwater_server.observe.call_log import CallLog, EventText
 from headwater_server.observe.conflicts import ConflictCounts
 from headwater_server.observe.metrics import Metrics
 from headwater_server.observe.push_traces import PushTraces
+from headwater_server.observe.sending import is_loopback
 from headwater_server.observe.trace_sender import TraceSender
 from headwater_server.observe.traces import Tracer
 from headwater_server.options import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -125,11 +124,3 @@ class Listeners:
         await asyncio.gather(
             *(runner.cleanup() for runner in self._runners), *(listener.close() for listener in self._open)
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address is reached from this machine only."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,11 +7,9 @@ calls nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import logging
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -20,6 +18,7 @@ from headwater_protocol.errors import RequestError
 from yarl import URL
 
 from headwater_server.observe.call_log import WaitingEvents
+from headwater_server.observe.sending import SendingTask, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater.calls")
 
-_FAREWELL_S = 0.5
 _RETRY_FIRST_S = 1.0
 _RETRY_LIMIT_S = 60.0
 _SECRET_LENGTH_MIN = 24
@@ -57,7 +55,7 @@ class WebhookOptions:
     room: WaitingRoom
 
 
-class Webhook:
+class Webhook(SendingTask):
     """Sends; implements `Destination`.
 
     Args:
@@ -78,55 +76,27 @@ class Webhook:
         wall_s: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
+        super().__init__("call log webhook", options.wait_s, options.limit_s)
         self._options = options
         self._line = line
         self._wall_s = wall_s
         self._random_bytes = random_bytes
         self._events = WaitingEvents(wanted, options.room)
-        self._moved = asyncio.Event()
-        self._closing = False
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def dropped(self) -> int:
         """How many events it was not given."""
         return self._events.dropped
 
-    def start(self) -> None:
-        """Begin to send."""
-        self._task = asyncio.create_task(self._run(), name="call log webhook")
-
     def offer(self, event: CallEvent) -> None:
         """Let an event be sent, or count it."""
         if self._events.add(event):
-            self._moved.set()
+            self.wake()
 
-    async def close(self) -> None:
-        """Send what waits, as far as that takes no longer than a moment."""
-        if self._task is None:
-            return
-        self._closing = True
-        self._moved.set()
-        await asyncio.wait([self._task], timeout=_FAREWELL_S)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-    async def _run(self) -> None:
-        options = self._options
-        timeout = aiohttp.ClientTimeout(total=options.limit_s)
-        async with aiohttp.ClientSession(
-            timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-        ) as session:
-            while True:
-                await self._moved.wait()
-                if not self._closing:
-                    await asyncio.sleep(options.wait_s)
-                self._moved.clear()
-                while taken := self._events.take(options.batch_events_max):
-                    await self._deliver(session, taken)
-                if self._closing:
-                    return
+    async def send_waiting(self, session: aiohttp.ClientSession) -> None:
+        """Send until nothing waits."""
+        while taken := self._events.take(self._options.batch_events_max):
+            await self._deliver(session, taken)
 
     async def _deliver(self, session: aiohttp.ClientSession, taken: Sequence[CallEvent | Dropped]) -> None:
         body = b'{"events":[' + b",".join(self._line(item).rstrip(b"\n") for item in taken) + b"]}"
@@ -138,7 +108,7 @@ class Webhook:
             if attempt == 0:
                 fields = {"destination": self.name, "host": self._options.url.host, "error": why}
                 logger.warning("call_log_not_sent", extra={"fields": fields})
-            if self._closing:
+            if self.closing:
                 break
             chance = int.from_bytes(self._random_bytes(4)) / 2**32
             await asyncio.sleep(backoff_s(attempt, chance, first_s=_RETRY_FIRST_S, limit_s=_RETRY_LIMIT_S))
@@ -183,7 +153,7 @@ def checked_url(text: str) -> URL:
         raise RequestError(f"{what} is not an address: write https://host/path") from None
     if host is None or url.scheme not in ("https", "http"):
         raise RequestError(f"{what} is not an address: write https://host/path")
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise RequestError(
             f"{what} must begin with https://: what calls print would cross the network in the clear"
         )
@@ -204,10 +174,3 @@ def checked_secret(text: str | None) -> bytes:
     if len(text) < _SECRET_LENGTH_MIN:
         raise RequestError(f"the secret of the webhook is shorter than {_SECRET_LENGTH_MIN} characters")
     return text.encode()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,11 +7,9 @@ there is no room for is dropped and counted, and no call waits.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -21,6 +19,7 @@ from headwater_protocol.errors import RequestError
 from yarl import URL
 
 from headwater_server.observe.otlp import encode_spans
+from headwater_server.observe.sending import SendingTask, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,6 @@ HEADERS_VARIABLE = "HEADWATER_TRACES_HEADERS"
 
 _PATH = "/v1/traces"
 _COME_BACK = frozenset({429, 502, 503, 504})
-_FAREWELL_S = 0.5
 _RETRY_FIRST_S = 1.0
 _RETRY_LIMIT_S = 30.0
 _ANSWER_BYTES_MAX = 64 << 10
@@ -76,7 +74,7 @@ class TraceOptions:
     attempts_max: int = 5
 
 
-class TraceSender:
+class TraceSender(SendingTask):
     """Sends.
 
     Args:
@@ -97,6 +95,7 @@ class TraceSender:
         version: str,
         random_bytes: Callable[[int], bytes],
     ) -> None:
+        super().__init__("traces", options.wait_s, options.limit_s)
         self._options = options
         self._resource: dict[str, Attribute] = {
             "service.name": options.service,
@@ -106,15 +105,8 @@ class TraceSender:
         self._version = version
         self._random_bytes = random_bytes
         self._waiting: deque[Span] = deque()
-        self._moved = asyncio.Event()
-        self._closing = False
-        self._task: asyncio.Task[None] | None = None
         self.sent = 0
         self.dropped = 0
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._task = asyncio.create_task(self._run(), name="traces")
 
     def offer(self, span: Span) -> None:
         """Let a span be sent, or count it as dropped."""
@@ -122,36 +114,14 @@ class TraceSender:
             self.dropped += 1
             return
         self._waiting.append(span)
-        self._moved.set()
+        self.wake()
 
-    async def close(self) -> None:
-        """Send what waits, as far as that takes no longer than a moment."""
-        if self._task is None:
-            return
-        self._closing = True
-        self._moved.set()
-        await asyncio.wait([self._task], timeout=_FAREWELL_S)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-    async def _run(self) -> None:
-        options = self._options
-        timeout = aiohttp.ClientTimeout(total=options.limit_s)
-        async with aiohttp.ClientSession(
-            timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-        ) as session:
-            while True:
-                await self._moved.wait()
-                if not self._closing:
-                    await asyncio.sleep(options.wait_s)
-                self._moved.clear()
-                waiting = self._waiting
-                while waiting:
-                    count = min(len(waiting), options.batch_spans_max)
-                    await self._deliver(session, [waiting.popleft() for _ in range(count)])
-                if self._closing:
-                    return
+    async def send_waiting(self, session: aiohttp.ClientSession) -> None:
+        """Send until nothing waits."""
+        waiting = self._waiting
+        while waiting:
+            count = min(len(waiting), self._options.batch_spans_max)
+            await self._deliver(session, [waiting.popleft() for _ in range(count)])
 
     async def _deliver(self, session: aiohttp.ClientSession, spans: Sequence[Span]) -> None:
         body = encode_spans(spans, self._resource, self._version)
@@ -162,7 +132,7 @@ class TraceSender:
             if attempt == 0:
                 fields = {"host": self._options.collector.url.host, "error": refusal.why}
                 logger.warning("spans_not_sent", extra={"fields": fields})
-            if self._closing or not refusal.may_pass_later:
+            if self.closing or not refusal.may_pass_later:
                 break
             chance = int.from_bytes(self._random_bytes(4)) / 2**32
             pause_s = backoff_s(attempt, chance, first_s=_RETRY_FIRST_S, limit_s=_RETRY_LIMIT_S)
@@ -224,7 +194,7 @@ def collector_at(text: str, headers_file: Path | None, environ: Mapping[str, str
     if url.path in ("", "/"):
         url = url.with_path(_PATH)
     headers = _headers(headers_file, environ)
-    if headers and url.scheme == "http" and not _is_loopback(host):
+    if headers and url.scheme == "http" and not is_loopback(host):
         raise RequestError(
             f"{what} must begin with https://: the headers of `traces_headers_file` would cross the network in the clear"
         )
@@ -262,10 +232,3 @@ def _rejected(content: bytes) -> int:
 
 def _seconds(text: str) -> float:
     return float(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0.0
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
