@@ -65,7 +65,7 @@ def explain(
             raise RequestError(f"--follow is for queries, and {name} is a {told['kind']}")
         _show(output, told)
         if follow:
-            await _follow(output, http, name, arguments, user, told["live"])
+            await _follow(output, http, name, arguments, told["live"])
 
     run_with_server(context, url, key_file, work, as_json=as_json)
 
@@ -160,14 +160,13 @@ async def _follow(
     http: HttpClient,
     name: str,
     arguments: dict[str, Any],
-    user: dict[str, Any] | None,
     live: dict[str, Any],
 ) -> None:
-    """Print what makes live queries stale, as it happens."""
+    """Print what makes live queries stale, as it happens; that is the same for all users."""
     after = max((cause["number"] for cause in live["causes"]), default=0)
     while True:
         await asyncio.sleep(_PAUSE_S)
-        live = await http.reruns(name, arguments, act_as=user, after=after)
+        live = await http.reruns(name, arguments, after=after)
         for cause in live["causes"]:
             after = cause["number"]
             if output.as_json:
