@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PATH_LENGTH_MAX = 400
+NAME_BYTES_MAX = 255  # of a file or folder; file systems take no more
 DEPTH_MAX = 20
 _WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.whl")
 _BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, zlib.error)
@@ -217,6 +218,10 @@ def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
     ):
         raise invalid_bundle(
             f"the bundle holds {name[:PATH_LENGTH_MAX]!r}, which is not a plain file inside its package"
+        )
+    if any(len(part.encode(errors="surrogatepass")) > NAME_BYTES_MAX for part in parts):
+        raise invalid_bundle(
+            f"the bundle holds {name!r}: a name has at most {NAME_BYTES_MAX} bytes; shorten it"
         )
     return parts
 

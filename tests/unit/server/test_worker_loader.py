@@ -73,6 +73,8 @@ def test_unpacks_and_takes_a_folder_that_is_there_already(tmp_path: Path) -> Non
         ("app/./evil.py", "evil"),
         ("app/" + "d/" * 30 + "evil.py", "app"),
         ("app/" + "x" * 500 + ".py", "xxx"),
+        ("app/" + "x" * 300 + ".py", "255 bytes"),
+        ("app/" + "ö" * 200 + "/a.py", "255 bytes"),
         ("evil.py", "beside"),
     ],
 )
