@@ -41,7 +41,10 @@ type PageArgument<F> = {
 }[keyof Args<F>];
 
 /** Arguments of a paginated query but for the page options. */
-export type PagedQueryArgs<F> = Omit<Args<F>, PageArgument<F>>;
+export type PagedQueryArgs<F> =
+  keyof Args<F> extends PageArgument<F>
+    ? Record<string, never> // an object type without fields would take any
+    : Omit<Args<F>, PageArgument<F>>;
 
 /** A row of a paginated query. */
 export type PageOf<F> = Returns<F> extends Page<infer T> ? T : never;

@@ -1,9 +1,12 @@
 /** Components over the types of `examples/chat` and of `right/`. */
 
+import { functionReference, type Page, type PageOptions } from "headwater";
 import { useAction, useMutation, usePaginatedQuery, useQueries, useQuery, useSuspenseQuery } from "headwater/react";
 import { fetchQuery, preloadQuery } from "headwater/server";
 import { api as chat, type Id, type Message } from "./chat_api";
 import { api } from "./right_api";
+
+const log = functionReference<"query", { options: PageOptions }, Page<Message>>("messages:log");
 
 export function Right({ channel }: { channel: Id<"channels"> | null }) {
   const messages = useQuery(chat.messages.list, channel === null ? "skip" : { channel });
@@ -57,6 +60,8 @@ export function Wrong({ channel, message }: { channel: Id<"channels">; message: 
   });
   usePaginatedQuery(chat.messages.list, { channel }, { initialNumItems: 5 }); // error
   usePaginatedQuery(api.messages.pages, {}, { initialNumItems: 5 }); // error
+  usePaginatedQuery(log, {}, { initialNumItems: 5 });
+  usePaginatedQuery(log, { channel }, { initialNumItems: 5 }); // error
   const { results, status } = usePaginatedQuery(api.messages.pages, { channel }, { initialNumItems: 5 });
   results[0]?.text; // error
   status === "Loading"; // error
