@@ -104,7 +104,7 @@ class AddressesSettings:
         int,
         About(
             "TLS handshakes under way at one time, a quarter of them from one address; more are cut off, and clients try again; 0: any number",
-            why="Each holds about 100 kB and costs a millisecond or two. Raise it where very many clients with slow lines come at once.",
+            why="Each holds about 60 kB and costs a millisecond or two. Raise it where very many clients with slow lines come at once.",
             unit="handshakes",
             ge=0,
             le=1_000_000,
