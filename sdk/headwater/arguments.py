@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headwater.annotations import Tables
 
 _EXACT_INTEGER_MAX = 2**53
+_TEXT_FOR_BYTES = "Expected `bytes`, got `str`"
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`( - at .*)?", re.DOTALL).fullmatch
 _MISSING = re.compile(r"Object missing required field `(.*?)`( - at .*)?", re.DOTALL).fullmatch
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -175,7 +176,9 @@ class ArgumentsCodec:
         if found := _MISSING(problem):
             name, place = found.groups()
             return f"missing {'field' if place else 'argument'} `{name}`{place or ''}"
-        return explained(problem, self._kind, self._tables)
+        told = explained(problem, self._kind, self._tables)
+        # JSON has no bytes: the daemon makes them of text where that is base64
+        return told.replace(_TEXT_FOR_BYTES, f"{_TEXT_FOR_BYTES} (over HTTP as JSON: base64)", 1)
 
     def _refused(self, problem: str) -> RequestError:
         return RequestError(f"{self._name}: {problem}", code="invalid_arguments")

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 ROUTES_AT = "/http"
 
 _ABOUT = """\
-In answers an integer beyond 2^53 is decimal text, as an `Int64` always is, and bytes are base64. JSON has no bytes to send: \
-a call with bytes among its arguments says `"format": "convex_encoded_json"` beside `args` and sends `{"$bytes": "…"}` in base64; \
-its answer is in that format as well."""
+In answers an integer beyond 2^53 is decimal text, as an `Int64` always is, and bytes are base64. Arguments take the same \
+text: base64 for bytes, and decimal text or a number for an `Int64`. Where anything may stand, text is text: a call that sends bytes there says \
+`"format": "convex_encoded_json"` beside `args` and sends `{"$bytes": "…"}`; its answer is in that format as well."""
 _DEFINITIONS = "#/$defs/"
 _COMPONENTS = "#/components/schemas/"
 _ERROR = {

@@ -404,3 +404,42 @@ def check_refusal(answer: Answer, status: int, code: str, word: str) -> None:
     assert answer.json.keys() == {"code", "message"}
     assert answer.json["code"] == code
     assert word in answer.json["message"]
+
+
+ODDS = """
+from typing import Any
+
+from headwater import ActionCtx, Int64, QueryCtx, action, query
+
+@query
+def echo(ctx: QueryCtx, raw: bytes, count: Int64, large: int = 0) -> Any:
+    return {"raw": raw, "count": count, "large": large}
+
+@action
+async def acted(ctx: ActionCtx, raw: bytes) -> bytes:
+    return raw + raw
+"""
+
+
+def test_what_a_plain_answer_shows_can_be_sent_back(tmp_path: Path) -> None:
+    functions = tmp_path / "functions"
+    functions.mkdir()
+    (functions / "odds.py").write_text(ODDS)
+    with running(tmp_path / "data", deploy=functions) as daemon:
+        shown = {"raw": "AP8=", "count": "9007199254740993", "large": "-9007199254740993"}
+        for count in (shown["count"], 2**53 + 1):
+            answer = daemon.post("/api/run/odds/echo", {"args": {**shown, "count": count}})
+            assert answer.json == {"status": "success", "value": shown}
+        words = urlencode({"path": "odds:echo", "args": json.dumps(shown)})
+        assert daemon.get(f"/api/query?{words}").json["value"] == shown
+        batch = {"queries": [{"path": "odds:echo", "args": shown}] * 2}
+        assert [each["value"] for each in daemon.post("/api/query_batch", batch).json["results"]] == [
+            shown
+        ] * 2
+        assert (
+            daemon.post("/api/action", {"path": "odds:acted", "args": {"raw": "AP8A"}}).json["value"]
+            == "AP8AAP8A"
+        )
+        refused = daemon.post("/api/run/odds/echo", {"args": {**shown, "raw": "no base64"}}).json
+        assert refused["errorCode"] == "invalid_arguments"
+        assert "base64" in refused["errorMessage"]

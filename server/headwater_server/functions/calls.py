@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater_protocol.errors import HeadwaterError, RequestError, TransientError, error_for
 
@@ -177,6 +177,11 @@ class Calls:
                 code="unknown_function",
             )
         return known[name]
+
+    def arguments_schema(self, name: str) -> dict[str, Any]:
+        """Return the JSON schema of a function's arguments; {} if there is no such function."""
+        functions = self.manifest.functions if self.manifest is not None else ()
+        return next((item.arguments for item in functions if item.name == name), {})
 
     async def query(
         self, name: str, arguments: bytes, *, identity: bytes | None = None, internal: bool = False

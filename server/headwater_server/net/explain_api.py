@@ -29,6 +29,10 @@ class Functions(Protocol):
         """Return the kind of a function; raises `unknown_function`."""
         ...
 
+    def arguments_schema(self, name: str) -> dict[str, Any]:
+        """Return the JSON schema of a function's arguments; {} if there is no such function."""
+        ...
+
 
 class ExplainApi:
     """The routes; `add_to` puts them into an aiohttp application.
@@ -68,7 +72,7 @@ class ExplainApi:
         """Run what `path` and `args` say, as `actAs` if it is said, and tell of it. A mutation is not committed."""
         key = bearer_key(request)
         self._keys.require(key, Right.READ)
-        call = parse_call(await self._bodies.fields(request), request)
+        call = parse_call(await self._bodies.fields(request), request, self._functions.arguments_schema)
         kind = explainable(self._functions.kind(call.name, internal=True), call.name)
         if kind == "mutation":
             self._keys.require(key, Right.RUN)
@@ -86,7 +90,7 @@ class ExplainApi:
         key = bearer_key(request)
         self._keys.require(key, Right.READ)
         fields = await self._bodies.fields(request)
-        call = parse_call(fields, request)
+        call = parse_call(fields, request, self._functions.arguments_schema)
         after = fields.get("after", 0)
         if isinstance(after, bool) or not isinstance(after, int) or after < 0:
             raise RequestError("`after` is the number of a cause, from 0")

@@ -85,6 +85,9 @@ class Calls(Protocol):
     def kind(self, name: str, *, internal: bool) -> str:
         """Return the kind of a function of the active bundle; raises `unknown_function`."""
 
+    def arguments_schema(self, name: str) -> dict[str, Any]:
+        """Return the JSON schema of the arguments of a function of the active bundle; {} if there is none."""
+
     def read_ts(self) -> int:
         """Return the newest published ts; for a while, `query_at` may be asked for it."""
 
@@ -155,7 +158,7 @@ class HttpApi:
     async def _get_query(self, request: web.Request) -> web.Response:
         arguments = _parsed_json(request.query.get("args", "{}").encode(errors="replace"), "`args`")
         fields = {"path": request.query.get("path"), "args": arguments, "format": request.query.get("format")}
-        call = parse_call({name: value for name, value in fields.items() if value is not None}, request)
+        call = self._parsed({name: value for name, value in fields.items() if value is not None}, request)
         caller = await self._caller(request, call)
         return await self._query_for(_Caller(caller.identity), call)
 
@@ -191,7 +194,7 @@ class HttpApi:
 
     async def _query_at_ts(self, request: web.Request) -> web.Response:
         fields = await self._fields(request)
-        call, told = parse_call(fields, request), fields.get("ts")
+        call, told = self._parsed(fields, request), fields.get("ts")
         caller = await self._caller(request, call)
         try:
             ts = time_of(told if isinstance(told, str) else "")
@@ -208,7 +211,7 @@ class HttpApi:
             raise RequestError(f"`queries` must be a list of 1 to {_BATCH_MAX} queries")
         if not all(isinstance(fields, dict) for fields in asked):
             raise RequestError("each of `queries` must be an object with path and args")
-        calls = [parse_call(fields, request) for fields in asked]
+        calls = [self._parsed(fields, request) for fields in asked]
         caller = await self._caller(request, calls[0])
         self._admission.charge(account_of(request, self._admission), caller.bucket, len(calls) - 1)
         results = await self._calls.queries(
@@ -234,7 +237,7 @@ class HttpApi:
             raise RequestError("the body must be an object with args")
         module, _, function = request.match_info["name"].rpartition("/")
         return await self._of_any_kind(
-            request, parse_call({**fields, "path": f"{module}:{function}"}, request)
+            request, self._parsed({**fields, "path": f"{module}:{function}"}, request)
         )
 
     async def _of_any_kind(self, request: web.Request, call: AskedCall) -> web.StreamResponse:
@@ -297,7 +300,10 @@ class HttpApi:
         return _Caller(user.identity, bucket=bucket)
 
     async def _call(self, request: web.Request) -> AskedCall:
-        return parse_call(await self._fields(request), request)
+        return self._parsed(await self._fields(request), request)
+
+    def _parsed(self, fields: dict[str, Any], request: web.Request) -> AskedCall:
+        return parse_call(fields, request, self._calls.arguments_schema)
 
     async def _fields(self, request: web.Request) -> dict[str, Any]:
         return await self._bodies.fields(request)
@@ -378,8 +384,16 @@ def _parsed_json(text: bytes, what: str) -> Any:
         raise RequestError(f"{what} is not JSON: {error}") from None
 
 
-def parse_call(fields: dict[str, Any], request: web.Request) -> AskedCall:
-    """Return what the body of a request asks for."""
+def parse_call(
+    fields: dict[str, Any], request: web.Request, schema_of: Callable[[str], dict[str, Any]]
+) -> AskedCall:
+    """Return what the body of a request asks for.
+
+    Args:
+        fields: The body.
+        request: What has it.
+        schema_of: Gives the JSON schema of the arguments of a function, {} where none is known.
+    """
     name = fields.get("path")
     if not isinstance(name, str) or not name:
         raise RequestError("`path` must be the name of a function, as in messages:list")
@@ -399,6 +413,8 @@ def parse_call(fields: dict[str, Any], request: web.Request) -> AskedCall:
         arguments = arguments[0]
     if not isinstance(arguments, dict):
         raise RequestError("`args` must be an object, or a list of one object")
+    if form == "json":
+        return AskedCall(name, from_json(arguments, form, schema_of(name)), form, act_as)
     return AskedCall(name, from_json(arguments, form), form, act_as)
 
 

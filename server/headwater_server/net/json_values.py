@@ -1,7 +1,7 @@
 """Values as JSON, for callers over HTTP: msgpack bytes on one side, JSON-able objects on the other.
 
 Pure. Three formats: `json` for people and scripts (64-bit integers beyond 2^53 as decimal
-text, bytes as base64, special floats as text; one way, as a plain reader expects),
+text, bytes as base64, special floats as text; taken as that where a function declares them),
 `convex_encoded_json`, which loses no number and no bytes (`headwater_server.convex.values`), and
 `encoded`, which is the encoded value itself in base64, for clients that have the protocol's values.
 """
@@ -19,6 +19,7 @@ from headwater_protocol.errors import RequestError
 from headwater_protocol.limits import VALUE_DEPTH_MAX
 
 from headwater_server.convex.values import EXACT_INTEGER_MAX, encoded_value, to_jsonable
+from headwater_server.net.json_arguments import fitted
 
 Format = Literal["json", "convex_encoded_json", "encoded"]
 FORMATS: tuple[Format, ...] = ("json", "convex_encoded_json", "encoded")
@@ -37,8 +38,13 @@ def to_json(content: bytes, form: Format) -> Any:
     return to_jsonable(content) if form == "convex_encoded_json" else _out(_decode(content))
 
 
-def from_json(value: Any, form: Format) -> bytes:
+def from_json(value: Any, form: Format, schema: dict[str, Any] | None = None) -> bytes:
     """Return the encoded value of parsed JSON.
+
+    Args:
+        value: What was parsed.
+        form: Its format.
+        schema: JSON schema of arguments in the format `json`: says which text is no text.
 
     Raises:
         RequestError: `invalid_arguments` for a malformed `$` form, an integer beyond 64 bits
@@ -46,7 +52,10 @@ def from_json(value: Any, form: Format) -> bytes:
     """
     if form == "encoded":
         return _bytes_in(value)
-    return encoded_value(value) if form == "convex_encoded_json" else _encode(_in(value, 0))
+    if form == "convex_encoded_json":
+        return encoded_value(value)
+    checked = _in(value, 0)
+    return _encode(fitted(checked, schema) if schema else checked)
 
 
 def _out(value: Any) -> Any:
