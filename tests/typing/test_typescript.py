@@ -116,25 +116,3 @@ def test_the_types_of_any_functions_compile(node: Node, tmp_path: Path) -> None:
 def test_a_file_that_is_no_typescript_is_seen(node: Node, tmp_path: Path) -> None:
     (tmp_path / "broken.ts").write_text(typescript_api(Manifest()) + "\nexport type Row = { a b };\n")
     assert tsc(node, tmp_path)[0]
-
-
-def test_the_snippets_of_the_guide_are_one_program(node: Node, tmp_path: Path) -> None:
-    guide = (EXAMPLES.parent / "docs" / "guides" / "typescript.md").read_text()
-    snippets = re.findall(r"^```ts\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
-    words = [
-        sys.executable,
-        "-m",
-        "headwater.cli",
-        "codegen",
-        str(BUNDLES["chat"]),
-        "--ts",
-        "--out",
-        "api.ts",
-    ]
-    subprocess.run(words, cwd=tmp_path, check=True, timeout=110)
-    (tmp_path / "guide.ts").write_text("\n".join(snippets))
-    found, said = tsc(node, tmp_path)
-    assert found == {}, said
-    assert len(snippets) > 4
-    (tmp_path / "guide.ts").write_text("\n".join(snippets).replace("api.messages.send", "api.messages.sent"))
-    assert tsc(node, tmp_path)[0]
