@@ -15,6 +15,8 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from support.convex_clients.driven import FOLDER as CONVEX
+from support.convex_clients.driven import node_program
 from support.guides import GUIDES, write_files
 from support.npm_package import unpacked
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CONVEX = ROOT / "tests" / "support" / "convex_clients"
 BLOCK = re.compile(r"^ *```tsx?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"// ([\w./-]+\.tsx?)\n")
 ERROR = re.compile(r"^(?P<file>[^(\n]+)\((?P<line>\d+),\d+\): error ", re.MULTILINE)
@@ -126,9 +127,9 @@ def write_apis(folder: Path) -> None:
     for module in ("notes.py", "answers.py"):
         shutil.copy(folder / "bundles" / "actions" / "desk" / module, chat)
     bundles = {"chat": chat}
-    for page, bundle in BUNDLES.items():
+    for page, subfolder in BUNDLES.items():
         write_files(page, folder / "bundles" / page)
-        bundles[page] = folder / "bundles" / page / bundle
+        bundles[page] = folder / "bundles" / page / subfolder
     for name, bundle in bundles.items():
         words = [sys.executable, "-m", "headwater.cli", "codegen", str(bundle), "--ts", "--out", f"{name}.ts"]
         subprocess.run(words, cwd=folder, check=True, timeout=110)
@@ -154,7 +155,7 @@ def node() -> Node:
     if found is None:
         pytest.skip("there is no Node.js to run tsc with")
     assert installed(found, PACKAGE)
-    assert installed(found, CONVEX)
+    node_program()  # installs the packages of Convex, of which a guide shows one
     return found
 
 
