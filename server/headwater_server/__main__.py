@@ -6,6 +6,7 @@ import argparse
 import os
 import resource
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(loaded: Loaded) -> int:
-    settings = loaded.settings
+    # Workers are told where it is, and their working directory is another.
+    settings = replace(loaded.settings, data=loaded.settings.data.absolute())
     install(settings.log_format, settings.log_level)
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # a connection is an open file

@@ -89,6 +89,12 @@ def test_a_key_file_that_is_no_text_ends_the_start(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- start and end
 
 
+def test_a_data_directory_can_be_named_relative_to_where_it_is_started(tmp_path: Path) -> None:
+    with running(tmp_path, "--data", "data", deploy="probe") as daemon:  # the later flag counts
+        note = daemon.call("mutation", "probe:keep", text="here")
+        assert daemon.call("query", "probe:find", note=note)["text"] == "here"
+
+
 @pytest.mark.parametrize("stop", ["terminate", "kill"])
 def test_data_and_bundle_are_there_after_a_restart(tmp_path: Path, stop: str) -> None:
     with running(tmp_path, deploy="probe") as daemon:
