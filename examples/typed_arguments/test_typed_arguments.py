@@ -52,7 +52,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lines": [Line(product="cup", count=0)]}, "Expected `int` >= 1 - at `$.lines[0].count`"),
     ({"lines": [Line(product="", count=1)]}, "Expected `str` of length >= 1 - at `$.lines[0].product`"),
     ({"lines": [{"product": "cup", "count": 1, "size": "huge"}]}, "Invalid enum value 'huge'"),
-    ({"delivery": {"type": "drone"}}, "Invalid value 'drone', expected 'pickup' or 'shipping' - at `$.delivery.type`"),
+    (
+        {"delivery": {"type": "drone"}},
+        "Invalid value 'drone', expected 'pickup' or 'shipping' - at `$.delivery.type`",
+    ),
     ({"delivery": Shipping(street="x", country="Narnia")}, "matching regex '^[A-Z]{2}$'"),
     (
         {"delivery": {"type": "pickup", "store": "x", "day": "soon"}},
