@@ -1,6 +1,6 @@
-"""What a folder of functions declares: `python -m headwater.describe FOLDER` prints its manifest.
+"""What a folder of functions declares: `python -m headwater.describe FOLDER PARENT` prints its manifest.
 
-A process of its own, as it imports users' code: what that prints goes to stderr. The folder is packed and
+PARENT is the process id of who waits for it: it ends with that, whatever the functions do while they are imported. A process of its own, as it imports users' code: what that prints goes to stderr. The folder is packed and
 unpacked as a deploy does, so that what is described is what would be deployed.
 """
 
@@ -19,6 +19,7 @@ from headwater_protocol.errors import HeadwaterError
 
 from headwater.bundle import Bundle
 from headwater.packing import pack
+from headwater.parent_process import die_with_parent
 
 
 def described(folder: Path) -> bytes:
@@ -35,8 +36,10 @@ def described(folder: Path) -> bytes:
         return Bundle.load(importlib.import_module(folder.resolve().name)).manifest().to_json()
 
 
-def main(folder: str) -> int:
+def main(folder: str, parent: str) -> int:
     """Print the manifest, or the error as JSON on the last line of stderr; return the exit code."""
+    if sys.platform == "linux":
+        die_with_parent(int(parent))
     try:
         with contextlib.redirect_stdout(sys.stderr):
             manifest = described(Path(folder))
@@ -48,4 +51,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -10,9 +10,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from headwater.cli import codegen as codegen_command
+from headwater.cli.deployment import Surroundings
 from headwater.client.aio import connect
 from headwater.client.blocking import connect_blocking
-from support.daemon import BUNDLES, running
+from headwater_protocol.errors import RequestError
+from support.daemon import BUNDLES, kill_process, running, start_time, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +121,47 @@ def test_a_folder_that_cannot_be_read_says_why(bundle: Path, tmp_path: Path) -> 
         assert codegen(tmp_path, *words).returncode == 2
     nowhere = codegen(tmp_path, "functions", "--python", "--out", "absent/api.py")
     assert (nowhere.returncode, "No such file" in nowhere.stderr) == (1, True)
+
+
+def endless(bundle: Path, pid_file: Path) -> None:
+    """Add a module whose import never ends, in one call of the regular expressions that lets no other thread run."""
+    (bundle / "endless.py").write_text(
+        "import os, re\n"
+        f"with open({str(pid_file) + '.new'!r}, 'w') as file:\n"
+        "    file.write(str(os.getpid()))\n"
+        f"os.replace(file.name, {str(pid_file)!r})\n"
+        "re.match('(a+)+$', 'a' * 60 + 'b')\n"
+    )
+
+
+def test_the_import_of_functions_ends_with_the_command_that_waits_for_it(
+    bundle: Path, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    endless(bundle, pid_file)
+    words = [sys.executable, "-m", "headwater.cli", "spec", str(bundle)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
+        try:
+            wait_until(pid_file.exists, WAIT_S)
+        finally:
+            command.kill()
+    importing = int(pid_file.read_text())
+    try:
+        wait_until(lambda: start_time(importing) is None)
+    finally:
+        kill_process(importing)
+
+
+async def test_functions_whose_import_does_not_end_are_refused(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid_file = tmp_path / "pid"
+    endless(bundle, pid_file)
+    monkeypatch.setattr(codegen_command, "_DESCRIBE_TIMEOUT_S", 5.0)
+    with pytest.raises(RequestError, match="was not imported within 5 s; does one of its modules") as caught:
+        await codegen_command._manifest_of_folder(Surroundings({}, tmp_path, sys.executable), bundle)
+    assert caught.value.code == "invalid_bundle"
+    assert not pid_file.exists() or start_time(int(pid_file.read_text())) is None
 
 
 async def test_stubs_call_what_they_name(daemon: RunningDaemon, bundle: Path, tmp_path: Path) -> None:

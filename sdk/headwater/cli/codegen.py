@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -156,7 +157,7 @@ async def _manifest_of_server(http: HttpClient) -> Manifest:
 
 async def _manifest_of_folder(surroundings: Surroundings, folder: Path) -> Manifest:
     """Have a process of its own import the functions; what they print goes to stderr."""
-    words = [surroundings.python, "-P", "-m", "headwater.describe", str(folder)]
+    words = [surroundings.python, "-P", "-m", "headwater.describe", str(folder), str(os.getpid())]
     process = await asyncio.create_subprocess_exec(
         *words,
         stdin=asyncio.subprocess.DEVNULL,
@@ -168,7 +169,8 @@ async def _manifest_of_folder(surroundings: Surroundings, folder: Path) -> Manif
             printed, told = await process.communicate()
     except TimeoutError:
         raise RequestError(
-            f"{folder} was not imported within {_DESCRIBE_TIMEOUT_S:.0f} s", code="invalid_bundle"
+            f"{folder} was not imported within {_DESCRIBE_TIMEOUT_S:.0f} s; does one of its modules loop or wait at its top level?",
+            code="invalid_bundle",
         ) from None
     finally:
         if process.returncode is None:

@@ -17,10 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from headwater.parent_process import die_with_parent
 from headwater_protocol.errors import HeadwaterError
 
 from headwater_server.worker.loader import inspect
-from headwater_server.worker.processes import die_with_parent
 
 EXIT_REFUSED = 3
 """Exit code of an installation that was refused; the last line says why."""

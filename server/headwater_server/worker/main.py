@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from headwater.bundle import Bundle
 from headwater.packing import bundle_hash, invalid_bundle
+from headwater.parent_process import die_with_parent
 from headwater.refusals import encodable
 from headwater_protocol.errors import HeadwaterError, StorageError
 from headwater_storage.directory import DataDirectory, WorkerLock
@@ -30,7 +31,7 @@ from headwater_server.worker.link import WorkerEnd
 from headwater_server.worker.loader import import_paths, load_package, unpack
 from headwater_server.worker.messages import ActionOrder, Described, Failure
 from headwater_server.worker.output import CallOutput, OutputHandler
-from headwater_server.worker.processes import close_all_except, die_with_parent, offer_to_oom_killer
+from headwater_server.worker.processes import close_all_except, offer_to_oom_killer
 from headwater_server.worker.progress import ProgressPage
 from headwater_server.worker.requirements import PACKAGES_FOLDER
 from headwater_server.worker.serve import Server, Surroundings

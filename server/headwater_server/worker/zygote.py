@@ -18,6 +18,7 @@ import sys
 import traceback
 
 import msgspec
+from headwater.parent_process import die_with_parent
 
 from headwater_server.worker import main as worker_main
 from headwater_server.worker.control import (
@@ -29,7 +30,6 @@ from headwater_server.worker.control import (
     Spawned,
     ToZygote,
 )
-from headwater_server.worker.processes import die_with_parent
 
 FDS_PER_SPAWN = 2
 
