@@ -19,6 +19,7 @@ from headwater.authoring import action, mutation, query
 from headwater.context import MutationCtx, MutationFunction, QueryCtx, QueryFunction
 from headwater.crons import cron
 from headwater.database import Database, DatabaseReader
+from headwater.documents import replace
 from headwater.environment import Environment, Secret
 from headwater.fields import Id
 from headwater.forms import Form, Upload
@@ -31,7 +32,7 @@ from headwater.results import Page, PageOptions
 from headwater.routes import Cors, RouteFunction, route
 from headwater.scheduler import ActionScheduler, Scheduler
 from headwater.schedules import Schedule, crontab, daily, every, hourly, monthly, weekly
-from headwater.schema import Table, replace
+from headwater.schema import Table
 from headwater.system_tables import CronJob, CronRun, JobError, ScheduledJob
 
 if TYPE_CHECKING:

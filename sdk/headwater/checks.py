@@ -109,8 +109,9 @@ class _Maker:
         return self._tables.resolve(reference, "an id").__table__
 
     def _union(self, types: tuple[kinds.Type, ...]) -> Check | None:
-        ids = [self._table(reference) for kind in types if (reference := id_reference(kind)) is not None]
-        by_class: list[tuple[Any, Check]] = [(str, _id_check(ids))] if ids and self._places.ids else []
+        references = map(id_reference, types) if self._places.ids else ()
+        ids = [self._table(reference) for reference in references if reference is not None]
+        by_class: list[tuple[Any, Check]] = [(str, _id_check(ids))] if ids else []
         for kind in types:
             made = self.make(kind) if id_reference(kind) is None else None
             if made is not None:

@@ -10,22 +10,26 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import msgspec
 from msgspec import inspect as kinds
 from msgspec.structs import force_setattr
 
-from headwater.annotations import type_of, walk
-from headwater.checks import BEFORE_ENCODING, STORED_DOCUMENT, TableOf, check_of
+from headwater.annotations import Tables, type_of, walk
+from headwater.checks import BEFORE_ENCODING, STORED_DOCUMENT, Check, TableOf, check_of
 from headwater.misfits import explained
 from headwater.refusals import invalid_document, nearest
 from headwater.schema import SYSTEM_FIELDS
 from headwater.values import MisfitError, check_integers, decoder, encode
 
 if TYPE_CHECKING:
-    from headwater.annotations import Tables
+    from headwater.indexes import HasFields
     from headwater.schema import TableMeta
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _decode_plain = msgspec.msgpack.Decoder().decode
 
@@ -172,6 +176,30 @@ class DocumentCodec:
 
     def _refused(self, problem: str) -> Exception:
         return invalid_document(f"table {self.name!r}: {problem}")
+
+
+def replace(document: HasFields[P, T], /, *args: P.args, **changes: P.kwargs) -> T:
+    """Return a changed copy of a document; nothing is stored.
+
+    Raises:
+        RequestError: `invalid_document` for a field or value that the table does not have.
+    """
+    cls = type(document)
+    for name in SYSTEM_FIELDS.keys() & changes.keys():
+        raise invalid_document(f"{cls.__name__}.{name} belongs to the system and cannot be changed")
+    try:
+        changed = msgspec.structs.replace(cast("Any", document), **changes)
+        if (check := _check_before(cast("TableMeta", cls))) is not None:
+            check(changed, lambda _: None)
+        copy = decoder(cls).decode(encode(changed))
+    except (MisfitError, TypeError, ValueError, OverflowError) as error:
+        raise invalid_document(f"{cls.__name__}: {error}") from None
+    return cast("T", copy)
+
+
+@cache
+def _check_before(table: TableMeta) -> Check | None:
+    return check_of(type_of(table, table.__name__), BEFORE_ENCODING, Tables({}))
 
 
 def loses(before: bytes, after: bytes) -> bool:

@@ -14,7 +14,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
-    ParamSpec,
     Protocol,
     Self,
     TypeVar,
@@ -27,11 +26,9 @@ import msgspec
 from msgspec import Struct, field
 
 from headwater.fields import FieldRef, Id
-from headwater.indexes import BoundIndex, HasFields, Index
-from headwater.refusals import invalid_bundle, invalid_document
-from headwater.values import decoder, encode
+from headwater.indexes import BoundIndex, Index
+from headwater.refusals import invalid_bundle
 
-P = ParamSpec("P")
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -174,19 +171,3 @@ else:
 
         id: str | msgspec.UnsetType = field(default=msgspec.UNSET, name="_id")
         creation_time_ms: float | msgspec.UnsetType = field(default=msgspec.UNSET, name="_creationTime")
-
-
-def replace(document: HasFields[P, T], /, *args: P.args, **changes: P.kwargs) -> T:
-    """Return a changed copy of a document; nothing is stored.
-
-    Raises:
-        RequestError: `invalid_document` for a field or value that the table does not have.
-    """
-    cls = type(document)
-    for name in SYSTEM_FIELDS.keys() & changes.keys():
-        raise invalid_document(f"{cls.__name__}.{name} belongs to the system and cannot be changed")
-    try:
-        copy = decoder(cls).decode(encode(msgspec.structs.replace(cast("Any", document), **changes)))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise invalid_document(f"{cls.__name__}: {error}") from None
-    return cast("T", copy)

@@ -246,6 +246,23 @@ def test_replace_keeps_id_and_time(world: World, owner: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ("extra={1, 2}", "a `set` cannot be a value - at `$.extra`"),
+        ("extra={'a': [1, {2}]}", "a `set` cannot be a value - at `$.extra.a[1]`"),
+        ("extra={1: 2}", "Expected text keys, got a key of type `int` - at `$.extra`"),
+        ("extra=Item(owner='').id", "was never stored"),
+    ],
+)
+def test_a_changed_copy_takes_no_more_than_a_new_document(
+    world: World, owner: str, changes: str, told: str
+) -> None:
+    item = world.mutation("f:add", owner=owner)
+    assert told in message(world, "f:do", what=f"replace(db.get(id), {changes})", id=item)
+    assert told in message(world, "f:do", what=f"db.insert(Item(owner=other, {changes}))", other=owner)
+
+
 def test_missing_documents(world: World, owner: str) -> None:
     world.mutation("f:do", what="db.delete(id)", id=owner)
     assert world.mutation("f:do", what="db.get(id)", id=owner) is None
