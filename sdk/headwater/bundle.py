@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import sys
 import typing
+from asyncio import CancelledError
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -86,7 +87,11 @@ class Bundle:
 
     Attributes:
         environments: Its environment variables.
+        ends: What ends a call alone when its function raises it, and not the process; all but a lack of memory
+            and what ends a task.
     """
+
+    ends: tuple[type[BaseException], ...] = (BaseException,)
 
     def __init__(
         self,
@@ -285,9 +290,9 @@ class Bundle:
             if must_stream and not function.stream:
                 raise RequestError(f"{name} does not stream; it has one result")
             return await run_to_end(function, call, arguments, emit)
-        except MemoryError:
+        except (MemoryError, CancelledError, GeneratorExit):
             raise
-        except (Exception, SystemExit) as error:
+        except self.ends as error:
             return self.failure_of(error)
 
     async def call_route(
@@ -327,9 +332,9 @@ class Bundle:
                     f"there is no route {name[:_NAME_CHARACTERS_SHOWN]!r}", code="unknown_function"
                 )
             await answer(compiled, call, head, texts, exchange)
-        except MemoryError:
+        except (MemoryError, CancelledError, GeneratorExit):
             raise
-        except (Exception, SystemExit) as error:
+        except self.ends as error:
             return self.failure_of(error)
         return None
 
@@ -364,7 +369,7 @@ class Bundle:
             result = function.result.encode(value, call.unread, table_of)
         except MemoryError:
             raise
-        except (Exception, SystemExit) as error:
+        except self.ends as error:
             failure = self.failure_of(error)
         finally:
             call.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headwater_protocol.errors import RequestError
 
@@ -83,12 +83,24 @@ class Caller(Protocol):
         """Tell whether a session of an account goes on; what is no session (None, "") does."""
 
 
+class _EndedBackend:
+    """In the place of a transaction, once its call has ended: refuses whatever is asked of it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: str) -> None:
+        self._function = function
+
+    def __getattr__(self, name: str) -> Any:
+        raise _ended(self._function)
+
+
 class Call:
     """One running call; nested calls belong to the same one.
 
     Attributes:
         function: Name of the called function.
-        backend: The transaction.
+        backend: The transaction; refuses everything once the call has ended.
         environments: What the bundle declares of environment variables.
         tables: Tables of the bundle by name; none once the call has ended.
         functions: Functions of the bundle by what their decorator made of them.
@@ -153,8 +165,12 @@ class Call:
         return backend.table_name(document_id) == table and backend.get(document_id) is not None
 
     def end(self) -> None:
-        """Take its tables away: who has kept the ctx reads nothing of another time, and writes nothing into the void."""
+        """Take tables and transaction away: who has kept the ctx, or a query of it, reads nothing of another time.
+
+        Nor does what they write go into the void.
+        """
         self.tables = {}
+        self.backend = cast("Backend", _EndedBackend(self.function))
 
     def require_running(self) -> None:
         """Refuse what is asked of a ctx after its call.
@@ -163,9 +179,7 @@ class Call:
             TypeError: The call has ended.
         """
         if not self.tables:  # a bundle has the system's at least
-            raise TypeError(
-                f"this ctx belongs to a call of {self.function} that has ended; a function uses the ctx that it was given"
-            )
+            raise _ended(self.function)
 
     def table_named(self, name: str) -> CompiledTable:
         """Return a table of the bundle.
@@ -208,3 +222,9 @@ class Call:
         return compiled.result.checked(
             compiled.function(context, *positional, **named), self.unread, table_of
         )
+
+
+def _ended(function: str) -> TypeError:
+    return TypeError(
+        f"this ctx belongs to a call of {function} that has ended; a function uses the ctx that it was given"
+    )

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CALLS = """
-import gc, logging
+import gc, logging, signal, sys
+from asyncio import CancelledError
 from headwater import ApplicationError, MutationCtx, QueryCtx, mutation, query
 from headwater_server.worker.link import FrameWriter, WorkerEnd
 from headwater_server.worker.output import CallOutput
@@ -38,6 +39,23 @@ def surrogates(ctx: QueryCtx, how: str) -> str:
     else:
         raise ValueError("bad file name \\udcff")
     return how
+
+class Stop(BaseException):
+    pass
+
+@query
+def interrupted(ctx: QueryCtx, how: str) -> int:
+    raise {"KeyboardInterrupt": KeyboardInterrupt, "CancelledError": CancelledError, "Stop": Stop}[how]("now")
+
+@query
+def alarmed(ctx: QueryCtx, how: str) -> int:
+    if how == "alarm":
+        signal.alarm(1)
+    elif how == "setitimer":
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+    else:
+        signal.signal(signal.SIGALRM, lambda *_: sys.exit(3))
+    return 1
 
 class Unprintable(Exception):
     def __str__(self) -> str:
@@ -97,6 +115,24 @@ async def test_errors_that_are_no_utf_8_are_escaped(world: PoolWorld) -> None:
     assert unprintable.message == "Unprintable, whose text cannot be had"
     assert (await world.failure("calls:surrogates", how="result")).code == "invalid_result"
     assert (await world.failure("calls:endless_error")).code == "too_many_bytes"
+    assert world.told.ended == []
+
+
+@pytest.mark.parametrize("how", ["KeyboardInterrupt", "CancelledError", "Stop"])
+async def test_whatever_a_function_raises_ends_its_call_alone(world: PoolWorld, how: str) -> None:
+    failure = await world.failure("calls:interrupted", how=how)
+    assert (failure.code, failure.message) == ("internal_error", f"{how}: now")
+    assert 'calls.py", line' in failure.trace
+    assert await world.value("calls:echo", value=1) == 1
+    assert world.told.ended == []
+
+
+@pytest.mark.parametrize("how", ["alarm", "setitimer", "signal"])
+async def test_no_call_has_a_signal_strike_the_calls_after_it(world: PoolWorld, how: str) -> None:
+    failure = await world.failure("calls:alarmed", how=how)
+    assert failure.code == "not_allowed_here"
+    assert "asyncio.timeout" in failure.message
+    assert await world.value("calls:echo", value=1) == 1
     assert world.told.ended == []
 
 

@@ -179,12 +179,13 @@ class Caller:
     def transaction(self) -> Iterator[MutationCtx]:
         """Give a ctx for the length of a block, to put documents there or to look at them.
 
-        What the block wrote is committed at its end, and nothing of it if the block raises. It is the
+        What the block wrote is committed at its end, and nothing of it if the block raises; the ctx ends with it. It is the
         test's own code: the guard of queries and mutations is off, time and chance are the machine's.
         """
         stage = self._stage
         with stage.engine.begin() as transaction:
-            yield stage.worker.bundle.ctx(transaction, self._identity, stage.random_bytes(16))
+            with stage.worker.bundle.ctx(transaction, self._identity, stage.random_bytes(16)) as ctx:
+                yield ctx
             proposal = transaction.proposal()
         stage.commit(proposal)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-_PATCHED = (time, os, random)
+_PATCHED = (time, os, random, signal)
 
 
 class _GuardOfOneThread(Guard):

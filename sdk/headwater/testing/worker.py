@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from itertools import count
@@ -21,7 +22,7 @@ from headwater.context import MutationCtx
 from headwater.testing.process import prepared_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
     from headwater_server.functions.limits import WorkerLimits
@@ -41,6 +42,7 @@ class TestedBundle(Bundle):
         declared: Everything that it declares.
     """
 
+    ends = (Exception, SystemExit)  # what breaks a test off goes through to it
     error: BaseException | None = None
     name = ""
     declared: Manifest = Manifest()
@@ -55,9 +57,14 @@ class TestedBundle(Bundle):
         error, self.error = self.error, None
         return error
 
-    def ctx(self, transaction: Transaction, identity: bytes | None, seed: bytes) -> MutationCtx:
-        """Return the ctx of a test's own transaction."""
-        return MutationCtx.of(self._call("a test", transaction, identity, None, seed))
+    @contextmanager
+    def ctx(self, transaction: Transaction, identity: bytes | None, seed: bytes) -> Iterator[MutationCtx]:
+        """Give the ctx of a test's own transaction for the length of a block."""
+        call = self._call("a test", transaction, identity, None, seed)
+        try:
+            yield MutationCtx.of(call)
+        finally:
+            call.end()
 
 
 @cache

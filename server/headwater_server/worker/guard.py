@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import sys
 import threading
 from functools import wraps
@@ -52,6 +53,9 @@ _THREAD_STARTERS = {
     "_start_new_thread",
     "_start_joinable_thread",
 }
+_SIGNAL_SETTERS = {"alarm", "setitimer", "signal"}
+_IN_AN_ACTION = "do it in an action"
+_TIME_LIMITS = "`call_time_limit_s` bounds each call; in an action use asyncio.timeout"
 _SOCKETS_ALLOWED = frozenset({"socket.gethostname"})
 
 
@@ -74,18 +78,23 @@ class Guard:
         add_hook(self.check)
         for module in (_thread, threading):
             for name in _THREAD_STARTERS & vars(module).keys():
-                setattr(module, name, self._starting(getattr(module, name)))
+                setattr(module, name, self._refusing(getattr(module, name), "start a thread"))
+        for name in _SIGNAL_SETTERS:
+            refusing = self._refusing(getattr(signal, name), "set alarms or signal handlers", _TIME_LIMITS)
+            setattr(signal, name, refusing)
 
-    def _starting(self, start: Callable[..., Any]) -> Callable[..., Any]:
-        """Python 3.11 has no audit event for a new thread."""
+    def _refusing(
+        self, real: Callable[..., Any], deed: str, instead: str = _IN_AN_ACTION
+    ) -> Callable[..., Any]:
+        """Return a function in the place of one for which Python has no audit event."""
 
-        @wraps(start)
-        def starting(*arguments: Any, **named: Any) -> Any:
+        @wraps(real)
+        def refusing(*arguments: Any, **named: Any) -> Any:
             if self.active:
-                raise _refusal("start a thread")
-            return start(*arguments, **named)
+                raise _refusal(deed, instead)
+            return real(*arguments, **named)
 
-        return starting
+        return refusing
 
     def check(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Handle one audit event.
@@ -110,5 +119,5 @@ class Guard:
             raise _refusal("open another database")
 
 
-def _refusal(deed: str) -> RequestError:
-    return RequestError(f"queries and mutations cannot {deed}; do it in an action", code="not_allowed_here")
+def _refusal(deed: str, instead: str = _IN_AN_ACTION) -> RequestError:
+    return RequestError(f"queries and mutations cannot {deed}; {instead}", code="not_allowed_here")

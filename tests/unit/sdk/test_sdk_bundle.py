@@ -321,6 +321,8 @@ def test_application_errors_carry_data(world: World) -> None:
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("exit(3)", "SystemExit: 3"),
         ("raised(KeyError('k'))", "KeyError: 'k'"),
+        ("raised(KeyboardInterrupt('k'))", "KeyboardInterrupt: k"),
+        ("raised(GeneratorExit('g'))", "GeneratorExit: g"),
     ],
 )
 def test_other_errors_are_internal_and_say_where(world: World, what: str, message: str) -> None:
@@ -373,6 +375,24 @@ def test_a_ctx_that_is_kept_ends_with_its_call(world: World, what: str) -> None:
     failure = world.refused(world.mutation, "f:outer", what=f"(id := {made!r}) and kept[0].{what} and None")
     assert failure.message.startswith("TypeError: this ctx belongs to a call of f:outer that has ended")
     assert world.query("f:numbers") == [1.0]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "collect()",
+        "take(1)",
+        "first()",
+        "filter(bool).first()",
+        "order('desc').collect()",
+        "paginate(None, 1)",
+    ],
+)
+def test_a_query_that_is_kept_ends_with_its_call(world: World, what: str) -> None:
+    world.mutation("f:add", number=1)
+    world.mutation("f:outer", what="kept.clear() or kept.append(ctx.db.scan(Item))")
+    failure = world.refused(world.mutation, "f:outer", what=f"kept[0].{what} and None")
+    assert failure.message.startswith("TypeError: this ctx belongs to a call of f:outer that has ended")
 
 
 def test_nested_calls_are_checked_and_see_the_same_transaction(world: World) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from typing import Any
 
@@ -56,6 +57,24 @@ def test_lets_reading_be(event: str, arguments: tuple[Any, ...]) -> None:
     guard = Guard()
     guard.active = True
     guard.check(event, arguments)
+
+
+def test_alarms_and_handlers_of_signals_are_refused_while_a_call_runs() -> None:
+    guard = Guard()
+    guard.install(lambda _: None)
+    for set_it in (
+        lambda: signal.alarm(0),
+        lambda: signal.setitimer(signal.ITIMER_REAL, 0),
+        lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL),
+    ):
+        set_it()
+        guard.active = True
+        try:
+            with pytest.raises(RequestError, match="set alarms or signal handlers;") as caught:
+                set_it()
+        finally:
+            guard.active = False
+        assert caught.value.code == "not_allowed_here"
 
 
 def test_is_installed_as_a_hook() -> None:

@@ -278,6 +278,20 @@ def test_a_transaction_puts_documents_there_and_watches_see_it(deployment: Deplo
     assert watch.results == [[], [notes.Count(notebook="seeded", notes=1)]]
 
 
+def test_the_ctx_of_a_transaction_ends_with_its_block(deployment: Deployment) -> None:
+    with deployment.transaction() as ctx:
+        query = ctx.db.scan(Notebook)
+        kept = ctx.db.insert(Notebook(name="seeded"))
+    for late in (
+        lambda: ctx.db.insert(Notebook(name="late")),
+        lambda: ctx.db.get(kept),
+        lambda: query.collect(),
+        lambda: ctx.now_ms,
+    ):
+        with pytest.raises(TypeError, match="a call of a test that has ended"):
+            late()
+
+
 def test_nothing_of_a_transaction_that_raises_is_written(deployment: Deployment) -> None:
     def write_and_stop() -> None:
         with deployment.transaction() as ctx:

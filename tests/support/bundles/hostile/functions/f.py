@@ -66,8 +66,7 @@ def monkeypatch(ctx: MutationCtx) -> Any:
 
 
 def deaf(ctx: MutationCtx) -> Any:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     gc.disable()
     sys.settrace(None)
     while True:
@@ -96,6 +95,7 @@ DEEDS: dict[str, Callable[[MutationCtx], Any]] = {
     "exit": lambda ctx: os._exit(3),
     "SystemExit": lambda ctx: sys.exit(0),
     "KeyboardInterrupt": lambda ctx: signal.raise_signal(signal.SIGINT) or endless(ctx),
+    "an alarm": lambda ctx: signal.setitimer(signal.ITIMER_REAL, 0.05) and None,
     "abort": lambda ctx: os.abort(),
     "segmentation fault": lambda ctx: ctypes.string_at(0) and None,
     "output flood": flood,
