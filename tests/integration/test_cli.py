@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import sys
+from asyncio.subprocess import PIPE
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,21 @@ async def test_nobody_there_exits_with_3(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     code, out, err = await headwater(tmp_path, "run", "messages:list", "--url", url)
     assert (code, out) == (3, "")
-    assert err == f"error [unavailable]: cannot connect to {url}: Connection refused\n"
+    error, advice = err.splitlines()
+    assert error == f"error [unavailable]: cannot connect to {url}: Connection refused"
+    assert "headwater serve" in advice
+    assert "--url" in advice
+
+
+async def test_a_result_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
+    answer = (200, {"status": "success", "value": [1]})
+    async with answering({"/api/function": answer}) as (url, _):
+        words = [sys.executable, "-m", "headwater.cli", "run", "messages:list", "--url", url]
+        with Path("/dev/full").open("wb") as full:
+            process = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, stdout=full, stderr=PIPE)
+            _, err = await ending(process)
+    assert process.returncode == 1
+    assert err == b"error: [Errno 28] No space left on device\n"
 
 
 async def test_the_key_comes_from_flag_environment_or_project(tmp_path: Path) -> None:

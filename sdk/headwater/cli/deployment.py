@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -27,6 +28,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CANNOT_CONNECT = 3
 EXIT_INTERRUPTED = 130
+
+_NOBODY_THERE = "start a server with `headwater dev DIR` or `headwater serve`, or name another with --url or HEADWATER_URL"
 
 UrlOption = Annotated[
     str | None,
@@ -146,6 +149,11 @@ def run_command(output: Output, work: Coroutine[Any, Any, None]) -> None:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except HeadwaterError as error:
         fail(output, error)
+    except BrokenPipeError:  # whoever read has gone: nothing to tell
+        raise
+    except OSError as error:  # a full disk behind `>`, a file that cannot be written
+        output.say(f"error: {error}", style="red")
+        raise typer.Exit(EXIT_FAILED) from None
 
 
 async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
@@ -182,7 +190,11 @@ async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
 def fail(output: Output, error: HeadwaterError) -> NoReturn:
     """Report an error and end the command."""
     output.error(error)
-    raise typer.Exit(EXIT_CANNOT_CONNECT if isinstance(error, CannotConnectError) else EXIT_FAILED) from None
+    if isinstance(error, CannotConnectError):
+        if not isinstance(error.__cause__, ssl.SSLError):  # somebody is there, and not trusted
+            output.say(_NOBODY_THERE)
+        raise typer.Exit(EXIT_CANNOT_CONNECT) from None
+    raise typer.Exit(EXIT_FAILED) from None
 
 
 def usage(error: RequestError) -> typer.BadParameter:
