@@ -318,6 +318,11 @@ def test_the_commands(daemon: RunningDaemon, tmp_path: Path) -> None:
     assert "LIMIT: Expected `int`" in env("set", "LIMIT", "x", code=1)[1]
     for words in (["API_KEY", "v", "--secret"], ["LIMIT"], ["LIMIT", "1", "--stdin"]):
         assert "on-the-line" not in env("set", *words, code=2)[1]
+    told = subprocess.run(
+        [sys.executable, "-m", "headwater.cli", "env", "set", "LIMIT", "--stdin"],
+        cwd=tmp_path, env=environment, input=b"\xff", capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (told.returncode, "standard input: it is not UTF-8 text" in told.stderr.decode()) == (2, True)
     names = {row["name"]: row for row in json.loads(env("list", "--json")[0])}
     assert names["API_KEY"]["value"] is None
     assert (names["LIMIT"]["value"], names["LIMIT"]["kind"], names["LIMIT"]["required"]) == (

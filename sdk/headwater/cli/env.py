@@ -164,6 +164,7 @@ def _value(value: str | None, file: Path | None, *, stdin: bool, secret: bool) -
     try:
         if file is None:
             text = sys.stdin.read(_CHARACTERS_MAX)
+            text.encode()  # in some surroundings it reads bytes that are no text as halves of characters
         else:
             with file.open(encoding="utf-8", newline="") as opened:
                 text = opened.read(_CHARACTERS_MAX)

@@ -223,7 +223,11 @@ class AdminKeys:
         if is_admin:
             return "admin-key", "admin"
         if not fitting:
-            raise RequestError("the key is none of this deployment", code="unauthenticated")
+            raise RequestError(
+                "the key is none of this deployment: give the one in its `admin-key` file, or one of `headwater key create`"
+                " that has not been revoked",
+                code="unauthenticated",
+            )
         self.used(fitting[0])
         return fitting[0].name, fitting[0].role
 
