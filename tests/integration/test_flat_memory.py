@@ -38,7 +38,14 @@ DEPLOYS_MAX = 200
 DEPLOYS_A_MINUTE = 10
 GROWTH_BYTES = 8_000_000
 GROWTH_BLOCKS = 10_000  # of some 250,000; how much is under way moves them by 5,000
-FLAT_OPTIONS = ("--delta-memory-bytes", str(2 << 20))
+FLAT_OPTIONS = (
+    "--delta-memory-bytes",
+    str(2 << 20),
+    "--rerun-causes-kept",
+    "64",
+    "--call-log-kept-events",
+    "64",
+)
 
 
 @dataclass

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import ssl
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -153,7 +155,15 @@ def run_command(output: Output, work: Coroutine[Any, Any, None]) -> None:
         raise
     except OSError as error:  # a full disk behind `>`, a file that cannot be written
         output.say(f"error: {error}", style="red")
+        _drop_output()
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def _drop_output() -> None:
+    """Let what waits to be written go nowhere: Python would try again at its end, and exit with a code of its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
