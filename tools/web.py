@@ -5,6 +5,7 @@ Says so and succeeds where there is no Node.js that can run them.
 
 from __future__ import annotations
 
+import fcntl
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,12 @@ STEPS = ("lint", "types", "test")
 def installed(node: Node, package: Path) -> bool:
     """Install what the lock of a package names, unless that is there; return whether it is there now."""
     lock, made = package / "package-lock.json", package / "node_modules" / ".package-lock.json"
-    if made.exists() and made.stat().st_mtime >= lock.stat().st_mtime:
-        return True
-    return node.run(node.npm, "ci", "--no-audit", "--no-fund", folder=package) == 0
+    # Tests of several processes ask at the same time, and npm must not install twice into one folder.
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if made.exists() and made.stat().st_mtime >= lock.stat().st_mtime:
+            return True
+        return node.run(node.npm, "ci", "--no-audit", "--no-fund", folder=package) == 0
 
 
 def prepared(node: Node) -> bool:

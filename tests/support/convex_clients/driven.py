@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import platform
 import shutil
@@ -203,11 +202,7 @@ def node_program() -> str:
 
 
 def _install(node: Node, package: Path) -> None:
-    # Tests of several processes ask at the same time, and npm must not install twice into one folder.
-    with package.joinpath("package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        there = installed(node, package)
-    assert there, f"npm cannot install what {package}/package-lock.json names"
+    assert installed(node, package), f"npm cannot install what {package}/package-lock.json names"
 
 
 def python_program() -> str:

@@ -46,7 +46,7 @@ class Provider:
     def __init__(self, node: Node) -> None:
         self._process = subprocess.Popen(
             [node.program, FOLDER / "provider.mjs"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.issuer: str = self._line()["issuer"]
 
