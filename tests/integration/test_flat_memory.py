@@ -38,6 +38,7 @@ DEPLOYS_MAX = 200
 DEPLOYS_A_MINUTE = 10
 GROWTH_BYTES = 8_000_000
 GROWTH_BLOCKS = 10_000  # of some 250,000; how much is under way moves them by 5,000
+# What is kept within bounds is small: filling up while the trial goes on would look like growth.
 FLAT_OPTIONS = (
     "--delta-memory-bytes",
     str(2 << 20),
