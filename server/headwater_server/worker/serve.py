@@ -66,6 +66,10 @@ SLOW_NS = 1_000_000
 """Before a call that is likely to take longer, finished results are sent. Far more than most take: each send
 costs both sides a system call and the daemon a turn of its loop."""
 
+RESULTS_TOGETHER_NS = 250_000
+"""What has been in the making for longer is sent before the next call, so that the daemon has work while this
+worker has. In turns, 64 transfers at a time: a seventh more of them a second than if all that came together left together."""
+
 _UNKNOWN_NS = (SLOW_NS, SLOW_NS)
 UNSENT_BYTES_MAX = 64 * 1024
 NAMES_MAX = 10_000
@@ -185,6 +189,7 @@ class Server:
         self._rounds: dict[int, StoreSnapshot] = {}
         self._fresh: StoreSnapshot | None = None
         self._fresh_at_ns = 0
+        self._unsent_since_ns = 0
         self._chain: OpenChain | None = None  # the newest; closed by `EndChain` or by the next one
         self._durations_ns: dict[str, tuple[int, int]] = {}  # of the last two runs
 
@@ -203,8 +208,9 @@ class Server:
     def _handle(self, message: TransactionOrder) -> None:
         match message:
             case RunMutation() | RunQuery() | ExplainCall():
-                self._send_before_slow(message.name)
-                self._run(message)
+                now_ns = self._mono_ns()
+                self._send_before(message.name, now_ns)
+                self._run(message, now_ns)
             case OpenRound():
                 self._open_round(message.round)
             case CloseRound():
@@ -254,17 +260,22 @@ class Server:
             self._output.take()
             return rewritten
 
-    def _send_before_slow(self, name: str) -> None:
-        """Send what is finished, unless the next call is known to be short and little waits.
+    def _send_before(self, name: str, now_ns: int) -> None:
+        """Send what is finished, unless the next call is known to be short and little waits, and not for long.
 
         The shorter of its last two runs counts: a run that the machine's other work interrupted says nothing.
         """
         link = self._link
         unsent = link.unsent_bytes
-        if unsent and (
-            unsent > UNSENT_BYTES_MAX or min(self._durations_ns.get(name, _UNKNOWN_NS)) >= SLOW_NS
+        if not unsent:
+            self._unsent_since_ns = now_ns
+        elif (
+            unsent > UNSENT_BYTES_MAX
+            or now_ns - self._unsent_since_ns > RESULTS_TOGETHER_NS
+            or min(self._durations_ns.get(name, _UNKNOWN_NS)) >= SLOW_NS
         ):
             link.flush()
+            self._unsent_since_ns = now_ns
 
     # ------------------------------------------------------------------ snapshots
 
@@ -337,13 +348,12 @@ class Server:
 
     # ------------------------------------------------------------------ calls
 
-    def _run(self, message: RunMutation | RunQuery | ExplainCall) -> None:
+    def _run(self, message: RunMutation | RunQuery | ExplainCall, started_ns: int) -> None:
         """Answer a call.
 
         Whatever ends this worker before the answer is complete is put down to the call, for
         the daemon looks for its number; put down to nobody, it would end the next worker too.
         """
-        started_ns = self._mono_ns()
         self._progress.begin(message.call, started_ns)
         if isinstance(message, RunQuery):
             self._run_query(message, started_ns)
