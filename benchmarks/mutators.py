@@ -64,6 +64,7 @@ class Mutators:
         self._random = random.Random(seed)
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
+        self._chunk = memoryview(bytearray(1 << 18))
         self.answers = 0
         self.errors = 0
         for _ in range(clients):
@@ -107,12 +108,12 @@ class Mutators:
         for number, _ in self._epoll.poll(0.05):
             client = self._clients[number]
             try:
-                data = client.socket.recv(1 << 18)
+                size = client.socket.recv_into(self._chunk)
             except BlockingIOError:
                 continue
-            if not data:
+            if not size:
                 raise ConnectionError("the server closed a connection")
-            for payload in client.reader.feed(data):
+            for payload in client.reader.feed(bytes(self._chunk[:size])):
                 message = _decode(payload)
                 if message[0] == MutationAnswer.TAG:
                     client.in_flight -= 1

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.receivers PORT PATH FILE` opens a connection for each item of the file, a msgpack array, and sends
 it the item's messages (16 zero bytes in one become a session id of its own). Then it answers on standard output each line it is given
-on standard input: `count` → frames, bytes and changes of queries received so far, when the last came (monotonic), and this process' CPU seconds.
+on standard input, `WHAT LEAST`, as soon as it has received at least so many `frames` or `changes` (of queries): frames, bytes and
+changes received so far, when the last came (monotonic), and this process' CPU seconds.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Receivers:
         self._readers: dict[int, FrameReader] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._epoll = select.epoll()
+        self._watched = -1
+        self._chunk = memoryview(bytearray(1 << 18))
 
     def add(self, connection: socket.socket, rest: bytes) -> None:
         """Take over an open connection."""
@@ -47,17 +50,27 @@ class Receivers:
         self._epoll.register(number, select.EPOLLIN)
         self._take(number, b"")
 
-    def poll(self, timeout_s: float) -> None:
-        """Read whatever has arrived."""
+    def watch(self, number: int) -> None:
+        """Have `poll` say when there is something to read in a file."""
+        self._epoll.register(number, select.EPOLLIN)
+        self._watched = number
+
+    def poll(self, timeout_s: float | None) -> bool:
+        """Read whatever has arrived; tell whether there is something in the file that is watched."""
+        told = False
         for number, _ in self._epoll.poll(timeout_s):
+            if number == self._watched:
+                told = True
+                continue
             try:
-                data = self._sockets[number].recv(1 << 18)
+                size = self._sockets[number].recv_into(self._chunk)
             except BlockingIOError:
                 continue
-            if not data:
+            if not size:
                 raise ConnectionError("the server closed a connection")
-            self._take(number, data)
+            self._take(number, bytes(self._chunk[:size]))
             self.last_s = time.monotonic()
+        return told
 
     def _take(self, number: int, data: bytes) -> None:
         for payload in self._readers[number].feed(data):
@@ -81,15 +94,18 @@ def main() -> None:
         receivers.poll(0)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    os.set_blocking(0, False)
+    receivers.watch(0)
+    asked: list[tuple[str, int]] = []
     while True:
-        receivers.poll(0.02)
-        try:
+        if receivers.poll(None):
             line = os.read(0, 4096)
-        except BlockingIOError:
+            if not line:
+                return
+            what, least = line.decode().split()
+            asked.append((what, int(least)))
+        if not asked or getattr(receivers, asked[0][0]) < asked[0][1]:
             continue
-        if not line:
-            return
+        asked.pop()
         row = {
             "frames": receivers.frames,
             "bytes": receivers.bytes,

@@ -44,6 +44,16 @@ def connect(host: str, port: int, path: str, hello: list[bytes]) -> tuple[socket
     return connection, rest
 
 
+def _head_of_whole(data: bytes) -> int:
+    """Return the length of the head if the data is one short binary frame, as most are; else 0."""
+    size = len(data)
+    if size < 4 or data[0] != 0x82:
+        return 0
+    if data[1] == size - 2:
+        return 2
+    return 4 if data[1] == 126 and int.from_bytes(data[2:4], "big") == size - 4 else 0
+
+
 class FrameReader:
     """Cuts a server's byte stream into the payloads of binary frames."""
 
@@ -51,8 +61,10 @@ class FrameReader:
         self._buffer = bytearray(rest)
 
     def feed(self, data: bytes) -> list[memoryview]:
-        """Return the payloads that are complete now; they are valid until the next call."""
+        """Return the payloads that are complete now."""
         buffer = self._buffer
+        if not buffer and (head := _head_of_whole(data)):
+            return [memoryview(data)[head:]]
         buffer += data
         payloads = []
         start, end = 0, len(buffer)
