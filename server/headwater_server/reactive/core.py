@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from headwater_server.reactive.moves import Step
     from headwater_server.reactive.reruns import Writers
+    from headwater_server.reactive.showing import Showing
     from headwater_server.reactive.views import View
 
 __all__ = ["Effects", "ReactiveCore", "ReactiveOptions", "Window"]
@@ -324,34 +325,34 @@ class ReactiveCore:
 
     def _advance_some(self, view: View, sessions: Iterable[Session]) -> None:
         """Move sessions of a view to the published ts, or all of them to the ts of its round, or have it wait."""
-        versions = view.versions_at(self.published_ts)
-        if versions is not None:
+        showing = view.showing_at(self.published_ts)
+        if showing is not None:
             self._waiting.views.pop(view, None)
             view.since_ms = None
             if view.round is not None and view.round.ts is not None:
                 view.round = None
-            self._move_all(view, sessions, self.published_ts, versions, to_newest=True)
+            self._move_all(view, sessions, self.published_ts, showing, to_newest=True)
             return
         if view.since_ms is None:
             view.since_ms = self._now_ms()
         ts = view.round.ts if view.round is not None else None
         if ts is not None:
-            versions = view.versions_at(ts)
-            if versions is not None:
+            showing = view.showing_at(ts)
+            if showing is not None:
                 view.round = None
                 view.since_ms = self._now_ms()
-                self._move_all(view, view.sessions, ts, versions, to_newest=False)
+                self._move_all(view, view.sessions, ts, showing, to_newest=False)
         if view.round is None and view.sessions:
             self._waiting.add(view)
 
     def _move_all(
-        self, view: View, sessions: Iterable[Session], ts: int, versions: list[Version], *, to_newest: bool
+        self, view: View, sessions: Iterable[Session], ts: int, showing: Showing, *, to_newest: bool
     ) -> None:
-        """Move sessions of a view to a ts, at which its queries show `versions`.
+        """Move sessions of a view to a ts, at which its queries show this.
 
         What becomes of a session follows from what its client holds.
         """
-        moves = Moves(self._bodies, view.queries, versions, ts)
+        moves = Moves(self._bodies, showing, ts)
         steps = moves.steps
         for session in list(sessions):
             if session.view is not view or not (to_newest or session.may_move_to(ts)):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from headwater_protocol.messages import AddQuery
 
     from headwater_server.reactive.deltas import ChangeBodies
-    from headwater_server.reactive.sessions import LiveQuery, Version
+    from headwater_server.reactive.sessions import Version
+    from headwater_server.reactive.showing import Showing
 
 
 class Moved:
@@ -79,12 +80,9 @@ class Holding:
                 resumed[query.query] = query.digest
         return Holding(tuple(shown), tuple(shown.values()), resumed, whole=self.whole)
 
-    def differs(self, queries: Sequence[LiveQuery], versions: Sequence[Version]) -> bool:
-        """Tell whether the client does not hold these versions' contents and journals yet."""
-        return any(
-            shown != version.content.digest or version.journal != query.key.journal
-            for shown, query, version in zip(self.shown, queries, versions, strict=True)
-        )
+    def differs(self, showing: Showing) -> bool:
+        """Tell whether the client does not hold these contents and journals yet."""
+        return self.shown != showing.digests or bool(showing.adopted)
 
 
 NOTHING = Holding((), (), {})
@@ -110,22 +108,18 @@ class Moves:
 
     Args:
         bodies: Encodes what became of a query.
-        queries: The view's.
-        versions: Of each of them.
+        showing: What the view's queries show there.
         ts: Where to.
 
     Attributes:
         steps: What was worked out, by what is held: the object, and its content.
     """
 
-    __slots__ = ("_bodies", "_queries", "_ts", "_versions", "steps")
+    __slots__ = ("_bodies", "_showing", "_ts", "steps")
 
-    def __init__(
-        self, bodies: ChangeBodies, queries: Sequence[LiveQuery], versions: Sequence[Version], ts: int
-    ) -> None:
+    def __init__(self, bodies: ChangeBodies, showing: Showing, ts: int) -> None:
         self._bodies = bodies
-        self._queries = queries
-        self._versions = versions
+        self._showing = showing
         self._ts = ts
         self.steps: dict[object, Step] = {}
 
@@ -141,13 +135,15 @@ class Moves:
     def _work_out(self, holding: Holding) -> Step:
         changes: list[tuple[int, bytes]] = []
         adopted: list[tuple[int, Version]] = []
-        for number, shown, query, version in zip(
-            holding.numbers, holding.shown, self._queries, self._versions, strict=True
-        ):
-            content, journal = version.content, version.journal
-            adopts = journal != query.key.journal
-            if shown == content.digest and not adopts:
+        versions, digests, takes_over = self._showing
+        pairs = enumerate(zip(holding.shown, digests, strict=True))
+        other = [place for place, (shown, digest) in pairs if shown is not digest]  # mostly one of very many
+        for place in sorted(takes_over.union(other)):
+            number, shown, version = holding.numbers[place], holding.shown[place], versions[place]
+            adopts = place in takes_over
+            if shown == digests[place] and not adopts:
                 continue
+            content, journal = version.content, version.journal
             if holding.whole:
                 body = self._bodies.change(None, content, journal)
             elif content.failure is None and content.digest in (shown, holding.resumed.get(number)):
@@ -157,7 +153,6 @@ class Moves:
             changes.append((number, body))
             if adopts:
                 adopted.append((number, version))
-        digests = tuple([version.content.digest for version in self._versions])
         after = holding
         if digests != holding.shown:
             after = Holding(holding.numbers, digests, {}, whole=holding.whole)

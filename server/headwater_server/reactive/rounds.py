@@ -103,12 +103,11 @@ class Round:
             if view.round is not self:
                 continue
             identity = view.identity
-            for query in view.queries:
+            for query in view.lacking_at(ts):
                 need = Need(query, identity)
                 if need not in seen:
                     seen.add(need)
-                    if need.query.version_at(identity, ts) is None:
-                        found.append(need)
+                    found.append(need)
         found.sort(key=lambda need: need.query.cost_ms)
         return found
 
@@ -229,11 +228,11 @@ def _needs(view: View | None, ts: int) -> list[Need]:
     if view is None:
         return []
     identity = view.identity
-    return [Need(query, identity) for query in view.queries if query.version_at(identity, ts) is None]
+    return [Need(query, identity) for query in view.lacking_at(ts)]
 
 
 def _is_slow(view: View, ts: int, slow_ms: float) -> bool:
-    return any(need.query.cost_ms > slow_ms for need in _needs(view, ts))
+    return any(query.cost_ms > slow_ms for query in view.lacking_at(ts))
 
 
 def _fill(views: Iterable[View], ts: int, limit_ms: float) -> list[View]:

@@ -182,6 +182,12 @@ class LiveQuery:
             self.private.setdefault(version.identity, []).append(version)
         else:
             self.shared.append(version)
+        self.changed()
+
+    def changed(self) -> None:
+        """Have whoever looks at it see what it shows now."""
+        for view in self.views:
+            view.look_again_at(self)
 
     def _count(self, replaced: dict[bytes | None, bytes], version: Version) -> None:
         digest = replaced.pop(_whose(version), None)
@@ -194,6 +200,7 @@ class LiveQuery:
     def release(self, version: Version) -> None:
         """Let a version go."""
         version.homes.remove(self)
+        self.changed()
         if not version.private:
             self.shared.remove(version)
             return

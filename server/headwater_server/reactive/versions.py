@@ -123,6 +123,8 @@ class LiveQueries:
         stale = sorted(hits, key=lambda version: version.serial)
         for version in stale:
             version.until = ts
+            for query in version.homes:
+                query.changed()
             self.tracker.remove(version)
         self.ended += stale
         return stale
@@ -144,6 +146,7 @@ class LiveQueries:
 
     def set_killed(self, query: LiveQuery, identity: bytes | None, killed: Killed | None) -> None:
         """Set or clear the error of killed runs; a query that nobody looks at goes when it is cleared."""
+        query.changed()
         if killed is not None:
             query.killed[identity] = killed
             return

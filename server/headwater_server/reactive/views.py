@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headwater_server.reactive.sessions import FOREVER
+from headwater_server.reactive.showing import Showing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,9 +20,15 @@ if TYPE_CHECKING:
 
 ViewKey = tuple[object, ...]
 
+_LAST = FOREVER - 1
+"""What is right then is so until a commit ends it."""
+
 
 class View:
     """The sessions of one identity that look at the same live queries, in the same order.
+
+    What its queries show is kept, and only those are asked again that have changed since: a commit mostly
+    concerns one of very many.
 
     Attributes:
         key: Identity and live queries.
@@ -29,7 +38,9 @@ class View:
         round: The round it takes part in, if any.
     """
 
-    __slots__ = ("_missing", "identity", "key", "queries", "round", "sessions", "since_ms")
+    __slots__ = (
+        "_lasting", "_missing", "_open", "_showing", "_since", "_unshown", "identity", "key", "queries", "round", "sessions", "since_ms",
+    )  # fmt: skip
 
     def __init__(self, identity: bytes | None, queries: tuple[LiveQuery, ...], key: ViewKey) -> None:
         self.identity = identity
@@ -38,27 +49,75 @@ class View:
         self.sessions: dict[Session, None] = {}
         self.since_ms: float | None = None
         self.round: Round | None = None
+        self._lasting: dict[LiveQuery, Version] = {}  # versions that have not ended: right from `_since` on
+        self._since = 0
+        self._open: dict[LiveQuery, None] = dict.fromkeys(queries)  # the queries without one
+        self._showing: Showing | None = None  # what `_lasting` was when none was open
+        self._unshown: dict[LiveQuery, None] = {}  # what has changed since then
         self._missing: LiveQuery | None = None  # lacked a version when that was last looked for
 
-    def versions_at(self, ts: int) -> list[Version] | None:
+    def look_again_at(self, query: LiveQuery) -> None:
+        """Take note that one of its queries may show another version than it did, or none."""
+        self._open[query] = self._unshown[query] = None
+        self._lasting.pop(query, None)
+
+    def showing_at(self, ts: int) -> Showing | None:
         """Return what its queries show at `ts`, in their order; None if one of them has no version there.
 
         Asked after each run of a round, which goes through the queries from the front: the last one that lacks
         its version does so until the end, and is asked first.
         """
-        identity, missing = self.identity, self._missing
-        if missing is not None and missing.version_at(identity, ts) is None:
+        if ts < self._since:
+            return self.asked_at(ts)
+        missing = self._missing
+        if missing is not None and missing.version_at(self.identity, ts) is None:
             return None
-        found = []
-        for query in reversed(self.queries):
-            version = query.version_at(identity, ts)
+        lasting, ending = self._lasting, self._settle(ts)
+        if self._missing is not None:
+            return None
+        if ending:
+            return Showing.of(self.queries, [ending.get(query) or lasting[query] for query in self.queries])
+        if self._showing is None:
+            self._showing = Showing.of(self.queries, [lasting[query] for query in self.queries])
+        elif self._unshown:
+            changed = {query: lasting[query] for query in self._unshown}
+            self._showing = self._showing.after(self.queries, changed)
+        self._unshown.clear()
+        return self._showing
+
+    def _settle(self, ts: int) -> dict[LiveQuery, Version]:
+        """Ask the open queries, up to one that lacks its version; return those versions that another follows."""
+        lasting, ending = [], {}
+        self._missing = None
+        for query in reversed(self._open):
+            version = query.version_at(self.identity, ts)
             if version is None:
                 self._missing = query
+                break
+            if version is query.version_at(self.identity, _LAST):
+                lasting.append((query, version))
+            else:
+                ending[query] = version
+        for query, version in lasting:
+            del self._open[query]
+            self._lasting[query] = version
+            self._since = max(self._since, version.since)
+        return ending
+
+    def asked_at(self, ts: int) -> Showing | None:
+        """Return the same, with each query asked anew: where a round is behind what others have found."""
+        found = []
+        for query in self.queries:
+            version = query.version_at(self.identity, ts)
+            if version is None:
                 return None
             found.append(version)
-        self._missing = None
-        found.reverse()
-        return found
+        return Showing.of(self.queries, found)
+
+    def lacking_at(self, ts: int) -> list[LiveQuery]:
+        """Return those of its queries that have no version at `ts`."""
+        asked = self.queries if ts < self._since else self._open
+        return [query for query in asked if query.version_at(self.identity, ts) is None]
 
 
 def key_of(session: Session) -> ViewKey:
@@ -141,18 +200,19 @@ class Views:
             for query in view.queries:
                 assert view in query.views, "a query does not know who looks at it"
             waits = view in self._waiting.views
-            versions = view.versions_at(published_ts)
-            if versions is None:
+            showing = view.showing_at(published_ts)
+            assert showing == view.asked_at(published_ts), "a view keeps what is not so"
+            if showing is None:
                 assert waits != (view.round is not None), "a stale view sleeps"
                 assert view.since_ms is not None
             else:
                 assert not waits, "an up-to-date view waits"
             for session in view.sessions:
-                _check_session(session, view, versions)
+                _check_session(session, view, showing)
         assert self._waiting.views.keys() <= set(self._by_key.values()), "a view waits for nobody"
 
 
-def _check_session(session: Session, view: View, versions: list[Version] | None) -> None:
+def _check_session(session: Session, view: View, showing: Showing | None) -> None:
     assert session.view is view
     assert session.identity == view.identity, "a view of another identity"
     queries = [subscription.query for subscription in session.subscriptions.values()]
@@ -160,6 +220,6 @@ def _check_session(session: Session, view: View, versions: list[Version] | None)
     assert session.holding.numbers == tuple(session.subscriptions), "a session holds other queries"
     assert session.due or not session.removed, "nothing owed though a removal was not told"
     assert not session.answers, "answers are kept from a client that could take them"
-    if versions is not None:
+    if showing is not None:
         assert not session.due, "an answer or modification is not covered"
-        assert not session.holding.differs(queries, versions), "a client was not told of a change"
+        assert not session.holding.differs(showing), "a client was not told of a change"

@@ -5,6 +5,7 @@ import random
 from headwater_server.reactive.rounds import Need, RoundLimits, Waiting
 from headwater_server.reactive.sessions import LiveQuery, QueryKey
 from headwater_server.reactive.views import View
+from support.reactive_steps import Steps
 
 LIMITS = RoundLimits(slow_ms=10.0, fast_round_ms=10.0, slow_round_ms=100.0)
 
@@ -94,6 +95,26 @@ def test_what_thousands_wait_for_is_looked_up_a_few_times_for_each(monkeypatch):
             del found.views[view]
     assert order == list(range(500))
     assert len(looked) < 4 * 500
+
+
+def test_a_commit_has_only_those_queries_asked_that_it_concerns(monkeypatch):
+    steps = Steps()
+    steps.subscribe("a", *[f"m:q{number}" for number in range(200)])
+    steps.open()
+    for number in range(200):
+        steps.done([number], points=[b"docs%d" % number])
+    looked = []
+    version_at = LiveQuery.version_at
+    check = steps.core.check
+    steps.core.check = lambda: None  # it looks at everything
+    monkeypatch.setattr(LiveQuery, "version_at", lambda *args: looked.append(args) or version_at(*args))
+    for number in range(10):
+        steps.commit(b"docs%d" % (7 * number))
+        steps.open()
+        steps.done(["another", number], points=[b"docs%d" % (7 * number)])
+    assert len(looked) < 20 * 10
+    check()
+    assert [list(changes) for *_, changes in steps.take()[-10:]] == [[7 * number + 1] for number in range(10)]
 
 
 def test_views_that_come_go_and_become_staler_are_taken_in_their_order():
