@@ -308,6 +308,7 @@ def engine_options(settings: Settings) -> EngineOptions:
             batch_count_max=settings.batch_limit_commits,
             waiting_max=settings.mutation_queue_limit,
             free_bytes_min=settings.disk_reserve_bytes,
+            quick_append_s=settings.quick_append_ms / 1000,
         ),
         window_bytes_max=settings.window_limit_bytes,
         snapshot_limit_s=_snapshot_limit_s(settings),

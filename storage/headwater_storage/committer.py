@@ -27,12 +27,12 @@ import asyncio
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, assert_never
 
 import lmdb
 from headwater_protocol.errors import HeadwaterError, RequestError, StorageError, TransientError
 
+from headwater_storage.appender import Appender
 from headwater_storage.apply import backfill_entries, changes_of
 from headwater_storage.catalog import CatalogCache
 from headwater_storage.disk_errors import no_room, no_room_in_store, store_error
@@ -71,6 +71,7 @@ class CommitterOptions:
             largest size: the store needs some to apply what is in the log.
         wait_poll_s: Pause before it is asked again whether commits must wait for a checkpoint.
         retry_s: Pause before a durable batch is applied again after the store had no room.
+        quick_append_s: An append that is expected to take less runs on the event loop; 0: none does.
     """
 
     batch_bytes_max: int = 1 << 20
@@ -80,6 +81,7 @@ class CommitterOptions:
     free_bytes_min: int = 64 << 20
     wait_poll_s: float = 0.01
     retry_s: float = 0.5
+    quick_append_s: float = 0.0
 
 
 class Commit(NamedTuple):
@@ -215,6 +217,7 @@ class Committer:
         self.published_ts = self._state.ts
         self._store = store
         self._log = log
+        self._appender = Appender(log, environment, options.quick_append_s)
         self._head = log.head
         self._window = window
         self._environment = environment
@@ -292,9 +295,12 @@ class Committer:
                 continue
             if flying is not None:
                 flying = await self._appended(flying)
-            if flying is not None and self._open.backfill is not None:
-                await self._finish(flying)  # a backfill derives its entries from what is applied
+            if flying is not None and (self._appender.is_quick or self._open.backfill is not None):
+                # Not behind an append that holds up the loop; and a backfill derives its entries from what is applied.
+                await self._finish(flying)
                 flying = None
+                if self._open.commits:
+                    await asyncio.sleep(0)  # for whoever has something to say by now
             if self._open.commits and self._must_wait() and not self._closing:
                 if flying is not None:
                     await self._finish(flying)
@@ -466,7 +472,7 @@ class Committer:
             chain.others_seal(record.head.last_ts, derived)
         self._sealed_losers = batch.losers
         self._open_next()
-        append = asyncio.wrap_future(self._environment.executor.submit(partial(self._log.append, record)))
+        append = self._appender.append(record)
         times = BatchTimes(self._environment.clock.mono_s(), 0.0)
         return _SealedBatch(record, commits, members, batch.losers, keys, derived, wall_us, times, append)
 

@@ -294,6 +294,10 @@ class FileLog:
             transactions=transactions,
         )
 
+    def has_place(self, record: EncodedRecord) -> bool:
+        """Tell whether a record fits into the open segment."""
+        return self._offset + len(record.data) <= self._segments[-1].size
+
     def append(self, record: EncodedRecord) -> AppendOutcome:
         """Append one record; durable on return."""
         if self._failed or self._descriptor is None:
@@ -309,7 +313,7 @@ class FileLog:
         """Write a record, in a new segment if it has no place in this one."""
         try:
             self._look_at_prepared()
-            if self._offset + len(record.data) > self._segments[-1].size:
+            if not self.has_place(record):
                 self._rotate(len(record.data))
         except OSError as error:
             return self._ended_by(error, self._folder, "the next segment")

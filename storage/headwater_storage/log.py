@@ -4,7 +4,7 @@ Pure: values and a protocol. `FileLog` implements it over segments on disk, `Mem
 tests; a replicated log can take their place. The log is the commit point: nothing but one
 of its records ever changes the database, and the store can be given again from them.
 
-Encoding is the caller's work (CPU, on the event loop), appending is IO (in a thread).
+Encoding is the caller's work (CPU, on the event loop), appending is IO (`appender.py` says where it runs).
 Records are numbered without gaps and each names the digest of the one before, so an append
 says by itself what it expects the log to end with: `judge_append` is that check, `advance`
 the one of whoever applies records. Both are here so that every log and every reader of one
@@ -267,8 +267,12 @@ class Log(Protocol):
         """
         ...
 
+    def has_place(self, record: EncodedRecord) -> bool:
+        """Tell whether the next append of this record is a write and a sync, and nothing else."""
+        ...
+
     def append(self, record: EncodedRecord) -> AppendOutcome:
-        """Append one record; durable on return. Blocks: run it in a thread.
+        """Append one record; durable on return. Blocks: see `Appender`.
 
         Raises:
             TransientError: `disk_full`, the log is as it was: the record will not be found in it later.

@@ -35,6 +35,17 @@ class StorageSettings:
         int,
         About("Commits of one batch", why="As above.", unit="commits", ge=1, le=4096),
     ] = 256
+    quick_append_ms: Annotated[
+        float,
+        About(
+            "While appends to the log take less than this, they run on the event loop instead of in a thread; 0: never",
+            why="A thread costs more than a quick disk's sync. A disk that suddenly stands still then holds up the whole"
+            " daemon for that one append.",
+            unit="ms",
+            ge=0,
+            le=1_000,
+        ),
+    ] = 1.0
     log_segment_bytes: Annotated[
         int,
         About(

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 _STALE_NS = 300_000_000
 _LATE_S = 0.3
+_BETWEEN_S = 0.02  # a kill has to fall between the two
 
 
 def ranges() -> None:
@@ -237,6 +238,7 @@ def job_row() -> None:
     async def run_then_write(self: Any, job: Any, deaths: int) -> Any:
         code = await run_mutation(self, job, deaths)
         if code is None:
+            await asyncio.sleep(_BETWEEN_S)
             await self._database.transact(lambda t: scheduler.jobs.finish(t, job, "success"))
         return code
 

@@ -155,7 +155,14 @@ class Life:
         self._main: asyncio.Task[None] | None = None
 
     def options(self) -> EngineOptions:
-        committer = CommitterOptions(free_bytes_min=4_096, retry_s=0.2, batch_count_max=8)
+        committer = CommitterOptions(
+            free_bytes_min=4_096,
+            retry_s=0.2,
+            batch_count_max=8,
+            quick_append_s=self.random.choice(
+                (0.0, 0.001)
+            ),  # no time passes on the loop: the disk is quick there
+        )
         return EngineOptions(storage=storage_options(), committer=committer)
 
     def environment(self) -> Environment:

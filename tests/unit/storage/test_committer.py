@@ -11,7 +11,7 @@ from headwater_protocol.errors import HeadwaterError, StorageError, TransientErr
 from headwater_storage.chain import Chain
 from headwater_storage.committer import Committer, CommitterOptions, PublishedBatch
 from headwater_storage.keys import document_key
-from headwater_storage.log import Head
+from headwater_storage.log import AppendOutcome, EncodedRecord, Head
 from headwater_storage.memory_log import AppendFault, MemoryLog
 from headwater_storage.proposal import CommitTs, Proposal, Write
 from headwater_storage.timeline import Timeline
@@ -408,3 +408,37 @@ async def test_after_closing_nothing_is_taken() -> None:
     world.committer.close()
     world.committer.submit(proposal(0, "b"), "b")
     assert await world.drain() == [("b", "unavailable"), (1, ["a"])]
+
+
+async def test_what_is_durable_is_not_kept_back_by_an_append_that_holds_up_the_loop() -> None:
+    world = World(quick_append_s=0.001, batch_count_max=1)
+    for number in range(40):  # the disk has to be known to be quick
+        world.committer.submit(proposal(number, f"k{number}"), number)
+        await world.drain()
+    append = world.log.append
+
+    def noted(record: EncodedRecord) -> AppendOutcome:
+        world.events.append("append")
+        return append(record)
+
+    world.log.append = noted  # type: ignore[method-assign]
+    for name in "abc":
+        world.committer.submit(proposal(40, name), name)
+    heard = await world.drain()
+    assert heard == ["append", (41, ["a"]), "append", (42, ["b"]), "append", (43, ["c"])]
+
+
+async def test_others_have_their_turn_between_batches_that_are_appended_on_the_loop() -> None:
+    world = World(quick_append_s=0.001, batch_count_max=1)
+    for number in range(40):
+        world.committer.submit(proposal(number, f"k{number}"), number)
+        await world.drain()
+    for name in "abc":
+        world.committer.submit(proposal(40, name), name)
+    task = asyncio.create_task(world.committer.run())
+    turns = 0
+    while len(world.events) < 3:
+        await asyncio.sleep(0)
+        turns += 1
+    task.cancel()
+    assert turns >= 3
