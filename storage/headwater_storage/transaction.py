@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from headwater_storage.store import StoreSnapshot
 
 _SHOWN_MAX = 200
+_KEPT_MAX, _KEPT_BYTES_MAX = 64, 16 * 1024  # documents of the snapshot that a mutation may come back to
 _ABOVE_SUFFIXES = b"\xff"
 _PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 
@@ -141,6 +142,7 @@ class Transaction:
         self._changes: dict[bytes, _Change] = {}
         self._rows: dict[bytes, bytes | None] = {}
         self._fresh: set[str] = set()
+        self._kept: dict[bytes, StoredDocument] = {}  # of the snapshot
         self._undo: list[tuple[bytes, _Change, _Before | None]] | None = None
         self._sequence = 0
         self._id_time = ""
@@ -428,10 +430,19 @@ class Transaction:
         if key in states:
             own = states[key]
             return StoredDocument(own.document, True) if own else None
-        value = self.snapshot.get_document(key)
-        if value is None:
-            return None
-        return _unpacked(handle, value, key)
+        return self._stored(handle, key)
+
+    def _stored(self, handle: TableHandle, key: bytes) -> StoredDocument | None:
+        """Return a document of the snapshot. A call that changes one asks for it three times."""
+        found = self._kept.get(key)
+        if found is None:
+            value = self.snapshot.get_document(key)
+            if value is None:
+                return None
+            found = _unpacked(handle, value, key)
+            if self._writable and len(value) <= _KEPT_BYTES_MAX and len(self._kept) < _KEPT_MAX:
+                self._kept[key] = found
+        return found
 
     def _change(self, document_id: str) -> tuple[_Change, bytes]:
         """Return the change of a document, a new one that is not yet kept if there is none."""
@@ -552,12 +563,12 @@ class Transaction:
             found = StoredDocument(value.document, True)
         else:
             key = handle.prefix + entry[-SUFFIX_LENGTH:]
-            stored = self.snapshot.get_document(key)
+            stored = self._stored(handle, key)
             if stored is None:
                 raise StorageError(
                     f"an index of table {handle.definition.name!r} names a missing document {key!r}"
                 )
-            found = _unpacked(handle, stored, key)
+            found = stored
         self.usage.read(len(found.document))
         return found
 
