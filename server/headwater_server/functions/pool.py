@@ -481,11 +481,12 @@ class WorkerPool:
         """Send a call; return its estimated cost in ms."""
         number = next(self._calls)
         estimate_ms = self.estimate_ms(work.name)
+        idle = not any(each.in_flight for each in self._ready)
         worker.in_flight[number] = (work, estimate_ms)
         worker.backlog_ms += estimate_ms
         if work.chained:
             worker.chained_ms += estimate_ms
-        worker.link.send(work.message(number, self._next_us()))
+        worker.link.send(work.message(number, self._next_us()), at_once=idle)
         if self._timer is None:
             self._watch()
         return estimate_ms

@@ -44,8 +44,8 @@ _LOST_GRACE_S = 0.5
 class Link(Protocol):
     """Messages to and from one worker."""
 
-    def send(self, message: DaemonMessage) -> None:
-        """Send a message, without waiting."""
+    def send(self, message: DaemonMessage, *, at_once: bool = False) -> None:
+        """Send a message, without waiting: at once, or with others of this turn of the loop."""
 
     def drain(self) -> None:
         """Hand over what has arrived, to the last byte."""

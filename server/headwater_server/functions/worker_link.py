@@ -51,13 +51,23 @@ class WorkerLink(Generic[MessageT]):
         self._open = True
         loop.add_reader(connection.fileno(), self.drain)
 
-    def send(self, message: object) -> None:
-        """Send a message at the end of this turn of the loop."""
-        if self._open:
-            self._writer.add(message)
-            if not self._flush_scheduled:
-                self._flush_scheduled = True
-                self._loop.call_soon(self._flush)
+    def send(self, message: object, *, at_once: bool = False) -> None:
+        """Send a message at the end of this turn of the loop, or at once, with all that waits for that.
+
+        At once is right where the other side has nothing to do: a turn may be long.
+        """
+        if not self._open:
+            return
+        self._writer.add(message)
+        if at_once:
+            self._flush()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_at_end)
+
+    def _flush_at_end(self) -> None:
+        self._flush_scheduled = False
+        self._flush()
 
     def drain(self) -> None:
         """Handle what has arrived, to the last byte."""
@@ -96,8 +106,7 @@ class WorkerLink(Generic[MessageT]):
 
     def _flush(self) -> None:
         """Send what was added; what the socket does not take is sent when it can."""
-        self._flush_scheduled = False
-        if not self._open or self._unsent:
+        if not self._open or self._unsent or not len(self._writer):
             return
         self._unsent = memoryview(self._writer.take())
         self._send_unsent()

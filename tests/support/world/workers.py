@@ -134,16 +134,18 @@ class _Link:
         self.at_end = False
         self.open = True
 
-    def send(self, message: DaemonMessage) -> None:
+    def send(self, message: DaemonMessage, *, at_once: bool = False) -> None:
         if self.open:
             self._writer.add(message)
-            if not self._flush_scheduled:
+            if at_once:
+                self._flush()
+            elif not self._flush_scheduled:
                 self._flush_scheduled = True
                 self._worker.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if self.open:
+        if self.open and len(self._writer):
             self._worker.later("to", self._worker.arrived, bytes(self._writer.take()))
 
     def drain(self) -> None:

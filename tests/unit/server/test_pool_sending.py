@@ -23,9 +23,11 @@ class Link:
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.at_once: list[bool] = []
 
-    def send(self, message: Any) -> None:
+    def send(self, message: Any, *, at_once: bool = False) -> None:
         self.sent.append(message)
+        self.at_once.append(at_once)
 
 
 class Receiver:
@@ -81,6 +83,15 @@ def test_only_those_behind_a_call_that_runs_for_long_go_back(tmp_path: Path) -> 
     pool._move_away(worker, running[0])
     assert receiver.long == [calls[1]]
     assert receiver.back == [calls[3], calls[2]]
+
+
+def test_only_what_nobody_runs_anything_beside_is_sent_before_the_turn_ends(tmp_path: Path) -> None:
+    pool, worker, _ = world(tmp_path)
+    for _ in range(3):
+        pool.run_mutation(a_call())
+    worker.in_flight.clear()
+    pool.run_mutation(a_call())
+    assert worker.link.at_once == [True, False, False, True]  # type: ignore[attr-defined]
 
 
 class Rounds:

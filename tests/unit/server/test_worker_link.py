@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import socket
 
 import msgspec
 import pytest
+from headwater_server.functions.worker_link import WorkerLink
 from headwater_server.worker.link import FRAME_BYTES_MAX, FrameError, FrameSplitter, FrameWriter, WorkerEnd
 from headwater_server.worker.messages import CloseRound, Described, OpenRound, RunQuery, TransactionOrder
 
@@ -99,3 +101,27 @@ def test_of_a_message_that_cannot_be_encoded_nothing_is_left() -> None:
         writer.add(RunQuery(1, 1, 5, "a:b", bytes(FRAME_BYTES_MAX)))
     writer.add(CloseRound(2))
     assert splitter().feed(writer.take()) == [CloseRound(1), CloseRound(2)]
+
+
+async def test_what_is_sent_at_once_takes_along_what_waits_for_the_end_of_the_turn() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
+    decoder = msgspec.msgpack.Decoder(TransactionOrder)
+    link = WorkerLink(loop, ours, decoder, lambda message: None, lambda: None)
+    link.send(MESSAGES[0])
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
+    link.send(MESSAGES[1], at_once=True)
+    assert theirs.recv(1 << 20) == frames(*MESSAGES[:2])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
+    link.send(MESSAGES[2])
+    link.send(MESSAGES[3])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert theirs.recv(1 << 20) == frames(*MESSAGES[2:])
+    link.close()
+    theirs.close()
