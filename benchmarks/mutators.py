@@ -2,9 +2,9 @@
 
 `python -m benchmarks.mutators PORT CLIENTS IN_FLIGHT FIRST ACCOUNTS SEED FUNCTION` opens the clients
 and then answers each line `SECONDS EXPONENT` on standard input: mutations are kept in flight
-for so long, then the answers to the rest are awaited, and one JSON line tells how many were
-answered in how many seconds and how many with the rest, the errors among them, the latencies in ms of those that were
-answered in time (median and 99th percentile, from sending to the answer), and this process'
+for so long and a moment before, in which as many get under way as are meant to be; then the answers to the rest are awaited.
+One JSON line tells how many were answered in how many seconds, without that moment, and how many in all, the errors among
+them, the latencies in ms of those that were answered in time (median and 99th percentile, from sending to the answer), and this process'
 CPU seconds. FUNCTION is `bank:transfer`, between two accounts, or `bank:pay_in`, into one. The accounts are those from `FIRST` on, drawn with Zipf's law of that exponent;
 0 draws them all alike.
 """
@@ -27,6 +27,9 @@ from headwater_protocol.values import pack_value
 from headwater_protocol.versions import SUPPORTED_VERSIONS
 
 from benchmarks.websockets import FrameReader, connect, masked_frame
+
+RAMP_S = 0.3
+"""With 2,560 mutations in flight a daemon first has all of them to take in, with few to answer."""
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -80,20 +83,23 @@ class Mutators:
         if exponent:
             ranks = range(1, len(self._accounts) + 1)
             self._weights = list(itertools.accumulate(rank**-exponent for rank in ranks))
-        start = time.perf_counter()
-        end = start + seconds
+        begun = start = time.perf_counter()
+        end = start + RAMP_S + seconds
         for client in self._clients.values():
             self._fill(client)
-        counted = None
+        before, counted = 0, None
         while any(client.in_flight for client in self._clients.values()):
-            running = time.perf_counter() < end
+            now = time.perf_counter()
+            running = now < end
+            if start == begun and now - begun >= RAMP_S:
+                start, before = now, self.answers
             if not running and counted is None:
-                counted = (self.answers, time.perf_counter() - start)
-            if time.perf_counter() > end + 30:
+                counted = (self.answers - before, now - start)
+            if now > end + 30:
                 raise TimeoutError("answers are missing")
             self._poll(refill=running)
-        answers, spent = counted or (self.answers, time.perf_counter() - start)
-        latencies = sorted(self._latencies_ms[: max(answers, 1)])
+        answers, spent = counted or (self.answers - before, time.perf_counter() - start)
+        latencies = sorted(self._latencies_ms[before : before + max(answers, 1)])
         return {
             "answers": answers,
             "all_answers": self.answers,

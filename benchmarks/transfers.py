@@ -110,7 +110,7 @@ def bare_batches() -> Iterator[tuple[int, Batch]]:
 async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, object]]:
     """Measure slices in turns."""
     result = slices.Paired([], [], more_is_better=True)
-    totals = {"answers": 0.0, "errors": 0.0, "seconds": 0.0}
+    totals = {"all_answers": 0.0, "errors": 0.0}
     async with running() as daemon:
         await open_accounts(daemon, ACCOUNTS)
         bare, batches = BarePipeline(folder), bare_batches()
@@ -137,9 +137,9 @@ async def measure(folder: Path, count: int) -> tuple[slices.Paired, dict[str, ob
         further: dict[str, object] = {
             "errors": int(totals["errors"]),
             "processes": len(tree(daemon.pid)),
-            "daemon_cpu_us": round(cpu["daemon"] / totals["answers"] * 1e6, 1),
-            "workers_cpu_us": round(cpu["workers"] / totals["answers"] * 1e6, 1),
-            "clients_cpu_us": round(cpu["clients"] / totals["answers"] * 1e6, 1),
+            "daemon_cpu_us": round(cpu["daemon"] / totals["all_answers"] * 1e6, 1),
+            "workers_cpu_us": round(cpu["workers"] / totals["all_answers"] * 1e6, 1),
+            "clients_cpu_us": round(cpu["clients"] / totals["all_answers"] * 1e6, 1),
         }
     return result, further
 
