@@ -1,8 +1,8 @@
-"""Where an append to the log runs: on the event loop while the disk is quick, in a thread while it is not.
+"""Where an append to the log runs: on the event loop if it is of few commits and the disk is quick, else in a thread.
 
-A thread costs the loop more than it saves while an append takes a fraction of a millisecond:
-two wakings, a fight for the interpreter's lock, and on a small machine the processor on which a
-worker would run. What the disk takes is measured at each append, wherever it runs.
+A thread costs more than it saves while an append takes a fraction of a millisecond and there is
+little else to do: two wakings and a fight for the interpreter's lock. With much to do the loop
+has better things to do than to wait. What the disk takes is measured at each append, wherever it runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _WEIGHT = 0.1
 """Of the newest append in the typical one: after a long one some tens run in threads before the disk counts as quick again."""
+_FEW = 4
+"""Commits of a batch that says that there is not much to do. With 64 mutations under way it has some 15."""
 _FIRST_GUESS = 2.0
 """Times the limit: a disk is known to be quick only when it was a few times."""
 
@@ -27,7 +29,7 @@ class Appender:
     Args:
         log: Claimed.
         environment: The clock, and threads.
-        quick_s: An append that is expected to take less runs on the event loop; 0: none does.
+        quick_s: An append of few commits that is expected to take less runs on the event loop; 0: none does.
     """
 
     def __init__(self, log: Log, environment: Environment, quick_s: float) -> None:
@@ -36,14 +38,13 @@ class Appender:
         self._quick_s = quick_s
         self._typical_s = quick_s * _FIRST_GUESS
 
-    @property
-    def is_quick(self) -> bool:
-        """Tell whether the next append is expected to run on the event loop."""
-        return self._typical_s < self._quick_s
+    def is_quick(self, commits: int) -> bool:
+        """Tell whether an append of so many commits is to run on the event loop."""
+        return commits <= _FEW and self._typical_s < self._quick_s
 
-    def append(self, record: EncodedRecord) -> asyncio.Future[AppendOutcome]:
-        """Append a record; see `Log.append`. One that ran on the event loop is done on return."""
-        if not (self.is_quick and self._log.has_place(record)):
+    def append(self, record: EncodedRecord, commits: int) -> asyncio.Future[AppendOutcome]:
+        """Append a record of so many commits; see `Log.append`. One that ran on the event loop is done on return."""
+        if not (self.is_quick(commits) and self._log.has_place(record)):
             return asyncio.wrap_future(self._environment.executor.submit(partial(self._timed, record)))
         future: asyncio.Future[AppendOutcome] = asyncio.get_running_loop().create_future()
         try:

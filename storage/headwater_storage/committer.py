@@ -71,7 +71,7 @@ class CommitterOptions:
             largest size: the store needs some to apply what is in the log.
         wait_poll_s: Pause before it is asked again whether commits must wait for a checkpoint.
         retry_s: Pause before a durable batch is applied again after the store had no room.
-        quick_append_s: An append that is expected to take less runs on the event loop; 0: none does.
+        quick_append_s: An append of few commits that is expected to take less runs on the event loop; 0: none does.
     """
 
     batch_bytes_max: int = 1 << 20
@@ -295,7 +295,9 @@ class Committer:
                 continue
             if flying is not None:
                 flying = await self._appended(flying)
-            if flying is not None and (self._appender.is_quick or self._open.backfill is not None):
+            if flying is not None and (
+                self._appender.is_quick(len(self._open.commits)) or self._open.backfill is not None
+            ):
                 # Not behind an append that holds up the loop; and a backfill derives its entries from what is applied.
                 await self._finish(flying)
                 flying = None
@@ -472,7 +474,7 @@ class Committer:
             chain.others_seal(record.head.last_ts, derived)
         self._sealed_losers = batch.losers
         self._open_next()
-        append = self._appender.append(record)
+        append = self._appender.append(record, len(commits))
         times = BatchTimes(self._environment.clock.mono_s(), 0.0)
         return _SealedBatch(record, commits, members, batch.losers, keys, derived, wall_us, times, append)
 

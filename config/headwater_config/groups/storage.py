@@ -38,7 +38,7 @@ class StorageSettings:
     quick_append_ms: Annotated[
         float,
         About(
-            "While appends to the log take less than this, they run on the event loop instead of in a thread; 0: never",
+            "While appends to the log take less than this, those of few commits run on the event loop, not in a thread; 0: never",
             why="A thread costs more than a quick disk's sync. A disk that suddenly stands still then holds up the whole"
             " daemon for that one append.",
             unit="ms",

@@ -53,10 +53,10 @@ class Place:
     def close(self) -> None:
         """Nothing is left."""
 
-    async def where(self, takes_s: float) -> str:
+    async def where(self, takes_s: float, commits: int = 1) -> str:
         """Append a record and tell where that ran."""
         self.takes_s = takes_s
-        appended = self.appender.append(RECORD)
+        appended = self.appender.append(RECORD, commits)
         in_thread = bool(self.waiting)
         assert appended.done() is not in_thread
         while self.waiting:
@@ -87,6 +87,18 @@ async def test_a_disk_that_stands_still_once_holds_up_the_loop_once() -> None:
     assert [await place.where(0.0003) for _ in range(100)][-1] == "loop"
 
 
+async def test_where_there_is_much_to_do_the_loop_does_not_wait() -> None:
+    place = Place()
+    while await place.where(0.0003) == "thread":
+        pass
+    assert [await place.where(0.0003, commits) for commits in (1, 4, 5, 100)] == [
+        "loop",
+        "loop",
+        "thread",
+        "thread",
+    ]
+
+
 async def test_with_a_limit_of_nothing_every_append_runs_in_a_thread() -> None:
     place = Place(quick_s=0.0)
     assert {await place.where(0.0) for _ in range(100)} == {"thread"}
@@ -108,4 +120,4 @@ async def test_an_error_on_the_loop_is_the_outcome() -> None:
         pass
     place.fails = StorageError("closed", code="disk_failed")
     with pytest.raises(StorageError):
-        await place.appender.append(RECORD)
+        await place.appender.append(RECORD, 1)
