@@ -410,7 +410,6 @@ class Engine:
 
     def published(self, batch: PublishedBatch) -> None:
         """Pass a batch on and wake who waits for a commit in it."""
-        self._trim_window()
         waiting = [commit for commit in batch.commits if isinstance(commit.owner, _Waiter)]
         if waiting:
             others = [commit for commit in batch.commits if not isinstance(commit.owner, _Waiter)]
@@ -419,6 +418,7 @@ class Engine:
         for commit in waiting:
             if not commit.owner.future.done():
                 commit.owner.future.set_result(commit.ts)
+        self._trim_window()  # last: clients wait for what comes before
 
     def _lost(self, owner: Any, key: bytes | None, other: Any) -> None:
         """Pass on that a proposal has lost, unless it is of the engine's own."""
