@@ -59,8 +59,9 @@ __all__ = ["Effects", "ReactiveCore", "ReactiveOptions", "Window"]
 class ReactiveCore:
     """Live queries, sessions and rounds of one daemon.
 
-    Every public method is one step: it leaves all sessions where the rules want them, so that `check()` may be
-    called after each. Methods about a round, call or worker that is gone do nothing: reports may cross with its end.
+    Every public method is one step: it leaves all sessions where the rules want them, so
+    that `check()` may be called after each. Methods about a round, call or worker that is
+    gone do nothing, since reports may cross with its end.
     """
 
     def __init__(
@@ -212,7 +213,6 @@ class ReactiveCore:
         self._held.release(ts)
         for view in touched:
             self._advance_all(view)
-        self._start_rounds()  # workers run while answers are sent
         for session, _, _ in answers:
             self._advance(session)
         self._start_rounds()

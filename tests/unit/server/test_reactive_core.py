@@ -567,15 +567,3 @@ def test_who_is_blocked_by_its_delivery_wakes_those_that_wait_for_the_journal_it
     steps.on_deliver = lambda session: session is first and steps.core.block(first)
     steps.done([2])
     assert [handle for handle, *_ in steps.take()] == ["first", "waits"]
-
-
-def test_a_worker_runs_what_is_stale_while_answers_are_sent():
-    steps = Steps()
-    steps.subscribe("looks", "m:q")
-    steps.open()
-    steps.done([1])
-    writer = steps.core.connect("writes", None)
-    ordered = []
-    steps.on_deliver = lambda session: ordered.append((session.handle, len(steps.rounds), len(steps.calls)))
-    steps.commit(b"docs1", answers=[(writer, "answer", 2)])
-    assert ordered == [("writes", 1, 1)]
