@@ -2,7 +2,7 @@
 
 A thread costs more than it saves while an append takes a fraction of a millisecond and there is
 little else to do: two wakings and a fight for the interpreter's lock. With much to do the loop
-has better things to do than to wait. What the disk takes is measured at each append, wherever it runs.
+has better things to do than to wait. How long it takes is measured at each append, wherever it runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from headwater_storage.log import AppendOutcome, EncodedRecord, Log
 
 _WEIGHT = 0.1
-"""Of the newest append in the typical one: after a long one some tens run in threads before the disk counts as quick again."""
+"""Of the newest append in the typical one."""
+_SLOW_FACTOR = 4.0
+"""Times the limit: what a slow append makes the typical one at least. Some fifteen quick ones have to follow it."""
 _FEW = 4
 """Commits of a batch that says that there is not much to do. With 64 mutations under way it has some 15."""
 _FIRST_GUESS = 2.0
@@ -57,5 +59,8 @@ class Appender:
         mono_s = self._environment.clock.mono_s
         began_s = mono_s()
         outcome = self._log.append(record)
-        self._typical_s += _WEIGHT * (mono_s() - began_s - self._typical_s)
+        took_s = mono_s() - began_s
+        self._typical_s += _WEIGHT * (took_s - self._typical_s)
+        if took_s > self._quick_s:  # it may be a disk that others sync to for a while
+            self._typical_s = max(self._typical_s, _SLOW_FACTOR * self._quick_s)
         return outcome

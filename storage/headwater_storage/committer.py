@@ -1,6 +1,6 @@
 """The single writer: validates proposals, makes them durable together, applies and publishes them.
 
-Lives on the event loop; only the append to the log leaves it. Order of a batch: its
+Lives on the event loop; only the append to the log leaves it, unless it is a quick one (`appender.py`). Order of a batch: its
 conflict keys enter the window, its record is appended and durable, the store applies it,
 and `published` is called in the same step of the loop, so that nobody acts on a state which
 the rest of the daemon does not know yet.
@@ -8,7 +8,7 @@ the rest of the daemon does not know yet.
 A proposal is validated when it joins the open batch, against the window (which has
 everything handed to the log already) and against those in the open batch before it. The
 open batch collects while the disk is busy with the one before and is closed the moment the
-disk is free; the store applies that one while the disk works on the next.
+disk is free; the store applies that one while the disk works on the next, in a thread.
 
 A proposal that lost to one which is not visible yet hears of its conflict when that one is
 published: only from then on can it be rerun with success.
@@ -474,8 +474,8 @@ class Committer:
             chain.others_seal(record.head.last_ts, derived)
         self._sealed_losers = batch.losers
         self._open_next()
-        append = self._appender.append(record, len(commits))
         times = BatchTimes(self._environment.clock.mono_s(), 0.0)
+        append = self._appender.append(record, len(commits))
         return _SealedBatch(record, commits, members, batch.losers, keys, derived, wall_us, times, append)
 
     async def _appended(self, batch: _SealedBatch) -> _SealedBatch | None:

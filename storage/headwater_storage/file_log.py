@@ -295,7 +295,10 @@ class FileLog:
         )
 
     def has_place(self, record: EncodedRecord) -> bool:
-        """Tell whether a record fits into the open segment."""
+        """Tell whether a record fits into the open segment, and no other one is being written."""
+        return self._fits(record) and (self._preparing is None or self._preparing.done())
+
+    def _fits(self, record: EncodedRecord) -> bool:
         return self._offset + len(record.data) <= self._segments[-1].size
 
     def append(self, record: EncodedRecord) -> AppendOutcome:
@@ -313,7 +316,7 @@ class FileLog:
         """Write a record, in a new segment if it has no place in this one."""
         try:
             self._look_at_prepared()
-            if not self.has_place(record):
+            if not self._fits(record):
                 self._rotate(len(record.data))
         except OSError as error:
             return self._ended_by(error, self._folder, "the next segment")

@@ -268,7 +268,7 @@ class Log(Protocol):
         ...
 
     def has_place(self, record: EncodedRecord) -> bool:
-        """Tell whether the next append of this record is a write and a sync, and nothing else."""
+        """Tell whether the next append of this record is a write and a sync, and the log asks nothing else of the disk."""
         ...
 
     def append(self, record: EncodedRecord) -> AppendOutcome:

@@ -481,7 +481,7 @@ class WorkerPool:
         """Send a call; return its estimated cost in ms."""
         number = next(self._calls)
         estimate_ms = self.estimate_ms(work.name)
-        idle = not any(each.in_flight for each in self._ready)
+        idle = not worker.in_flight and not any(each.in_flight for each in self._ready)
         worker.in_flight[number] = (work, estimate_ms)
         worker.backlog_ms += estimate_ms
         if work.chained:

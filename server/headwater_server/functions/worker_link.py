@@ -1,4 +1,4 @@
-"""An end of a worker's link on an event loop: sends once a turn of the loop, never waits.
+"""An end of a worker's link on an event loop: sends at the end of a turn of the loop or at once, never waits.
 
 The daemon has one for each worker, a worker of actions one for the daemon.
 """

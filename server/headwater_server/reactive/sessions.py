@@ -200,7 +200,8 @@ class LiveQuery:
     def release(self, version: Version) -> None:
         """Let a version go."""
         version.homes.remove(self)
-        self.changed()
+        if version.until == FOREVER:  # else they have been told when it ended
+            self.changed()
         if not version.private:
             self.shared.remove(version)
             return

@@ -39,7 +39,8 @@ class View:
     """
 
     __slots__ = (
-        "_lasting", "_missing", "_open", "_showing", "_since", "_unshown", "identity", "key", "queries", "round", "sessions", "since_ms",
+        "_adopted", "_digests", "_missing", "_open", "_places", "_showing", "_since", "_versions",
+        "identity", "key", "queries", "round", "sessions", "since_ms",
     )  # fmt: skip
 
     def __init__(self, identity: bytes | None, queries: tuple[LiveQuery, ...], key: ViewKey) -> None:
@@ -49,44 +50,54 @@ class View:
         self.sessions: dict[Session, None] = {}
         self.since_ms: float | None = None
         self.round: Round | None = None
-        self._lasting: dict[LiveQuery, Version] = {}  # versions that have not ended: right from `_since` on
+        self._places: dict[LiveQuery, tuple[int, ...]] = {}
+        for place, query in enumerate(queries):
+            self._places[query] = (*self._places.get(query, ()), place)
+        self._digests = [b""] * len(queries)
+        self._adopted: set[int] = set()
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing of what its queries show: it may outlive its last session in lists that are cleared later."""
+        self._open: dict[LiveQuery, None] = dict.fromkeys(self.queries)  # without a version that lasts
+        self._versions: list[Version | None] = [None] * len(
+            self.queries
+        )  # those that last: right from `_since` on
         self._since = 0
-        self._open: dict[LiveQuery, None] = dict.fromkeys(queries)  # the queries without one
-        self._showing: Showing | None = None  # what `_lasting` was when none was open
-        self._unshown: dict[LiveQuery, None] = {}  # what has changed since then
+        self._showing: Showing | None = None  # all of them, while none is open
         self._missing: LiveQuery | None = None  # lacked a version when that was last looked for
 
     def look_again_at(self, query: LiveQuery) -> None:
         """Take note that one of its queries may show another version than it did, or none."""
-        self._open[query] = self._unshown[query] = None
-        self._lasting.pop(query, None)
+        if query not in self._open:
+            self._open[query] = self._showing = None
+            for place in self._places[query]:
+                self._versions[place] = None
 
     def showing_at(self, ts: int) -> Showing | None:
         """Return what its queries show at `ts`, in their order; None if one of them has no version there.
 
-        Asked after each run of a round, which goes through the queries from the front: the last one that lacks
-        its version does so until the end, and is asked first.
+        Asked after each run of a round: of many that lack their versions, one that did when that was last looked for
+        is asked first.
         """
-        if ts < self._since:
-            return self.asked_at(ts)
         missing = self._missing
         if missing is not None and missing.version_at(self.identity, ts) is None:
             return None
-        lasting, ending = self._lasting, self._settle(ts)
+        if ts < self._since:
+            return self.asked_at(ts)
+        ending = self._settle(ts)
         if self._missing is not None:
             return None
         if ending:
-            return Showing.of(self.queries, [ending.get(query) or lasting[query] for query in self.queries])
+            found = zip(self.queries, self._versions, strict=True)
+            return Showing.of(self.queries, [version or ending[query] for query, version in found])
         if self._showing is None:
-            self._showing = Showing.of(self.queries, [lasting[query] for query in self.queries])
-        elif self._unshown:
-            changed = {query: lasting[query] for query in self._unshown}
-            self._showing = self._showing.after(self.queries, changed)
-        self._unshown.clear()
+            versions = [version for version in self._versions if version is not None]
+            self._showing = Showing(versions, tuple(self._digests), frozenset(self._adopted))
         return self._showing
 
     def _settle(self, ts: int) -> dict[LiveQuery, Version]:
-        """Ask the open queries, up to one that lacks its version; return those versions that another follows."""
+        """Ask the open queries, up to one that lacks its version; return those versions that do not last."""
         lasting, ending = [], {}
         self._missing = None
         for query in reversed(self._open):
@@ -94,24 +105,31 @@ class View:
             if version is None:
                 self._missing = query
                 break
-            if version is query.version_at(self.identity, _LAST):
+            if version is query.result_at(self.identity, _LAST):
                 lasting.append((query, version))
             else:
                 ending[query] = version
         for query, version in lasting:
             del self._open[query]
-            self._lasting[query] = version
             self._since = max(self._since, version.since)
+            for place in self._places[query]:
+                self._versions[place] = version
+                self._digests[place] = version.content.digest
+                self._adopted.discard(place)
+                if version.journal != query.key.journal:
+                    self._adopted.add(place)
         return ending
 
     def asked_at(self, ts: int) -> Showing | None:
-        """Return the same, with each query asked anew: where a round is behind what others have found."""
+        """Return what `showing_at` does, with each query asked anew: where a round is behind what others have found."""
         found = []
-        for query in self.queries:
+        for query in reversed(self.queries):
             version = query.version_at(self.identity, ts)
             if version is None:
+                self._missing = query
                 return None
             found.append(version)
+        found.reverse()
         return Showing.of(self.queries, found)
 
     def lacking_at(self, ts: int) -> list[LiveQuery]:
@@ -158,6 +176,7 @@ class Views:
         if view.sessions:
             return
         del self._by_key[view.key]
+        view.forget()
         for query in view.queries:
             query.views.pop(view, None)
         self._waiting.views.pop(view, None)

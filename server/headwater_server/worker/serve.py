@@ -189,7 +189,7 @@ class Server:
         self._rounds: dict[int, StoreSnapshot] = {}
         self._fresh: StoreSnapshot | None = None
         self._fresh_at_ns = 0
-        self._unsent_since_ns = 0
+        self._unsent_since_ns = 0  # since when the first of what is unsent has been in the making
         self._chain: OpenChain | None = None  # the newest; closed by `EndChain` or by the next one
         self._durations_ns: dict[str, tuple[int, int]] = {}  # of the last two runs
 
@@ -200,6 +200,7 @@ class Server:
 
     def answer(self, messages: list[TransactionOrder]) -> None:
         """Handle messages that were there together, in order, and send what they came to."""
+        self._unsent_since_ns = self._mono_ns()
         for message in messages:
             self._handle(message)
         self._drop_fresh()
@@ -208,9 +209,7 @@ class Server:
     def _handle(self, message: TransactionOrder) -> None:
         match message:
             case RunMutation() | RunQuery() | ExplainCall():
-                now_ns = self._mono_ns()
-                self._send_before(message.name, now_ns)
-                self._run(message, now_ns)
+                self._run(message, self._send_before(message.name))
             case OpenRound():
                 self._open_round(message.round)
             case CloseRound():
@@ -260,12 +259,15 @@ class Server:
             self._output.take()
             return rewritten
 
-    def _send_before(self, name: str, now_ns: int) -> None:
+    def _send_before(self, name: str) -> int:
         """Send what is finished, unless the next call is known to be short and little waits, and not for long.
 
         The shorter of its last two runs counts: a run that the machine's other work interrupted says nothing.
+
+        Returns:
+            The monotonic time at which the call begins.
         """
-        link = self._link
+        link, now_ns = self._link, self._mono_ns()
         unsent = link.unsent_bytes
         if not unsent:
             self._unsent_since_ns = now_ns
@@ -275,7 +277,8 @@ class Server:
             or min(self._durations_ns.get(name, _UNKNOWN_NS)) >= SLOW_NS
         ):
             link.flush()
-            self._unsent_since_ns = now_ns
+            self._unsent_since_ns = now_ns = self._mono_ns()
+        return now_ns
 
     # ------------------------------------------------------------------ snapshots
 

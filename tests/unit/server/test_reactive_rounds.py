@@ -5,6 +5,7 @@ import random
 from headwater_server.reactive.rounds import Need, RoundLimits, Waiting
 from headwater_server.reactive.sessions import LiveQuery, QueryKey
 from headwater_server.reactive.views import View
+from support.plain_results import content_of
 from support.reactive_steps import Steps
 
 LIMITS = RoundLimits(slow_ms=10.0, fast_round_ms=10.0, slow_round_ms=100.0)
@@ -115,6 +116,47 @@ def test_a_commit_has_only_those_queries_asked_that_it_concerns(monkeypatch):
     assert len(looked) < 20 * 10
     check()
     assert [list(changes) for *_, changes in steps.take()[-10:]] == [[7 * number + 1] for number in range(10)]
+
+
+def kept(view):
+    return [version for version in view._versions if version is not None] + [view._showing] * bool(
+        view._showing
+    )
+
+
+def test_a_view_keeps_nothing_that_has_ended_and_nothing_when_its_sessions_are_gone():
+    steps = Steps()
+    session = steps.subscribe("a", "m:q", "m:r")
+    steps.open()
+    steps.done([1], points=[b"docs1"])
+    steps.done([2], points=[b"docs2"])
+    view = session.view
+    assert len(kept(view)) == 3
+    steps.commit(b"docs1")
+    assert [version.content.digest for version in kept(view)] == [content_of([2]).digest]
+    steps.core.disconnect(session)
+    assert kept(view) == []
+
+
+def test_a_round_behind_what_others_have_found_asks_its_queries_a_few_times_each(monkeypatch):
+    steps = Steps(workers=2)
+    names = [f"m:q{number}" for number in range(300)]
+    steps.subscribe("a", *names)
+    steps.open(ts=1)
+    steps.commit(b"other")
+    steps.subscribe("b", names[-1])
+    steps.open(ts=2)
+    looked = []
+    version_at = LiveQuery.version_at
+    steps.core.check = lambda: None  # it looks at everything
+    monkeypatch.setattr(LiveQuery, "version_at", lambda *args: looked.append(args) or version_at(*args))
+    steps.calls.insert(0, steps.calls.pop())  # the other session's run ends first
+    runs = 0
+    while steps.calls:
+        steps.done([runs], points=[b"docs%d" % runs])
+        runs += 1
+    assert runs >= 300
+    assert len(looked) < 10 * 300
 
 
 def test_views_that_come_go_and_become_staler_are_taken_in_their_order():

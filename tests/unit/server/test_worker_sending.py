@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from headwater_server.worker.messages import RunQuery
+from headwater_server.worker.messages import OpenRound, RunQuery
 from headwater_server.worker.serve import RESULTS_TOGETHER_NS, SLOW_NS, UNSENT_BYTES_MAX, Server, Surroundings
 
 
@@ -74,3 +74,27 @@ def test_a_slow_call_is_not_waited_for(worker: Worker) -> None:
 def test_much_is_sent_at_once(worker: Worker) -> None:
     worker.answer(calls(*[1_000] * 4, size=UNSENT_BYTES_MAX // 2 + 1))
     assert worker.sent == [[0, 1], [2, 3]]
+
+
+def test_a_round_that_opens_is_told_of_with_what_it_runs_first(worker: Worker) -> None:
+    worker.now_ns += 10 * RESULTS_TOGETHER_NS
+    worker._open_round = lambda number: worker.add(calls(0)[0])  # type: ignore[method-assign]
+    worker.answer([OpenRound(1), *calls(1_000, 1_000)])
+    assert worker.sent == [[0, 0, 1]]
+
+
+def test_what_sending_takes_is_no_call_s(worker: Worker) -> None:
+    began: list[int] = []
+    flush, run = worker.flush, worker._run
+
+    def slow_flush() -> None:
+        worker.now_ns += 50_000_000
+        flush()
+
+    def noted(message: Any, started_ns: int) -> None:
+        began.append(worker.now_ns - started_ns)
+        run(message, started_ns)
+
+    worker.flush, worker._run = slow_flush, noted  # type: ignore[method-assign]
+    worker.answer(calls(1_000, 2 * SLOW_NS, 1_000))
+    assert began == [0, 0, 0]

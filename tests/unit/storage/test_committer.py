@@ -428,6 +428,25 @@ async def test_what_is_durable_is_not_kept_back_by_an_append_that_holds_up_the_l
     assert heard == ["append", (41, ["a"]), "append", (42, ["b"]), "append", (43, ["c"])]
 
 
+async def test_the_time_of_an_append_on_the_loop_is_told() -> None:
+    world = World(quick_append_s=0.001)
+    for number in range(40):
+        world.committer.submit(proposal(number, f"k{number}"), number)
+        await world.drain()
+    clock = world.committer._environment.clock
+    append, times = world.log.append, []
+
+    def slow(record: EncodedRecord) -> AppendOutcome:
+        clock.sleep(0.5)
+        return append(record)
+
+    world.log.append = slow  # type: ignore[method-assign]
+    world.published = lambda batch: times.append(batch.times)  # type: ignore[method-assign]
+    world.committer.submit(proposal(40, "a"), "a")
+    await world.drain()
+    assert times[0].durable_s - times[0].sealed_s == pytest.approx(0.5)
+
+
 async def test_others_have_their_turn_between_batches_that_are_appended_on_the_loop() -> None:
     world = World(quick_append_s=0.001, batch_count_max=1)
     for number in range(40):
