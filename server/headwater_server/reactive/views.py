@@ -60,10 +60,8 @@ class View:
     def forget(self) -> None:
         """Keep nothing of what its queries show: it may outlive its last session in lists that are cleared later."""
         self._open: dict[LiveQuery, None] = dict.fromkeys(self.queries)  # without a version that lasts
-        self._versions: list[Version | None] = [None] * len(
-            self.queries
-        )  # those that last: right from `_since` on
-        self._since = 0
+        self._versions: list[Version | None] = [None] * len(self.queries)  # those that last
+        self._since = 0  # from this ts on they are right
         self._showing: Showing | None = None  # all of them, while none is open
         self._missing: LiveQuery | None = None  # lacked a version when that was last looked for
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from headwater_protocol.errors import StorageError
 from headwater_storage.appender import Appender
-from headwater_storage.environment import Environment, RealRandom
+from headwater_storage.environment import Environment, InlineExecutor, RealRandom
+from headwater_storage.file_log import FileLog, FileLogOptions
 from headwater_storage.files import RealFileSystem
-from headwater_storage.log import Appended, AppendOutcome, EncodedRecord, Head
+from headwater_storage.log import EMPTY_HEAD, Appended, AppendOutcome, EncodedRecord, Head, LoggedTransaction
+from headwater_storage.log_format import SECTOR_BYTES
 from headwater_storage.proposal import CommitTs
-from support.storage_world import FakeClock
+from support.memory_files import MemoryFiles
+from support.storage_world import FakeClock, inline_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,3 +126,34 @@ async def test_an_error_on_the_loop_is_the_outcome() -> None:
     place.fails = StorageError("closed", code="disk_failed")
     with pytest.raises(StorageError):
         await place.appender.append(RECORD, 1)
+
+
+def test_a_record_has_its_place_where_an_append_is_all_that_the_log_asks_of_the_disk() -> None:
+    class Later(InlineExecutor):
+        """Does nothing yet."""
+
+        def submit(self, work: Any, /) -> Future[Any]:
+            future: Future[Any] = Future()
+            waiting.append(lambda: future.set_result(work()))
+            return future
+
+    waiting: list[Any] = []
+    environment = replace(inline_environment(MemoryFiles()), executor=Later())  # type: ignore[arg-type]
+    options = FileLogOptions(1 << 20, 64 * SECTOR_BYTES)
+    log = FileLog.open(Path("/log"), b"l" * 16, environment, options, needed=EMPTY_HEAD)
+    log.claim(b"i" * 16, CommitTs(1), 1)
+
+    def encoded(size: int) -> EncodedRecord:
+        return log.encode(log.head, [LoggedTransaction([(b"key", bytes(size))])], 1)
+
+    appended = 0
+    while not waiting:
+        assert log.has_place(encoded(500))
+        log.append(encoded(500))
+        appended += 1
+    assert appended < 32, "half of the segment"
+    assert not log.has_place(encoded(500)), "the next segment is being written"
+    waiting.pop()()
+    assert log.has_place(encoded(500))
+    assert not log.has_place(encoded(64 * SECTOR_BYTES))
+    log.close()

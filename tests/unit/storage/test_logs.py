@@ -5,15 +5,11 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from headwater_protocol.errors import HeadwaterError, StorageError, TransientError
-from headwater_storage.environment import InlineExecutor
 from headwater_storage.file_log import PREPARED_NAME, FileLog, FileLogOptions
 from headwater_storage.files import SyncFailedError
 from headwater_storage.log import (
@@ -575,34 +571,3 @@ def test_a_failed_sync_that_is_tried_again_loses_what_it_was_for(monkeypatch: py
 def test_a_log_that_is_not_synced_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryFiles, "fdatasync", lambda *_: None)
     assert any(loses_what_was_shown(seed) for seed in range(80))
-
-
-def test_a_record_has_its_place_where_an_append_is_all_that_the_log_asks_of_the_disk() -> None:
-    class Later(InlineExecutor):
-        """Does nothing yet."""
-
-        def submit(self, work: Any, /) -> Future[Any]:
-            future: Future[Any] = Future()
-            waiting.append(lambda: future.set_result(work()))
-            return future
-
-    waiting: list[Any] = []
-    environment = replace(inline_environment(MemoryFiles()), executor=Later())  # type: ignore[arg-type]
-    options = FileLogOptions(1 << 20, 64 * SECTOR_BYTES)
-    log = FileLog.open(FOLDER, b"l" * 16, environment, options, needed=EMPTY_HEAD)
-    log.claim(b"i" * 16, CommitTs(1), 1)
-
-    def encoded(size: int) -> EncodedRecord:
-        return log.encode(log.head, [LoggedTransaction([(b"key", bytes(size))])], 1)
-
-    appended = 0
-    while not waiting:
-        assert log.has_place(encoded(500))
-        log.append(encoded(500))
-        appended += 1
-    assert appended < 32, "half of the segment"
-    assert not log.has_place(encoded(500)), "the next segment is being written"
-    waiting.pop()()
-    assert log.has_place(encoded(500))
-    assert not log.has_place(encoded(64 * SECTOR_BYTES))
-    log.close()
